@@ -1,0 +1,134 @@
+"""The settings of a run: small frozen models, one per part, which constructors take apart.
+
+Owns names, defaults and ranges of settings. Knows nothing of how they are read and written (settings.py) or who uses
+them. Values named "Table 4" are the paper's; `pamdp.presets/paper.toml` has all of them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pamdp.settings import Settings
+
+
+class DataConfig(Settings):
+    """Which dialogues.
+
+    Attributes:
+      path: a file or folder, or "sample" for the dialogues that come with the package.
+      format: the layout, or "auto" to recognise it.
+      test_share: share of the users held out where the data brings no split of its own.
+      skip_bad: count and skip bad records instead of stopping at the first.
+    """
+
+    path: str = "sample"
+    format: Literal["auto", "aloe", "prefeval", "spc", "preference", "jsonl"] = "auto"
+    test_share: float = Field(default=0.2, ge=0, lt=1)
+    skip_bad: bool = False
+
+
+class ModelConfig(Settings):
+    """The backbone, where H(h) is read from it, and the action.
+
+    Attributes:
+      name: "embedded", a local folder, or a Hugging Face model name.
+      readouts: where H(h) is read: "header", "user" (the last user message), "users" (all of them so far).
+      layer: the hidden layer to read; -1 the last.
+      d_a: action dimension (Table 4).
+      n_embeddings: how many input embeddings A2 makes of one action.
+    """
+
+    name: str = "embedded"
+    readouts: tuple[Literal["header", "user", "users"], ...] = Field(default=("users", "user"), min_length=1)
+    layer: int = -1
+    d_a: int = Field(default=64, ge=1)
+    n_embeddings: int = Field(default=1, ge=1)
+
+
+class CloneConfig(Settings):
+    """Behaviour cloning, eq. 17.
+
+    Attributes:
+      backbone: what learns beside A1 and A2: nothing, LoRA adapters, or every weight.
+      epochs, batch_size: passes over the training dialogues, and dialogues per step (Table 4).
+      lr: learning rate of A1 and A2.
+      lr_backbone: learning rate of the adapters or of the backbone.
+      lora_rank: rank of the adapters.
+      clip: largest gradient norm.
+      max_context, max_reply: longest history and reply, in tokens (Table 4).
+    """
+
+    backbone: Literal["frozen", "lora", "full"] = "lora"
+    epochs: int = Field(default=3, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    lr_backbone: float = Field(default=2e-4, gt=0)
+    lora_rank: int = Field(default=8, ge=1)
+    clip: float = Field(default=1.0, gt=0)
+    max_context: int = Field(default=1200, ge=8)
+    max_reply: int = Field(default=128, ge=1)
+
+
+class RLConfig(Settings):
+    """Reinforcement learning, eqs. 6, 9, 12 and 14.
+
+    Attributes:
+      advantage: the estimator, by name; everything else of a comparison stays equal.
+      epochs, batch_size: passes over the stored transitions, and transitions per step (Table 4).
+      actor_every: critic updates per actor update, f_a of Table 4.
+      lr_actor, lr_critic: learning rates (Table 4).
+      kl: weight of the leash to the cloned policy, c_kl of Table 4.
+      gamma: discount factor (Table 4).
+      horizon: most turns of a dialogue, T of Table 4; reaching it truncates.
+      sigma: standard deviation of the action, relative to the RMS of the cloned action.
+      beta: weight of the oracle critic in `dcrl`.
+      leave_one_out: subtract what the other samples of the same state have in common (for `odc`: one more control).
+      normalize: divide advantages by their standard deviation.
+      clip: range of the importance ratio over the epochs on one batch.
+      permute: control: shuffle the advantages over the transitions; what is then learned is noise.
+      rounds: how often replies are drawn from the current policy and learned from.
+      samples: replies drawn for each state in a round.
+      reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's preferred one.
+      soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
+      profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
+      paper_literal: eq. 14 and the end of a dialogue to the letter of the paper.
+    """
+
+    advantage: Literal["pamdp", "a2c", "uaac", "dcrl", "odc", "odc_safe"] = "pamdp"
+    beta: float = Field(default=0.5, gt=0, le=1)
+    leave_one_out: bool = True
+    normalize: bool = True
+    clip: float = Field(default=0.2, gt=0)
+    permute: bool = False
+    rounds: int = Field(default=3, ge=1)
+    samples: int = Field(default=4, ge=1)
+    reference: Literal["clone", "vanilla", "preferred"] = "clone"
+    soft: bool = True
+    profile: Literal["persona", "inferred"] = "persona"
+    epochs: int = Field(default=5, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    actor_every: int = Field(default=5, ge=1)
+    lr_actor: float = Field(default=5e-5, gt=0)
+    lr_critic: float = Field(default=5e-4, gt=0)
+    kl: float = Field(default=0.05, ge=0)
+    gamma: float = Field(default=0.99, ge=0, le=1)
+    horizon: int = Field(default=6, ge=1)
+    sigma: float = Field(default=0.5, gt=0)
+    paper_literal: bool = False
+
+
+class Config(Settings):
+    """Everything that decides what a run computes.
+
+    Attributes:
+      seed: the one seed; every part derives its own from it.
+      data, model, clone, rl: the parts.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    clone: CloneConfig = CloneConfig()
+    rl: RLConfig = RLConfig()

@@ -1,0 +1,50 @@
+"""Parts of a data set that share no user.
+
+Owns the choice of test users. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from pamdp.errors import ConfigError, DataError
+from pamdp.types import Dialogue
+
+
+def split_by_user(
+    dialogues: Sequence[Dialogue], test_share: float | None = None, test_users: int | None = None, seed: int = 0
+) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+    """Train and test dialogues; all dialogues of one user are on one side.
+
+    Users are ranked by a hash of seed and user id and the first of them are the test users. The order of the dialogues
+    does not matter, both parts keep it, and a user added later moves few others.
+
+    Args:
+      test_share: share of the users that go into test, 0.2 if nothing is given; at least one user on either side.
+      test_users: their number instead.
+      seed: another seed, other test users.
+
+    Raises:
+      ConfigError: both are given, or either is out of range.
+      DataError: there are fewer than two users.
+    """
+    if test_share is not None and test_users is not None:
+        raise ConfigError("give test_share or test_users, not both")
+    ranked = sorted({dialogue.user_id for dialogue in dialogues}, key=lambda user: _rank(user, seed))
+    if len(ranked) < 2:
+        raise DataError(f"{len(ranked)} users cannot be split", fix="at least two users are needed")
+    if test_users is None:
+        share = 0.2 if test_share is None else test_share
+        if not 0 < share < 1:
+            raise ConfigError(f"test_share is {share}; it must lie between 0 and 1")
+        test_users = min(max(round(share * len(ranked)), 1), len(ranked) - 1)
+    if not 0 < test_users < len(ranked):
+        raise ConfigError(f"test_users is {test_users}; with {len(ranked)} users it must lie in 1..{len(ranked) - 1}")
+    chosen = set(ranked[:test_users])
+    train = tuple(dialogue for dialogue in dialogues if dialogue.user_id not in chosen)
+    return train, tuple(dialogue for dialogue in dialogues if dialogue.user_id in chosen)
+
+
+def _rank(user: str, seed: int) -> tuple[bytes, str]:
+    return hashlib.sha256(f"{seed}:{user}".encode("utf-8", "surrogatepass")).digest(), user

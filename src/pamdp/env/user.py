@@ -1,0 +1,59 @@
+"""Who talks to the assistant: a recorded, simulated or human user, behind one protocol.
+
+Owns how a dialogue goes on after a reply. Knows nothing of rewards and policies. The environment is the same for all.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pamdp.types import Dialogue, History, Persona
+
+
+class User(Protocol):
+    """The other side of a dialogue; it also knows who it is."""
+
+    key: str
+
+    def start(self) -> History:
+        """h_0."""
+        ...
+
+    def answer(self, history: History, reply: str) -> History | None:
+        """h_{t+1} after REPLY to h_t, or None where the dialogue is over."""
+        ...
+
+    def profile(self, history: History) -> Persona:
+        """ω_t, from h_t and what was true of the user before it; never from later turns."""
+        ...
+
+
+class RecordedUser:
+    """A user of a dataset: says what the record says, whatever the reply (DESIGN: offline states are the dataset's).
+
+    Args:
+      dialogue: the record.
+      inferred: give the profile as inferred up to the turn instead of the whole persona.
+    """
+
+    def __init__(self, dialogue: Dialogue, inferred: bool = False) -> None:
+        self.dialogue, self.inferred = dialogue, inferred
+        self.key = dialogue.id
+
+    def start(self) -> History:
+        """The recorded first message."""
+        return self.dialogue.history(0)
+
+    def answer(self, history: History, reply: str) -> History | None:
+        """The record's next history along the chosen path; REPLY is judged, not remembered."""
+        t = _turn(history) + 1
+        return self.dialogue.history(t) if t < len(self.dialogue.turns) else None
+
+    def profile(self, history: History) -> Persona:
+        """The persona, or what the record says could be inferred by this turn."""
+        inferred = self.dialogue.turns[_turn(history)].inferred
+        return inferred if self.inferred and inferred.text else self.dialogue.persona
+
+
+def _turn(history: History) -> int:
+    return sum(message.role == "user" for message in history) - 1

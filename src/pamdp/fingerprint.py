@@ -1,0 +1,72 @@
+"""What a result was computed from, so that two results can be told comparable or not.
+
+Owns the fingerprint's fields and how data, code and machine are named in it. Knows nothing of runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pamdp.files import Json
+
+
+class Fingerprint(BaseModel):
+    """What a run was computed from. Two runs compare only if these agree; a resumed run must agree with itself.
+
+    Attributes:
+      data: sha256 of the dialogues (`digest`).
+      model, revision: the backbone and the version of its weights.
+      judges: fingerprints of the judges and simulators, in the order of their use.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    data: str
+    model: str
+    revision: str
+    judges: tuple[str, ...] = ()
+
+
+def environment() -> dict[str, Json]:
+    """Versions of the code, of Python and torch, and the platform."""
+    return {
+        "pamdp": version("pamdp"),
+        "commit": _commit(Path(__file__).resolve().parents[2]),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of all files below a folder."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    for file in sorted(part for part in path.rglob("*") if part.is_file()):
+        total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _commit(root: Path) -> str | None:
+    """The commit of a source checkout, with "+" where files differ from it; None for an installed package."""
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,151 @@
+"""The problems of the lab: random ones in five regimes, and a few with a name and a point.
+
+Owns their fixed definitions: nothing here was chosen by looking at an estimator's result. Knows nothing of solving.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pamdp.errors import ConfigError
+from pamdp.lab.tabular import TabularPamdp, Turn
+
+Regime = Literal["static", "offset", "terminal", "evolving", "memoryless"]
+REGIMES: tuple[Regime, ...] = get_args(Regime)
+GAMMA = 0.95
+
+DESCRIPTIONS: dict[str, str] = {
+    "static": "the profile stays",
+    "offset": "static, and 2·N(0, 1) for each profile is added to every reward",
+    "terminal": "static, and only the last turn is rewarded",
+    "evolving": "logits of p(ω′ | ω, u, o) from N(0, 1)",
+    "memoryless": "every ω_t is drawn anew from p(ω_0)",
+    "persona": "two profiles, two utterances: +1 where they agree, −1 where not; the answer tells ω with accuracy .8",
+    "ask": "utterance 0 costs .25 and makes the user tell ω; 1 and 2 are guesses at ω, +1 right, −1 wrong",
+    "+ or offset": "± this much is added to every reward, by profile",
+}
+"""What each problem is, for the report."""
+
+
+def _normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def random_pamdps(
+    regime: Regime,
+    count: int,
+    *,
+    seed: int,
+    horizon: int = 3,
+    profiles: int = 3,
+    utterances: int = 2,
+    answers: int = 2,
+    gamma: float = GAMMA,
+) -> tuple[TabularPamdp, list[Float[Tensor, "N H U"]], list[Float[Tensor, "N H d"]]]:
+    """Random problems of one regime, and a random policy for each: its logits, and the features that give them.
+
+    Rewards of (ω, u) and the logits of p(ω_0) and of p(o | last o, ω, u) are N(0, 1). The policy is softmax(φ(h)·A),
+    the four features φ(h) and A all N(0, ½), so that its logits have variance 1. What the regimes are: `DESCRIPTIONS`.
+
+    Raises:
+      ConfigError: the regime is unknown.
+    """
+    if regime not in REGIMES:
+        raise ConfigError(f"unknown regime {regime!r}; known: {', '.join(REGIMES)}")
+    g = torch.Generator().manual_seed(seed)
+    n, w, u, o = count, profiles, utterances, answers
+    start = _normal(g, n, w).softmax(-1)
+    reward = _normal(g, n, 1, w, u)
+    offset = 2 * _normal(g, n, 1, w, 1)
+    by_last = _normal(g, n, o, w, u, o).softmax(-1)
+    evolving = _normal(g, n, 1, w, u, o, w).softmax(-1)
+    kept = torch.eye(w, dtype=torch.float64)[:, None, None, :]
+    drift = {"evolving": evolving, "memoryless": start[:, None, None, None, None, :]}.get(regime, kept)
+    turns = []
+    for t in range(horizon):
+        h = (u * o) ** t
+        here = reward + offset if regime == "offset" else reward
+        if regime == "terminal" and t < horizon - 1:
+            here = torch.zeros_like(here)
+        turns.append(Turn(here.expand(n, h, w, u), by_last[:, torch.arange(h) % o], drift.expand(n, h, w, u, o, w)))
+    features = [0.5**0.5 * _normal(g, n, (u * o) ** t, 4) for t in range(horizon)]
+    weights = 0.5**0.5 * _normal(g, n, 4, u)
+    return TabularPamdp(start, tuple(turns), gamma), [phi @ weights for phi in features], features
+
+
+def persona(*, offset: float = 0.0, resample: float = 0.0, terminal: bool = False, horizon: int = 3) -> TabularPamdp:
+    """A user of one of two kinds, and two styles to answer in (`DESCRIPTIONS`).
+
+    Args:
+      offset: ± this much on every reward, by profile: a user who is easy or hard to please.
+      resample: probability that the profile is drawn anew after a turn; 1 is memoryless.
+      terminal: reward the last turn only.
+      horizon: T.
+    """
+    match = 2 * torch.eye(2, dtype=torch.float64) - 1 + offset * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    tells = (0.6 * torch.eye(2, dtype=torch.float64) + 0.2)[:, None, :].expand(2, 2, 2)
+    drift = (1 - resample) * torch.eye(2, dtype=torch.float64) + resample / 2
+    rewards = [match if not terminal or t == horizon - 1 else torch.zeros_like(match) for t in range(horizon)]
+    return _stationary(rewards, tells, drift)
+
+
+def ask(*, offset: float = 0.0, horizon: int = 3) -> TabularPamdp:
+    """Ask first, then serve (`DESCRIPTIONS`). The answer to a guess says nothing; asking pays in later turns only.
+
+    Args:
+      offset: ± this much on every reward, by profile.
+      horizon: T.
+    """
+    reward = torch.tensor([[-0.25, 1, -1], [-0.25, -1, 1]], dtype=torch.float64)
+    reward = reward + offset * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    answer = torch.zeros(2, 3, 3, dtype=torch.float64)
+    answer[0, 0, 1] = answer[1, 0, 2] = 1.0
+    answer[:, 1:, 0] = 1.0
+    return _stationary([reward] * horizon, answer, torch.eye(2, dtype=torch.float64))
+
+
+def invest(*, gamma: float = 0.99) -> TabularPamdp:
+    """One profile, T = 4: utterance 1 costs .25 at turns 0..2; reward 3 at turn 3 if it was chosen at all three."""
+    turns = []
+    for t in range(4):
+        reward = torch.zeros(1, 2**t, 1, 2, dtype=torch.float64)
+        if t < 3:
+            reward[..., 1] = -0.25
+        else:
+            reward[:, -1] = 3.0
+        one = torch.ones(1, 2**t, 1, 2, 1, dtype=torch.float64)
+        turns.append(Turn(reward, one, one.unsqueeze(-1)))
+    return TabularPamdp(torch.ones(1, 1, dtype=torch.float64), tuple(turns), gamma)
+
+
+def seven_problems() -> dict[str, TabularPamdp]:
+    """The problems, T = 3, on which the estimators are compared with learned critics."""
+    return {
+        "persona, no offset": persona(),
+        "persona + offset 2": persona(offset=2),
+        "memoryless + 2": persona(offset=2, resample=1.0),
+        "drift .5 + 2": persona(offset=2, resample=0.5),
+        "terminal reward": persona(terminal=True),
+        "ask": ask(),
+        "ask + 2": ask(offset=2),
+    }
+
+
+def _stationary(rewards: list[Tensor], answer: Tensor, drift: Tensor) -> TabularPamdp:
+    """One problem whose dynamics do not depend on the history; p(ω_0) uniform."""
+    w, u, o = answer.shape
+    turns = []
+    for t, reward in enumerate(rewards):
+        h = (u * o) ** t
+        turns.append(
+            Turn(
+                reward.expand(1, h, w, u),
+                answer.expand(1, h, w, u, o),
+                drift[:, None, None, :].expand(1, h, w, u, o, w),
+            )
+        )
+    return TabularPamdp(torch.full((1, w), 1 / w, dtype=torch.float64), tuple(turns), GAMMA)

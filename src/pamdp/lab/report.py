@@ -1,0 +1,131 @@
+"""The lab's results: what was measured, under which fixed settings, as a table, JSON and a figure.
+
+Owns their form. Knows nothing of how they come about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import nan
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure with its 95 % interval; without one where it is exact."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        """Value and half width; counts without decimals, tiny errors as powers of ten."""
+        if self.low is None or self.high is None:
+            return f"{self.value:.0f}" if self.value == round(self.value) else f"{self.value:.1e}"
+        return f"{self.value:.2f} ±{(self.high - self.low) / 2:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table: a problem a row, a method a column.
+
+    Attributes:
+      name: short name, for JSON.
+      title: what is shown, and whether less or more is better.
+      settings: all that was fixed before the run.
+      rows: by problem, then by method.
+    """
+
+    name: str
+    title: str
+    settings: Mapping[str, str | int | float]
+    rows: Mapping[str, Mapping[str, Cell]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabReport:
+    """All sections of one run of the benchmark."""
+
+    sections: tuple[Section, ...]
+    seconds: float
+
+    def to_json(self) -> str:
+        """The whole report as JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    def tables(self) -> list[Table]:
+        """One table a section, its settings below it."""
+        return [_table(section) for section in self.sections]
+
+    def figure(self, path: str | Path) -> None:
+        """Write a picture of every section that has intervals, in the format that the path's ending names."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        shown = [section for section in self.sections if _has_intervals(section)]
+        heights = [len(section.rows) for section in shown]
+        figure = Figure(figsize=(11, 1.6 * len(shown) + 0.42 * sum(heights)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=[height + 1 for height in heights])
+        for axis, section in zip(axes[:, 0], shown, strict=True):
+            methods = list(dict.fromkeys(method for row in section.rows.values() for method in row))
+            for i, method in enumerate(methods):
+                cells = [row.get(method, Cell(nan)) for row in section.rows.values()]
+                low = [cell.value - (cell.value if cell.low is None else cell.low) for cell in cells]
+                high = [(cell.value if cell.high is None else cell.high) - cell.value for cell in cells]
+                place = [row + 0.7 * (i / len(methods) - 0.5) for row in range(len(cells))]
+                values = [cell.value for cell in cells]
+                axis.errorbar(values, place, xerr=[low, high], fmt="o", markersize=4, label=method)
+            axis.set_yticks(range(len(section.rows)), list(section.rows))
+            axis.invert_yaxis()
+            axis.set_title(section.title, fontsize=9, loc="left")
+            axis.grid(axis="x", alpha=0.3)
+            axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.savefig(str(path), dpi=150)
+
+
+def mean_cell(values: Float[Tensor, " n"]) -> Cell:
+    """Mean over independent runs, with the normal 95 % interval of the mean."""
+    mean, half = float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
+    return Cell(mean, mean - half, mean + half)
+
+
+def ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"]) -> Cell:
+    """Geometric mean of the ratio over independent problems, with the normal 95 % interval of the mean logarithm."""
+    logs = (values / reference).log()
+    mean, half = logs.mean(), 1.96 * logs.std() / len(logs) ** 0.5
+    return Cell(float(mean.exp()), float((mean - half).exp()), float((mean + half).exp()))
+
+
+def mean_ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"], *, seed: int = 0) -> Cell:
+    """Ratio of two means over the same runs, with the paired bootstrap's 95 % interval (1,000 resamples)."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(values), (1000, len(values)), generator=generator)
+    low, high = (values[drawn].mean(1) / reference[drawn].mean(1)).quantile(
+        torch.tensor([0.025, 0.975], dtype=values.dtype)
+    )
+    return Cell(float(values.mean() / reference.mean()), float(low), float(high))
+
+
+def _has_intervals(section: Section) -> bool:
+    return any(cell.low is not None for row in section.rows.values() for cell in row.values())
+
+
+def _table(section: Section) -> Table:
+    caption = " · ".join(f"{name}: {value}" for name, value in section.settings.items())
+    table = Table(title=Text(section.title), caption=Text(caption), title_justify="left", caption_justify="left")
+    methods = list(dict.fromkeys(method for row in section.rows.values() for method in row))
+    table.add_column("")
+    for method in methods:
+        table.add_column(Text(method), justify="right")
+    for problem, row in section.rows.items():
+        table.add_row(Text(problem), *(str(row[method]) if method in row else "" for method in methods))
+    return table

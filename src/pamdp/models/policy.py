@@ -1,0 +1,100 @@
+"""A policy π(u|h): a backbone, its cloned adapter and a planner; it replies to a history and to nothing else.
+
+Owns the way from a history to an action to a reply (eqs. 10 and 11). A user's profile cannot reach it: no function here
+takes one. Vanilla is the same object without a planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pamdp.models.actor import Planner
+from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.generate import Row, Sampling, generate
+from pamdp.prompts.render import load
+from pamdp.types import Dialogue, History, Message
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What replies.
+
+    Attributes:
+      planner: A1 and A2, or None: the backbone replies by itself.
+      adapter: name of the LoRA adapter that was cloned with the planner, or None.
+      readout: where H(h) is read.
+      system: the instruction that stands before every history; says nothing of the user.
+    """
+
+    backbone: Backbone
+    planner: Planner | None = None
+    adapter: str | None = None
+    readout: Readout = field(default_factory=Readout)
+    system: str = field(default_factory=lambda: load("assistant"))
+
+    @property
+    def width(self) -> int:
+        """Size of H(h)."""
+        return self.backbone.d * len(self.readout.places)
+
+    def prefix(self, messages: Sequence[Message], before: Prefix | None = None) -> Prefix:
+        """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given."""
+        encoded = self.backbone.chat.history(messages, self.system)
+        with self.backbone.adapter(self.adapter):
+            return self.backbone.prefix(encoded, self.readout.layer, before)
+
+    def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
+        """H(h_t)."""
+        return prefix.read(t % len(prefix.encoded.heads), self.readout.places).float()
+
+    @torch.no_grad()
+    def mean_action(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " d_a"] | None:
+        """E[a | h_t], or None without a planner."""
+        return None if self.planner is None else self.planner.actor(self.features(prefix, t))
+
+    @torch.no_grad()
+    def write(
+        self,
+        prefixes: Sequence[Prefix],
+        requests: Sequence[Request],
+        sampling: Sampling,
+        batch: int = 64,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[str]:
+        """One reply for each request, u = F(a)."""
+        rows = []
+        for request in requests:
+            inject = None
+            if self.planner is not None and request.action is not None:
+                inject = self.planner.injector(request.action)
+            length = prefixes[request.prefix].encoded.heads[request.t]
+            rows.append(Row(request.prefix, length, inject, request.seed))
+        with self.backbone.adapter(self.adapter):
+            replies = generate(self.backbone, prefixes, rows, sampling, batch, progress)
+        return [self.backbone.chat.decode(ids) for ids in replies]
+
+    def reply(self, history: History, sampling: Sampling, seed: int = 0) -> str:
+        """The reply to one history, with the mean action."""
+        with torch.no_grad():
+            prefix = self.prefix(history)
+        return self.write([prefix], [Request(0, -1, self.mean_action(prefix), seed)], sampling)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Ask for a reply to turn `t` of prefix number `prefix`, under an action."""
+
+    prefix: int
+    t: int
+    action: Tensor | None = None
+    seed: int = 0
+
+
+def path(dialogue: Dialogue) -> History:
+    """The whole chosen path of a dialogue, up to its last user message."""
+    return dialogue.history(len(dialogue.turns) - 1)

@@ -1,0 +1,40 @@
+"""Prompt texts: files beside this module, filled in one pass.
+
+Owns reading and substitution. User text may hold braces: a value is never scanned again.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+
+from pamdp.errors import ConfigError
+
+_SLOT = re.compile(r"\{([a-z_]+)\}")
+
+
+@cache
+def load(name: str) -> str:
+    """Text of the prompt file NAME.txt, without the final newline.
+
+    Raises:
+      ConfigError: there is no such prompt.
+    """
+    resource = files("pamdp.prompts").joinpath(f"{name}.txt")
+    if not resource.is_file():
+        raise ConfigError(f"no prompt named {name!r}")
+    return resource.read_text(encoding="utf-8").rstrip("\n")
+
+
+def render(name: str, **values: str) -> str:
+    """The prompt NAME with every {slot} replaced in one pass.
+
+    Raises:
+      ConfigError: the prompt has a slot without a value, or a value has no slot.
+    """
+    text = load(name)
+    slots = set(_SLOT.findall(text))
+    if slots != values.keys():
+        raise ConfigError(f"prompt {name!r} has slots {sorted(slots)}, got {sorted(values)}")
+    return _SLOT.sub(lambda match: values[match.group(1)], text)

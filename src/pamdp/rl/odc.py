@@ -1,0 +1,240 @@
+"""The optimal dual critic (ODC): the control-variate combination of both critics with the least variance.
+
+Owns the estimator, its coefficients and their running estimate. Knows nothing of models: the squared score of a
+transition comes in as a number, for a Gaussian policy from `gaussian_score_sq` at no extra forward pass.
+
+Notation: Z1 = V_ξ(h, ω) − V_φ(h), Z2 = γ·(V_ξ(h′, ω′) − V_φ(h′)), F = (Z1, −Z2, further controls), s² = ‖∇log π‖².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pamdp.errors import ConfigError, ShapeError
+from pamdp.rl.checks import AdvantageInputs, kept, require_same_shape
+
+Coefficient = float | Tensor
+
+
+def odc_advantage(
+    reward: Float[Tensor, "..."],
+    discount: Float[Tensor, "..."],
+    v_h: Float[Tensor, "..."],
+    v_h_next: Float[Tensor, "..."],
+    v_hw: Float[Tensor, "..."],
+    v_hw_next: Float[Tensor, "..."],
+    c1: Coefficient,
+    c2: Coefficient,
+    *,
+    controls: Sequence[Float[Tensor, "..."]] = (),
+    further: Sequence[Coefficient] = (),
+) -> Float[Tensor, "..."]:
+    """Both critics as control variates of Eq. 2; not in the paper.
+
+        δ(c1, c2) = r + γ·V_φ(h′) − V_φ(h) − c1·Z1 + c2·Z2 − Σ_j c_j·control_j
+
+    (0, 0) is A2C, (1, 1) UAAC, (β, β) DCRL, (1, 0) Eq. 6. With exact critics (V_ξ the full oracle value) every
+    constant (c1, c2) gives the exact expected policy gradient; with c2 = 0 any V_ξ does.
+
+    Args:
+      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
+      c1: one number, or a tensor of the shape of the reward, such as one coefficient for each turn.
+      c2: the same.
+      controls: further tensors whose product with the score has mean zero.
+      further: the coefficients of `controls`.
+
+    Raises:
+      ShapeError: shapes differ, or controls and their coefficients differ in number.
+    """
+    if len(controls) != len(further):
+        raise ShapeError(f"{len(controls)} controls but {len(further)} further coefficients")
+    named = {f"controls[{i}]": control for i, control in enumerate(controls)}
+    coefficients = {"c1": c1, "c2": c2} | {f"further[{i}]": c for i, c in enumerate(further)}
+    named |= {name: c for name, c in coefficients.items() if isinstance(c, Tensor)}
+    require_same_shape(
+        reward=reward, discount=discount, v_h=v_h, v_h_next=v_h_next, v_hw=v_hw, v_hw_next=v_hw_next, **named
+    )
+    delta = reward + discount * v_h_next - v_h - c1 * (v_hw - v_h) + c2 * discount * (v_hw_next - v_h_next)
+    for c, control in zip(further, controls, strict=True):
+        delta = delta - c * control
+    return delta.detach()
+
+
+def control_variates(batch: AdvantageInputs) -> tuple[Float[Tensor, "..."], Float[Tensor, "... k"]]:
+    """δ_A2C and what ODC takes from it: δ(c) = δ_A2C − c·F.
+
+    F = (V_ξ(h, ω) − V_φ(h), −γ·(V_ξ(h′, ω′) − V_φ(h′)), further controls)
+    """
+    b = batch
+    delta = odc_advantage(b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next, 0.0, 0.0)
+    features = torch.stack([b.v_hw - b.v_h, -b.discount * (b.v_hw_next - b.v_h_next), *b.controls], dim=-1)
+    return delta, features.detach()
+
+
+def optimal_coefficients(
+    second: Float[Tensor, "*n k k"],
+    cross: Float[Tensor, "*n k"],
+    ridge: float = 0.0,
+    prior: Float[Tensor, " k"] | None = None,
+) -> Float[Tensor, "*n k"]:
+    """Coefficients of least score-weighted second moment E[s²·δ²].
+
+        c* = M⁻¹·E[s²·F·δ_A2C],    M = E[s²·F·Fᵀ];    with a ridge:    c = c_0 + (M + ρ·diag M)⁻¹·(M·c* − M·c_0)
+
+    Solved by pseudo-inverse in float64, because Z2 vanishes where every dialogue ends and both controls vanish where
+    the profile does not matter; such a direction keeps the coefficient of the prior.
+
+    Args:
+      second: M, or any multiple of it.
+      cross: M·c*, that is E[s²·F·δ_A2C], by the same multiple.
+      ridge: ρ; relative, so that the unit of a control does not matter.
+      prior: c_0; 0, which is A2C, if not given.
+
+    Raises:
+      ShapeError: `second` is not k x k for the k of `cross`.
+    """
+    if second.shape != (*cross.shape, cross.shape[-1]):
+        raise ShapeError(f"second {tuple(second.shape)} must be square in the last axis of cross {tuple(cross.shape)}")
+    second, cross = second.double(), cross.double()
+    start = torch.zeros_like(cross) if prior is None else prior.double().expand_as(cross)
+    matrix = second + ridge * torch.diag_embed(second.diagonal(dim1=-2, dim2=-1))
+    inverse: Tensor = torch.linalg.pinv(matrix, hermitian=True)
+    return start + (inverse @ (cross - (second @ start.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1)).squeeze(-1)
+
+
+def gaussian_score_sq(
+    features: Float[Tensor, "... d"],
+    action: Float[Tensor, "... d_a"],
+    mean: Float[Tensor, "... d_a"],
+    sigma: float,
+) -> Float[Tensor, "..."]:
+    """Squared norm of the score of q(a|h) = N(H(h)·A1, σ²·I) with respect to A1, in closed form.
+
+        s² = ‖∇_{A1} log q(a|h)‖² = ‖(a − μ)/σ²‖² · ‖H(h)‖²
+
+    The gradient is the outer product H(h)ᵀ·(a − μ)/σ², whose Frobenius norm is the product of the two norms.
+
+    Raises:
+      ShapeError: action and mean differ, or features have other leading axes.
+      ConfigError: σ is not positive.
+    """
+    if sigma <= 0:
+        raise ConfigError(f"sigma must be positive, not {sigma}")
+    require_same_shape(action=action, mean=mean)
+    require_same_shape(features=features[..., 0], action=action[..., 0])
+    residual = ((action - mean) / sigma**2).square().sum(-1)
+    return (residual * features.square().sum(-1)).detach()
+
+
+def leave_one_out_control(
+    target: Float[Tensor, "... K"], v_h: Float[Tensor, "... K"], mask: Bool[Tensor, "... K"] | None = None
+) -> Float[Tensor, "... K"]:
+    """Control variate from the other samples of the same state; independent of the sample's own action.
+
+        Z_i = 1/(K − 1) · Σ_{j ≠ i} target_j − V_φ(h)
+
+    Its product with the score of sample i has mean zero for any target and any critic, so it cannot bias.
+
+    Args:
+      target: r + γ·V_φ(h′) of K samples of one state (or of one state and profile), along the last axis.
+      mask: false where a sample does not count; 0 is returned where no other sample does.
+
+    Raises:
+      ShapeError: shapes differ or K < 2.
+    """
+    counts = torch.ones_like(target, dtype=torch.bool) if mask is None else mask.bool()
+    require_same_shape(target=target, v_h=v_h, mask=counts)
+    if target.shape[-1] < 2:
+        raise ShapeError(f"leave-one-out needs two samples of a state along the last axis: target {target.shape}")
+    clean = torch.where(counts, target, torch.zeros_like(target))
+    others = counts.sum(-1, keepdim=True) - counts.to(torch.long)
+    mean = (clean.sum(-1, keepdim=True) - clean) / others.clamp(min=1)
+    return torch.where(others > 0, mean - v_h, torch.zeros_like(mean)).detach()
+
+
+class OptimalDualCritic:
+    """Running estimate of ODC's coefficients from previous batches.
+
+    Use it in this order, in every iteration: `advantage("odc", batch, coefficients=critic.coefficients())`, then
+    `update(batch, score_sq)`, and only then fit the critics on the batch. Coefficients that saw the batch they are
+    applied to would bias the gradient, and critics that saw the batch would look better in `update` than they are.
+
+    Args:
+      decay: weight of the past, per batch.
+      ridge: weight of the prior, in transitions; it fades as transitions are seen.
+      prior: c1 and c2 before the first batch. One half is DCRL: never the best of A2C, UAAC and Eq. 6, but never far
+        from it, and the first steps are taken when the least is known.
+      safe: estimate c1 only and keep c2 = 0, so that no error of V_ξ can bias (`odc_safe`).
+      controls: number of further control variates in the batches; their prior is 0.
+
+    Raises:
+      ConfigError: a setting is out of range.
+    """
+
+    def __init__(
+        self, decay: float = 0.9, ridge: float = 16.0, prior: float = 0.5, *, safe: bool = False, controls: int = 0
+    ) -> None:
+        if not 0 <= decay <= 1 or ridge < 0 or controls < 0:
+            raise ConfigError(f"need 0 <= decay <= 1, ridge >= 0, controls >= 0; got {decay}, {ridge}, {controls}")
+        self.decay, self.ridge, self.safe = decay, ridge, safe
+        self._prior = torch.tensor([prior, 0.0 if safe else prior] + [0.0] * controls, dtype=torch.float64)
+        self._second = torch.zeros(2 + controls, 2 + controls, dtype=torch.float64)
+        self._cross = torch.zeros(2 + controls, dtype=torch.float64)
+        self._count = 0.0
+
+    def update(
+        self, batch: AdvantageInputs, score_sq: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None
+    ) -> None:
+        """Take in one batch: moments of s²·F·Fᵀ and s²·F·δ_A2C, the past decayed.
+
+        Args:
+          score_sq: s² of each transition; its scale does not matter.
+          mask: false where a transition does not count.
+
+        Raises:
+          ShapeError: shapes differ, or the batch has another number of controls.
+        """
+        if len(batch.controls) != len(self._cross) - 2:
+            raise ShapeError(f"{len(batch.controls)} controls in the batch, {len(self._cross) - 2} expected")
+        delta, features = control_variates(batch)
+        columns = {f"control {i}": features[..., i] for i in range(len(self._cross))}
+        delta, weight, *columns_kept = kept(mask, delta=delta, score_sq=score_sq.detach(), **columns)
+        stacked = torch.stack([column.flatten() for column in columns_kept], dim=-1).double().cpu()
+        weighted = weight.flatten().double().cpu().unsqueeze(-1) * stacked
+        self._second = self.decay * self._second + weighted.mT @ stacked
+        self._cross = self.decay * self._cross + weighted.mT @ delta.flatten().double().cpu()
+        self._count = self.decay * self._count + len(stacked)
+
+    def coefficients(self) -> tuple[float, ...]:
+        """(c1, c2, one per further control) from all batches so far; the prior before the first."""
+        free = [i for i in range(len(self._cross)) if not (self.safe and i == 1)]
+        ridge = self.ridge / max(self._count, 1.0)
+        result = torch.zeros_like(self._cross)
+        result[free] = optimal_coefficients(self._second[free][:, free], self._cross[free], ridge, self._prior[free])
+        return tuple(float(c) for c in result)
+
+    def state_dict(self) -> dict[str, float]:
+        """The moments as named numbers, for a checkpoint."""
+        size = len(self._cross)
+        state = {"count": self._count}
+        state |= {f"cross_{i}": float(self._cross[i]) for i in range(size)}
+        return state | {f"second_{i}_{j}": float(self._second[i, j]) for i in range(size) for j in range(size)}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take up the moments of a checkpoint.
+
+        Raises:
+          ConfigError: the state has other names, such as those of another number of controls.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ConfigError("this state of the optimal dual critic has other moments than expected")
+        size = len(self._cross)
+        self._count = float(state["count"])
+        for i in range(size):
+            self._cross[i] = state[f"cross_{i}"]
+            for j in range(size):
+                self._second[i, j] = state[f"second_{i}_{j}"]

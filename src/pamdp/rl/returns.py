@@ -1,0 +1,122 @@
+"""Returns and regression targets of the critics.
+
+Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
+a trajectory is time. No result carries a gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from pamdp.errors import ConfigError
+from pamdp.rl.checks import require_same_shape
+
+
+def discounted_return(reward: Float[Tensor, "... T"], gamma: float) -> Float[Tensor, "... T"]:
+    """Return to go, the sum of Eq. 4 from each turn on.
+
+        G_t = Σ_{k ≥ 0} γ^k · r_{t+k}
+
+    Raises:
+      ConfigError: γ lies outside [0, 1].
+    """
+    _require_fraction("gamma", gamma)
+    nothing = torch.zeros_like(reward)
+    return lambda_returns(reward, torch.full_like(reward, gamma), nothing, lam=1.0)
+
+
+def lambda_returns(
+    reward: Float[Tensor, "... T"],
+    discount: Float[Tensor, "... T"],
+    v_next: Float[Tensor, "... T"],
+    lam: float,
+    last: Bool[Tensor, "... T"] | None = None,
+) -> Float[Tensor, "... T"]:
+    """λ-return of whole trajectories.
+
+        G^λ_t = r_t + γ_t · ((1 − λ)·V(h_{t+1}) + λ·G^λ_{t+1}),    G^λ_{T−1} = r_{T−1} + γ_{T−1}·V(h_T)
+
+    λ = 0 is the TD target; λ = 1 the discounted return, bootstrapped where the horizon cut the dialogue.
+
+    Args:
+      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
+      v_next: V(h_{t+1}); at the last turn the value to bootstrap from.
+      last: true where a trajectory ends before the axis does (padding follows); there, too, the return bootstraps.
+
+    Raises:
+      ShapeError: shapes differ.
+      ConfigError: λ lies outside [0, 1].
+    """
+    require_same_shape(reward=reward, discount=discount, v_next=v_next)
+    _require_fraction("lam", lam)
+    ends = torch.zeros_like(reward, dtype=torch.bool) if last is None else last
+    require_same_shape(reward=reward, last=ends)
+    onward = v_next[..., -1]
+    result: list[Tensor] = []
+    for t in reversed(range(reward.shape[-1])):
+        chained = torch.where(ends[..., t], v_next[..., t], (1 - lam) * v_next[..., t] + lam * onward)
+        onward = reward[..., t] + discount[..., t] * chained
+        result.append(onward)
+    return torch.stack(result[::-1], dim=-1).detach()
+
+
+def td_target(
+    reward: Float[Tensor, "..."], discount: Float[Tensor, "..."], v_next: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """One-step target, the default reading of Eq. 14.
+
+        R = r + γ·V(h′)
+
+    v_next decides which value is learned: V_φ(h′) gives V(h), and the matched oracle W(h, ω) of Eqs. 5 and 6 when
+    regressed on (h, ω); V_ξ(h′, ω′) gives the full oracle X(h, ω) of UAAC.
+
+    Args:
+      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
+
+    Raises:
+      ShapeError: shapes differ.
+    """
+    require_same_shape(reward=reward, discount=discount, v_next=v_next)
+    return (reward + discount * v_next).detach()
+
+
+def literal_target(
+    reward: Float[Tensor, "..."], v: Float[Tensor, "..."], v_next: Float[Tensor, "..."]
+) -> Float[Tensor, "..."]:
+    """Eq. 14 to the letter, for comparison only.
+
+        R = r + V(h′) − V(h)
+
+    Its fixed point is V = ½·E[r + V(h′)]: half the scale and an effective discount of ½, so a late reward is lost.
+
+    Args:
+      v_next: V(h′), and 0 after the last turn: this form has no γ that could say so.
+
+    Raises:
+      ShapeError: shapes differ.
+    """
+    require_same_shape(reward=reward, v=v, v_next=v_next)
+    return (reward + v_next - v).detach()
+
+
+def max_value(r_max: float, gamma: float, horizon: int, margin: float = 1.25) -> float:
+    """v_m of Eq. 13 that covers every return of `horizon` turns.
+
+        v_m = 1.25 · r_max · (1 − γ^T) / (1 − γ)
+
+    The margin is there because tanh reaches its bound only at infinity.
+
+    Raises:
+      ConfigError: r_max is not positive, γ lies outside [0, 1], the horizon is below 1 or the margin below 1.
+    """
+    _require_fraction("gamma", gamma)
+    if r_max <= 0 or horizon < 1 or margin < 1:
+        raise ConfigError(f"need r_max > 0, horizon >= 1, margin >= 1; got {r_max}, {horizon}, {margin}")
+    return margin * r_max * sum(gamma**t for t in range(horizon))
+
+
+def _require_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} must lie in [0, 1], not {value}")

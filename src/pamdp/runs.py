@@ -1,0 +1,162 @@
+"""A run directory: what was asked (config.toml), of what (fingerprint.json), and what came of it (metrics, traces).
+
+Owns creating, resuming and rewinding a run, and its append-only logs. Knows nothing of checkpoints, models
+or training. TensorBoard's tb/ is a view on metrics.jsonl, rebuilt on resume.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, TypeVar
+
+from torch.utils.tensorboard import SummaryWriter
+
+from pamdp.errors import ConfigError, RunError
+from pamdp.files import Json, json_line, new_folder, read_json_lines, sweep, write_atomic, write_json
+from pamdp.fingerprint import Fingerprint, environment
+from pamdp.settings import Settings, dump, flatten, load
+
+S = TypeVar("S", bound=Settings)
+
+
+class Run:
+    """One directory. Reading needs no more than the path; `create` and `resume` give a run that can be written."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._files: dict[str, IO[str]] = {}
+        self._board: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, path: str | Path, config: Settings, fingerprint: Fingerprint) -> Self:
+        """A new run; it is there with its config and fingerprint or not at all.
+
+        Raises:
+          RunError: something is there already.
+        """
+        run = cls(path)
+        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
+            raise RunError(f"{run.path} is not empty; continue it with --resume, or choose another name")
+        with new_folder(run.path) as folder:
+            (folder / "config.toml").write_text(dump(config), encoding="utf-8")
+            record = fingerprint.model_dump(mode="json") | {"environments": [environment()]}
+            (folder / "fingerprint.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return run
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, config: Settings, fingerprint: Fingerprint, may_change: Sequence[str] = ()
+    ) -> Self:
+        """The run at PATH, to go on with; call `rewind` with the checkpoint's step before logging.
+
+        Another code version or machine is no obstacle: it is added to the fingerprint's list of environments.
+
+        Args:
+          may_change: dotted settings that may differ from before, such as the number of epochs.
+
+        Raises:
+          RunError: there is no run, or its data, model or judges are others.
+          ConfigError: its settings are others.
+        """
+        run = cls(path)
+        before, after = flatten(run.config(type(config))), flatten(config)
+        changed = [key for key in after if before[key] != after[key]]
+        if wrong := [f"{key} was {before[key]!r}, is {after[key]!r}" for key in changed if key not in may_change]:
+            raise ConfigError(f"{run.path} was started with other settings: {'; '.join(wrong)}")
+        record, now = run.fingerprint(), fingerprint.model_dump(mode="json")
+        if wrong := [f"{key} was {record.get(key)!r}, is {now[key]!r}" for key in now if record.get(key) != now[key]]:
+            raise RunError(f"{run.path} was started from something else: {'; '.join(wrong)}; choose another name")
+        sweep(run.path)
+        if changed:
+            write_atomic(run.path / "config.toml", dump(config))
+        past = record["environments"]
+        assert isinstance(past, list)
+        if past[-1] != environment():
+            write_json(run.path / "fingerprint.json", {**record, "environments": [*past, environment()]})
+        run.rewind()
+        return run
+
+    def config(self, kind: type[S]) -> S:
+        """The settings that the run was started with."""
+        return load(kind, [self._require("config.toml")])
+
+    def fingerprint(self) -> dict[str, Json]:
+        """The fingerprint with the environments that the run has seen, oldest first."""
+        try:
+            record = json.loads(self._require("fingerprint.json").read_bytes())
+            return {**record, "environments": list(record["environments"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.path / 'fingerprint.json'} is damaged: {error!r}") from error
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Append one row to metrics.jsonl and TensorBoard. Log a step before saving its checkpoint."""
+        self._append("metrics.jsonl", {"step": step, **scalars})
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path / "tb"))
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+
+    def trace(self, step: int, record: Mapping[str, Json]) -> None:
+        """Append one record of who said what to traces.jsonl."""
+        self._append("traces.jsonl", {"step": step, **record})
+
+    def metrics(self) -> list[dict[str, Json]]:
+        """All rows of metrics.jsonl."""
+        return read_json_lines(self.path / "metrics.jsonl")
+
+    def traces(self) -> list[dict[str, Json]]:
+        """All records of traces.jsonl."""
+        return read_json_lines(self.path / "traces.jsonl")
+
+    def rewind(self, step: int | None = None) -> None:
+        """Forget what was logged after STEP, so that nothing counts twice; None drops torn lines only."""
+        self.close()
+        for name in ("metrics.jsonl", "traces.jsonl"):
+            rows = read_json_lines(self.path / name)
+            kept = [row for row in rows if step is None or _step(row, self.path / name) <= step]
+            if (self.path / name).is_file():
+                write_atomic(self.path / name, "".join(json_line(row) for row in kept))
+        shutil.rmtree(self.path / "tb", ignore_errors=True)
+        if rows := self.metrics():
+            self._board = SummaryWriter(str(self.path / "tb"))
+            for row in rows:
+                for key, value in row.items():
+                    if key != "step" and isinstance(value, (int, float)):
+                        self._board.add_scalar(key, value, _step(row, self.path / "metrics.jsonl"))
+
+    def close(self) -> None:
+        """Close the logs; the next `log` opens them again."""
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, name: str, record: Mapping[str, Json]) -> None:
+        if name not in self._files:
+            self._files[name] = (self.path / name).open("a", encoding="utf-8")
+        self._files[name].write(json_line(record))
+        self._files[name].flush()
+
+    def _require(self, name: str) -> Path:
+        if not (self.path / name).is_file():
+            raise RunError(f"{self.path} holds no run (it has no {name})")
+        return self.path / name
+
+
+def _step(row: Mapping[str, Json], path: Path) -> int:
+    step = row.get("step")
+    if not isinstance(step, int):
+        raise RunError(f"{path}: a row has no step")
+    return step

