@@ -35,14 +35,14 @@ class ModelConfig(Settings):
     Attributes:
       name: "embedded", a local folder, or a Hugging Face model name.
       readouts: where H(h) is read: "header", "user" (the last user message), "users" (all of them so far).
-      layer: the hidden layer to read; -1 the last.
+      depth: how deep into the backbone H(h) is read, as a share of its layers; 1 is the last layer, after the final norm.
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of one action.
     """
 
     name: str = "embedded"
     readouts: tuple[Literal["header", "user", "users"], ...] = Field(default=("users", "user"), min_length=1)
-    layer: int = -1
+    depth: float = Field(default=0.6, ge=0, le=1)
     d_a: int = Field(default=64, ge=1)
     n_embeddings: int = Field(default=1, ge=1)
 
@@ -56,17 +56,29 @@ class CloneConfig(Settings):
       lr: learning rate of A1 and A2.
       lr_backbone: learning rate of the adapters or of the backbone.
       lora_rank: rank of the adapters.
+      lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
+      posterior: learn what actions mean from an encoder of replies, beside plain cross-entropy.
+      match: weight of drawing A1 towards the posterior of the preferred reply (c_kl of Table 4 is the nearest thing).
+      noise: standard deviation of the noise on actions while cloning, relative to their RMS.
+      context_dropout: share of turns whose reply is learned without sight of the earlier turns.
       clip: largest gradient norm.
+      save_every: steps between checkpoints.
       max_context, max_reply: longest history and reply, in tokens (Table 4).
     """
 
     backbone: Literal["frozen", "lora", "full"] = "lora"
     epochs: int = Field(default=3, ge=1)
-    batch_size: int = Field(default=8, ge=1)
-    lr: float = Field(default=3e-3, gt=0)
-    lr_backbone: float = Field(default=2e-4, gt=0)
+    batch_size: int = Field(default=4, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    lr_backbone: float = Field(default=4e-4, gt=0)
     lora_rank: int = Field(default=8, ge=1)
+    lora_layers: Literal["above", "all"] = "above"
+    posterior: bool = True
+    match: float = Field(default=1.0, ge=0)
+    noise: float = Field(default=0.5, ge=0)
+    context_dropout: float = Field(default=0.3, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
+    save_every: int = Field(default=8, ge=1)
     max_context: int = Field(default=1200, ge=8)
     max_reply: int = Field(default=128, ge=1)
 
@@ -93,6 +105,8 @@ class RLConfig(Settings):
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's preferred one.
       soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
+      max_reply: longest reply, in tokens (n_g of Table 4).
+      dialogues: how many dialogues advance together; bounds memory, does not change results.
       paper_literal: eq. 14 and the end of a dialogue to the letter of the paper.
     """
 
@@ -107,6 +121,8 @@ class RLConfig(Settings):
     reference: Literal["clone", "vanilla", "preferred"] = "clone"
     soft: bool = True
     profile: Literal["persona", "inferred"] = "persona"
+    max_reply: int = Field(default=48, ge=1)
+    dialogues: int = Field(default=16, ge=1)
     epochs: int = Field(default=5, ge=1)
     batch_size: int = Field(default=32, ge=1)
     actor_every: int = Field(default=5, ge=1)

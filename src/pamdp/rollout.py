@@ -67,7 +67,7 @@ def collect(
     *,
     samples: int = 1,
     explore: bool = True,
-    privileged: bool = True,
+    privileged: dict[tuple[str, int], Tensor] | None = None,
     seed: int = 0,
     batch: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -77,7 +77,8 @@ def collect(
     Args:
       samples: replies for each state; the first one is said (with a recorded user all are alternatives).
       explore: draw a ~ q(a|h); otherwise the mean action.
-      privileged: also compute H(h, ω), for the critic that sees the profile.
+      privileged: also give H(h, ω), for the critic that sees the profile: known features by (dialogue, turn), to which
+        new ones are added; None computes none.
       progress: called with the number of replies just written.
     """
     moments = env.reset()
@@ -86,7 +87,7 @@ def collect(
     out = Rollout([], {}, {}, {})
     while moments:
         for moment in moments:
-            _features(policy, moment, prefixes, seen if privileged else None, out)
+            _features(policy, moment, prefixes, seen, privileged, out)
         waves = [_actions(policy, moment, out, samples, explore, seed) for moment in moments]
         requests = [
             Request(i, -1, None if action is None else action, seed_of(seed, moment.key, moment.t, k))
@@ -107,7 +108,7 @@ def collect(
                 )
             if after is not None:
                 if outcomes[0].truncated:
-                    _features(policy, after, prefixes, seen if privileged else None, out)
+                    _features(policy, after, prefixes, seen, privileged, out)
                 else:
                     following.append(after)
         done = {m.key for m in moments} - {m.key for m in following}
@@ -119,16 +120,24 @@ def collect(
 
 
 def _features(
-    policy: Policy, moment: TimeStep, prefixes: dict[str, Prefix], seen: dict[str, Prefix] | None, out: Rollout
+    policy: Policy,
+    moment: TimeStep,
+    prefixes: dict[str, Prefix],
+    seen: dict[str, Prefix],
+    privileged: dict[tuple[str, int], Tensor] | None,
+    out: Rollout,
 ) -> None:
     """H(h) and H(h, ω) of a moment; prefixes of the same dialogue are extended, not computed again."""
     name = (moment.key, moment.t)
     out.moments[name] = moment
     prefixes[moment.key] = prefix = policy.prefix(moment.history, prefixes.get(moment.key))
     out.features_h[name] = policy.features(prefix)
-    if seen is not None:
+    if privileged is None:
+        return
+    if name not in privileged:
         with policy.backbone.adapter(policy.adapter):
-            out.features_hw[name], seen[moment.key] = observe(policy, moment, seen.get(moment.key))
+            privileged[name], seen[moment.key] = observe(policy, moment, seen.get(moment.key))
+    out.features_hw[name] = privileged[name]
 
 
 def observe(policy: Policy, moment: TimeStep, before: Prefix | None = None) -> tuple[Tensor, Prefix]:

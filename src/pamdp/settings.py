@@ -174,14 +174,13 @@ def _holds(values: object, key: Key) -> bool:
 
 
 def _unknown(kind: type[Settings], key: Key) -> str:
-    """Names the closest key, by its whole name or by its last part alone."""
+    """Names the closest key, one of the same table before one of another."""
     known = _keys(kind)
     name = ".".join(key)
 
     def likeness(candidate: Key) -> float:
-        whole = difflib.SequenceMatcher(None, name, ".".join(candidate)).ratio()
-        last = difflib.SequenceMatcher(None, key[-1], candidate[-1]).ratio()
-        return max(whole, 0.95 * last)
+        same = difflib.SequenceMatcher(None, key[-1], candidate[-1]).ratio()
+        return same if candidate[:-1] == key[:-1] else 0.95 * same
 
     best = max(known, key=likeness)
     if likeness(best) >= 0.6:

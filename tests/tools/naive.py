@@ -17,7 +17,7 @@ def forward(
     reply: Sequence[int],
     hidden: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Logits [n, vocabulary] of the plain model on history, action and reply; `hidden` is out of sight after the history."""
+    """Logits [n, vocabulary] of the plain model on history, action and reply; the reply does not see `hidden`."""
     parts = [backbone.embed_ids(ids)]
     if inject is not None:
         parts.append(inject.to(backbone.dtype))

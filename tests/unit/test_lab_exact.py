@@ -1,5 +1,7 @@
 """The optimal dual critic with exact critics, and the exact moments of whole dialogues."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -71,26 +73,38 @@ def test_the_running_estimate_finds_the_exact_coefficients() -> None:
     torch.testing.assert_close(torch.tensor(odc.coefficients(), dtype=torch.float64), exact, rtol=0, atol=1e-9)
 
 
-def test_moments_of_whole_dialogues_agree_with_the_objective_and_with_sampling() -> None:
-    pamdp, _, features = random_pamdps("evolving", 1, seed=4)
-    weights = torch.randn(1, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    (exact,) = torch.autograd.grad(objective(pamdp, [phi @ weights for phi in features]).sum(), weights)
-    logits = [(phi @ weights).detach() for phi in features]
+def test_moments_of_whole_dialogues_agree_with_all_dialogues_one_by_one() -> None:
+    pamdp, logits, features = random_pamdps("evolving", 1, seed=4, horizon=2)
     s = solve(pamdp, logits)
     turns = enumerate_turns(pamdp, s, s.critics("matched"), features)
-    mean, variance = trajectory_moments(pamdp, turns, deltas(PAMDP_W, turns), features)
-    torch.testing.assert_close(mean, exact.flatten(1), rtol=0, atol=1e-9)
+    delta = deltas(PAMDP_W, turns)
+    mean, variance = trajectory_moments(pamdp, turns, delta, features)
+    first, second, square = torch.zeros(4, 2).double(), torch.zeros(4, 2).double(), 0.0
+    for w0, u0, o0, w1 in product(range(3), range(2), range(2), range(3)):
+        p0 = turns[0].probability[0, 0, w0, u0, o0, w1]
+        g0 = delta[0][0, 0, w0, u0, o0, w1] * torch.outer(features[0][0, 0], turns[0].direction[0, 0, u0])
+        first += p0 * g0
+        h = 2 * u0 + o0
+        for u1, o1, w2 in product(range(2), range(2), range(3)):
+            p = p0 * turns[1].chance[0, h, w1, u1, o1, w2]
+            g1 = delta[1][0, h, w1, u1, o1, w2] * torch.outer(features[1][0, h], turns[1].direction[0, h, u1])
+            second += p * pamdp.gamma * g1
+            square += float(p * (g0 + pamdp.gamma * g1).square().sum())
+    torch.testing.assert_close(mean[0], (first + second).flatten(), rtol=0, atol=1e-12)
+    assert float(variance[0]) == pytest.approx(square - float((first + second).square().sum()), abs=1e-12)
 
-    dialogues = sample(pamdp, s.policy, 20_000, torch.Generator().manual_seed(1))
-    rows = []
-    for t in range(3):
-        h, w, u = dialogues.history[0, :, t], dialogues.profile[0, :, t], dialogues.utterance[0, :, t]
-        delta = dialogues.reward[0, :, t] + (0.95 if t < 2 else 0) * s.v[t + 1][0, dialogues.history[0, :, t + 1]]
-        score = features[t][0, h].unsqueeze(-1) * turns[t].direction[0, h, u].unsqueeze(-2)
-        rows.append(0.95**t * (delta - s.matched[t][0, h, w])[:, None, None] * score)
-    gradients = torch.stack(rows).sum(0).flatten(1)
-    assert float((gradients.mean(0) - mean[0]).norm()) < 5 * float(variance[0] / 20_000) ** 0.5
-    assert abs(float(gradients.var(0).sum() / variance[0]) - 1) < 0.05
+
+def test_mean_of_whole_dialogues_is_the_gradient_for_shared_parameters() -> None:
+    pamdp, _, features = random_pamdps("evolving", 5, seed=4)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(5, 4, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    (exact,) = torch.autograd.grad(objective(pamdp, [phi @ weights for phi in features]).sum(), weights)
+    s = solve(pamdp, [(phi @ weights).detach() for phi in features])
+    for method in (A2C, UAAC, PAMDP_W):
+        turns = enumerate_turns(pamdp, s, s.critics(method.oracle), features)
+        mean, variance = trajectory_moments(pamdp, turns, deltas(method, turns), features)
+        torch.testing.assert_close(mean, exact.flatten(1), rtol=0, atol=1e-9)
+        assert (variance > 0).all()
 
 
 def test_turns_of_a_policy_without_shared_parameters_do_not_overlap() -> None:

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
-from tests.tools.chats import ECHO, NURSE, SYSTEM
 
 from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone, Readout, fork
+from tests.tools.chats import ECHO, NURSE, SYSTEM
 
 
 def add_adapters(backbone: Backbone, *names: str) -> None:

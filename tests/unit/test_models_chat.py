@@ -3,12 +3,12 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tools.chats import CHATS, NURSE, SYSTEM, chat
-from tests.tools.tiny import make_tiny_tokenizer
 
 from pamdp.errors import ModelError
 from pamdp.models.chat import ChatEncoder
 from pamdp.types import Message
+from tests.tools.chats import CHATS, NURSE, SYSTEM, chat
+from tests.tools.tiny import make_tiny_tokenizer
 
 ENCODER = ChatEncoder(make_tiny_tokenizer())
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)

@@ -6,13 +6,13 @@ from typing import NoReturn
 
 import pytest
 import torch
-from tests.tools.chats import LONE, NURSE, SYSTEM
 
 from pamdp.errors import ModelError
 from pamdp.models import embedded
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import cache_dir, embedded_path, load_backbone
 from pamdp.models.generate import Row, Sampling, generate
+from tests.tools.chats import LONE, NURSE, SYSTEM
 
 
 class FakeAuto:

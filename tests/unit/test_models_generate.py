@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from tests.tools import naive
-from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.generate import Row, Sampling, generate
+from tests.tools import naive
+from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0, repetition_penalty=1.0)
 DRAWN = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1.3)
@@ -55,8 +55,8 @@ def test_greedy_replies_are_those_of_whole_passes(backbone: Backbone, inject: st
 
 def test_several_action_embeddings(backbone: Backbone) -> None:
     prefixes = prefixes_of(backbone, NURSE, ECHO)
-    noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rows = [Row(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
+    noise = 3 * torch.randn(12, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rows = [Row(i % 2, prefixes[i % 2].encoded.heads[1], noise[i]) for i in range(12)]
     for row, reply in zip(rows, generate(backbone, prefixes, rows, GREEDY), strict=True):
         ids = prefixes[row.prefix].encoded.ids[: row.length]
         assert reply == naive.decode(backbone, ids, row.inject, 12)

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from peft import LoraConfig
-from tests.tools import naive
-from tests.tools.chats import ECHO, NURSE, SYSTEM
 from torch import Tensor
 
 from pamdp.errors import ShapeError
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone
 from pamdp.models.packing import Branch, branch_log_probs
+from tests.tools import naive
+from tests.tools.chats import ECHO, NURSE, SYSTEM
 
 PLACES = ("users", "user")
 REPLIES = ("Tea it is.", "A long answer about soup, bread and nights, with émincé 🙂.", "ok")

@@ -31,7 +31,7 @@ def dialogue(record: Record) -> Dialogue:
     items = fields.objects("conversations", "turn")
     turns = tuple(_turn(item) for item in items)
     require_replies(fields, turns)
-    name = fields.loose("id") or f"{record.path.stem}:{record.line}"
+    name = fields.loose("id") or record.name
     return Dialogue(name, fields.loose("user_id") or name_for(persona.profile or name), persona, turns)
 
 

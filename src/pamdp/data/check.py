@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,7 +70,8 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
       DataError: the path is missing, or a file shows no known format.
     """
     files, intake, found = data_files(Path(path)), Intake(skip_bad=True), _Found()
-    names = [_read(file, format, intake, found) for file in files]
+    pairs_intake = replace(intake, seen=set())
+    names = [_read(file, format, intake, pairs_intake, found) for file in files]
     labelled, pairs = list(found.labelled()), found.pairs
     replies = labelled + [(f"pair {pair.id}", pair.preferred, pair.rejected) for pair in pairs]
     faults = () if skip_bad else (*intake.skipped, *intake.mended)
@@ -95,7 +96,10 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
         pairs=len(pairs),
         kinds=dict(sorted(Counter(pair.kind for pair in pairs).items())),
         pairs_preferred_longer=pairs_longer,
-        pairs_without_profile_word=_share(pairs, lambda pair: not _shares_word(pair.persona.profile, pair.preferred)),
+        pairs_without_profile_word=_share(
+            [pair for pair in pairs if pair.persona.profile],
+            lambda pair: not _shares_word(pair.persona.profile, pair.preferred),
+        ),
         pairs_without_persona_word=_share(pairs, lambda pair: not _shares_word(pair.persona.text, pair.preferred)),
         twins=sum(pair.twin is not None for pair in pairs),
         texts=found.texts,
@@ -109,15 +113,15 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
     )
 
 
-def _read(file: Path, format: str, intake: Intake, found: _Found) -> str:
-    """Take one file in, and name its format."""
+def _read(file: Path, format: str, intake: Intake, pairs_intake: Intake, found: _Found) -> str:
+    """Take one file in, and name its format. A dialogue and a pair may have one id, so their intakes differ in that."""
     name = detect(file) if format == "auto" else format
     if name == PERSONAS:
         found.texts += sum(1 for _ in stream_texts(file, intake))
     elif name in DIALOGUES and (name not in DIRECT_PAIRS or tells_dialogues(file)):
         found.dialogues += stream(DIALOGUES[name], file, intake)
     elif name in PAIRS:
-        found.pairs += stream(PAIRS[name], file, intake)
+        found.pairs += stream(PAIRS[name], file, pairs_intake)
     else:
         names = dict.fromkeys(("auto", *DIALOGUES, *PAIRS, PERSONAS))
         raise ConfigError(f"no format is called {name!r}; there are: {', '.join(names)}")

@@ -25,7 +25,7 @@ def json_items(path: Path, intake: Intake) -> Iterator[Record]:
     at = blank_end(text, 0)
     if at == len(text) or text[at] != "[":
         raise DataError("this is not a JSON array", path, text.count("\n", 0, at) + 1, "the file must be [item, ...]")
-    line, counted = 1, 0
+    line, counted, items = 1, 0, 0
     at = blank_end(text, at + 1)
     while at < len(text) and text[at] != "]":
         line, counted = line + text.count("\n", counted, at), at
@@ -34,7 +34,8 @@ def json_items(path: Path, intake: Intake) -> Iterator[Record]:
         except ValueError as error:
             what = f"not valid JSON: {error}; the rest of the file is left out"
             return intake.refuse(DataError(what, path, line, "mend the file from this item on"))
-        yield Record(value, path, line)
+        items += 1
+        yield Record(value, path, line, str(items))
         at = blank_end(text, end)
         if at < len(text) and text[at] == ",":
             at = blank_end(text, at + 1)
@@ -69,11 +70,12 @@ def csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
       DataError: the file cannot be read, or is not CSV from some row on and bad input is not skipped.
     """
     reader = csv.reader(_decoded(path, intake), strict=True)
-    start = 1
+    start, rows = 1, 0
     try:
         for row in reader:
             if start > 1 and row:
-                yield Record(row, path, start)
+                rows += 1
+                yield Record(row, path, start, str(rows))
             start = reader.line_num + 1
     except csv.Error as error:
         what = f"not valid CSV: {error}; the rest of the file is left out"

@@ -133,7 +133,7 @@ def detect(path: Path) -> str:
         if name := _recognised(record.value, shape):
             return name
         values.append(record.value)
-    if values and all(map(aloe.is_text, values)):
+    if len(values) > len(tolerant.skipped) and all(map(aloe.is_text, values)):
         return PERSONAS
     raise _unknown(path, values, tolerant)
 
@@ -156,5 +156,5 @@ def _unknown(path: Path, values: list[object], tolerant: Intake) -> DataError:
         return DataError(f"no known format has the fields {', '.join(keys)[:200]}", path, fix=fix)
     if tolerant.skipped:
         first = tolerant.skipped[0]
-        return DataError(f"no known format: {first.what}", path, first.line, fix)
+        return DataError(f"no known format: {first.what}", path, first.line, first.fix or fix)
     return DataError("no known format: there is no JSON object in it", path, fix=fix)

@@ -36,7 +36,7 @@ def dialogue(record: Record) -> Dialogue:
     fields = Fields.of(record)
     turns = tuple(_turn(item) for item in fields.objects("turns", "turn"))
     require_replies(fields, turns)
-    name = fields.loose("id") or f"{record.path.stem}:{record.line}"
+    name = fields.loose("id") or record.name
     found = persona(fields)
     return Dialogue(name, fields.loose("user_id") or name_for(found.profile or name), found, turns)
 
@@ -68,7 +68,7 @@ def pair(record: Record) -> PreferencePair:
     """
     fields = Fields.of(record)
     return PreferencePair(
-        id=fields.loose("id") or f"{record.path.stem}:{record.line}",
+        id=fields.loose("id") or record.name,
         persona=persona(fields),
         history=history(fields, "history"),
         preferred=fields.text("preferred"),

@@ -132,6 +132,6 @@ def _require_some(found: Sequence[object], path: Path, intake: Intake, what: str
     if found:
         return
     if intake.skipped:
-        what = f"no {what} is left after {len(intake.skipped)} bad records; the first: {intake.skipped[0]}"
+        what = f"no {what} is left; bad records: {len(intake.skipped)}, the first at {intake.skipped[0]}"
         raise DataError(what, path, fix="mend the file")
     raise DataError(f"there is no {what} in it", path, fix="check the path")

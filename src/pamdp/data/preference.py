@@ -43,7 +43,7 @@ def pair(record: Record) -> PreferencePair:
     fields = Fields.of(record)
     turns_before = history(fields, "prompt")
     dialogue_id = fields.loose("dialogue_id")
-    spare = f"{dialogue_id}/{len(turns_before) // 2}" if dialogue_id else f"{record.path.stem}:{record.line}"
+    spare = f"{dialogue_id}/{len(turns_before) // 2}" if dialogue_id else record.name
     preferred, rejected = _reply(fields, "chosen"), _reply(fields, "rejected")
     name, kind = fields.loose("id") or spare, fields.loose("kind")
     return PreferencePair(name, persona(fields), turns_before, preferred, rejected, kind, fields.optional("twin"))
@@ -68,12 +68,12 @@ def grouped(path: Path, intake: Intake) -> Iterator[Record]:
     for line in json_lines(path, intake):
         this = line.value.get("dialogue_id") if isinstance(line.value, dict) else None
         if lines and (this is None or this != name):
-            yield Record(lines, path, lines[0].line)
+            yield Record(lines, path, lines[0].line, lines[0].place)
             lines = []
         lines.append(line)
         name = this
     if lines:
-        yield Record(lines, path, lines[0].line)
+        yield Record(lines, path, lines[0].line, lines[0].place)
 
 
 @dataclass(frozen=True, slots=True)

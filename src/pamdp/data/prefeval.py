@@ -34,8 +34,8 @@ def dialogue(record: Record) -> Dialogue:
     expected = [str(n) for n in range(len(talk.values))]
     if not expected or set(talk.values) != set(expected):
         raise talk.fault("the turns are not numbered 0, 1, 2, ...", "number them without a gap")
-    turns = [Fields(talk.values, record, f"turn {int(n) + 1}: ").inner(n) for n in expected]
-    name = f"{record.path.stem}:{record.line}"
+    turns = [talk.inner(n) for n in expected]
+    name = record.name
     return Dialogue(
         id=name,
         user_id=name,
@@ -59,7 +59,7 @@ def pairs(record: Record) -> list[PreferencePair]:
     right, *wrong = [fields.usable(f"option {n}", option) for n, option in enumerate(options, 1)]
     persona = Persona(personality=fields.text("preference"))
     history = (Message("user", fields.text("question")),)
-    name = f"{record.path.stem}:{record.line}"
+    name = record.name
     return [
         PreferencePair(f"{name}:{n}", persona, history, right, option, kind="conflict")
         for n, option in enumerate(wrong, 1)

@@ -27,12 +27,24 @@ _APART = "put each on a line of its own, or skip bad input to take them one by o
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One value as it stands in a file; `notes` are repairs that count once the record is accepted."""
+    """One value as it stands in a file.
+
+    Attributes:
+      line: where it starts, from 1.
+      place: what tells it from the file's other records: the line, or the item's number.
+      notes: repairs that count once the record is accepted.
+    """
 
     value: object
     path: Path
     line: int
+    place: str
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """An id for what has none of its own: the file's name and the place in it."""
+        return f"{self.path.stem}:{self.place}"
 
     def fault(self, what: str, fix: str = "") -> DataError:
         """The error that says `what` is wrong at this record."""
@@ -133,7 +145,7 @@ def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
             what = f"byte {error.start + 1} of the line is not UTF-8"
             intake.refuse(DataError(what, path, number, "save the file as UTF-8"))
             continue
-        at = 0
+        at = taken = 0
         while at < len(text):
             try:
                 value, end = decode(text, at)
@@ -142,7 +154,8 @@ def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
                 break
             if not at and end < len(text):
                 intake.mend(DataError("more than one JSON value on the line", path, number, _APART))
-            yield Record(value, path, number)
+            taken += 1
+            yield Record(value, path, number, str(number) if taken == 1 else f"{number}.{taken}")
             at = blank_end(text, end)
 
 
@@ -165,7 +178,8 @@ def decode(text: str, at: int = 0) -> tuple[object, int]:
         return value, end
     except json.JSONDecodeError as error:
         cut = " (cut off?)" if error.pos >= len(text) or "Unterminated" in error.msg else ""
-        raise ValueError(f"{error.msg} at column {error.colno}{cut}") from None
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{error.msg} at {place}{cut}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -31,8 +31,8 @@ class CheckReport:
       turns_preferred_longer: share of the labelled turns whose preferred reply has more characters.
       kinds: pairs of each kind.
       pairs_preferred_longer: share of the pairs whose preferred reply has more characters.
-      pairs_without_profile_word: share of the pairs whose preferred reply has no content word of the profile.
-      pairs_without_persona_word: the same against profile and personality together.
+      pairs_without_profile_word: share of the pairs with a profile whose preferred reply has no content word of it.
+      pairs_without_persona_word: share of all pairs whose preferred reply has none of profile and personality.
       twins: pairs that have a twin: the same history, the replies swapped.
       parroting: preferred replies that take six or more words in a row from the profile.
       longest_run: most words in a row that a preferred reply takes from the profile.
@@ -91,7 +91,7 @@ class CheckReport:
                 table.add_row(name, escape(line), style=style)
             if len(lines) > _SHOWN:
                 table.add_row(name, f"and {len(lines) - _SHOWN:,} more", style=style)
-        table.add_row("verdict", "good" if self.ok else f"{len(self.problems):,} problems", style="bold")
+        table.add_row("verdict", "good" if self.ok else f"to be mended: {len(self.problems):,}", style="bold")
         return table
 
     def _rows(self) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ def dialogue(record: Record) -> Dialogue:
     if not isinstance(row, list) or len(row) < 3:
         raise record.fault("the row has fewer than three cells", "write personas 1, personas 2, conversation")
     fields = Fields(dict(zip(_COLUMNS, row, strict=False)), record)
-    persona = Persona(profile=" ".join(fields.text(_COLUMNS[0]).split("\n")))
+    persona = Persona(profile=" ".join(fields.text(_COLUMNS[0]).splitlines()))
     said = _utterances(fields.usable("conversation", row[2]), record)
     if not said:
         raise fields.fault("`conversation` has no line that starts with `User 1:`", "name the speaker on every line")
@@ -52,15 +52,15 @@ def dialogue(record: Record) -> Dialogue:
     if len(texts) % 2:
         replies.append(None)
     turns = tuple(Turn(user, preferred=reply) for user, reply in zip(texts[::2], replies, strict=True))
-    return Dialogue(f"{record.path.stem}:{record.line}", name_for(persona.profile), persona, turns)
+    return Dialogue(record.name, name_for(persona.profile), persona, turns)
 
 
 def _utterances(text: str, record: Record) -> list[tuple[str, str]]:
     """Speaker and text in order; what one speaker says on several lines is one utterance."""
     said: list[tuple[str, str]] = []
-    for line in text.split("\n"):
+    for line in text.splitlines():
         if spoken := _SPEAKER.fullmatch(line):
-            speaker, words = spoken[1], spoken[2].rstrip(" *\r")
+            speaker, words = spoken[1], spoken[2].rstrip(" *")
             if said and said[-1][0] == speaker:
                 record.notes.append("utterances of one speaker in a row, joined")
                 said[-1] = (speaker, f"{said[-1][1]}\n{words}")

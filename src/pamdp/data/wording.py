@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
-_STOP = frozenset(
-    """a about above after again all almost along already also although always am among an and another any anything are
+_STOP_TEXT = """
+    a about above after again all almost along already also although always am among an and another any anything are
     around as at away back be because been before being below between both but by can cannot could did do does doing
     done down during each either else ever every few for from further get gets give go goes going got had has have
     having he her here hers herself him himself his how i if in into is it its itself just keep keeps kind know let
@@ -18,8 +18,9 @@ _STOP = frozenset(
     rather really same say says see she should since small so some something soon still such take takes than that the
     their theirs them themselves then there these they thing things this those though through time to too two toward
     under until up upon us use used uses very want wants was way we well were what when where whether which while who
-    whom whose why will with within without would year years yet you your yours yourself""".split()
-)
+    whom whose why will with within without would year years yet you your yours yourself
+"""
+_STOP = frozenset(_STOP_TEXT.split())
 _ENDINGS = ("ings", "ing", "ies", "ied", "es", "ed", "s", "y", "e")
 
 

@@ -68,14 +68,13 @@ def rate_bars(rows: Sequence[tuple[str, str, Estimate]], limits: tuple[float, fl
 
 def control_dots(rows: Sequence[Control], label: str, prefix: str) -> str:
     """One row per control: dot, interval, the numbers, filled where it came out as it must."""
-
     limits = shared_limits([row.estimate for row in rows])
     digits = 2 if limits[1] - limits[0] > 0.3 else 3  # a control in nats per token is small
 
     def paint(axes: Axes) -> None:
         for y, row in enumerate(rows):
             colour = svg.ACCENT if row.passed else svg.BAD
-            _caption(axes, y, _cut(row.name, 40), f"{signed(row.mean, digits)}  {interval(row.estimate, digits)}")
+            _caption(axes, y, row.name, f"{signed(row.mean, digits)}  {interval(row.estimate, digits)}")
             _span(axes, y, row.estimate, colour, width=2.2)
             axes.plot(
                 row.mean, y, "o", markersize=7, color=colour, markerfacecolor=colour if row.passed else svg.PAPER,
@@ -148,7 +147,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 def _caption(axes: Axes, y: int, name: str, numbers: str) -> None:
     """Name and numbers in the line over a row, at the edges: no tick labels, which would eat a phone's width."""
     across = axes.get_yaxis_transform()
-    axes.text(0, y - 0.3, name, transform=across, va="center", fontweight="bold")
+    axes.text(0, y - 0.3, _cut(name, 30), transform=across, va="center", fontweight="bold")
     axes.text(1, y - 0.3, numbers, transform=across, va="center", ha="right", color=svg.MUTED)
 
 

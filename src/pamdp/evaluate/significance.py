@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from pamdp.errors import DataError
 
@@ -90,12 +91,10 @@ def cluster_bootstrap(
     value = float(statistic(x, np.ones((1, x.size)))[0])
     if count < 2:
         return Estimate(value, math.nan, math.nan, x.size, count)
-    rng = np.random.default_rng(seed)
+    times, draws = _multiplicities(count, n, seed), list[Float[np.ndarray, " B"]]()
     rows = max(1, _CHUNK // x.size)
-    even, draws = np.full(count, 1 / count), list[Float[np.ndarray, " B"]]()
     for start in range(0, n, rows):
-        times = rng.multinomial(count, even, size=min(rows, n - start))
-        draws.append(statistic(x, times[:, index].astype(np.float64)))
+        draws.append(statistic(x, times[start : start + rows, index].astype(np.float64)))
     tail = (1 - level) / 2
     if expanded:
         tail = NormalDist().cdf(-student_t(1 - tail, count - 1) * math.sqrt(count / (count - 1)))
@@ -144,6 +143,20 @@ def student_t(probability: float, degrees: int) -> float:
         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
         + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4)
     )
+
+
+@lru_cache(maxsize=2)
+def _multiplicities(count: int, n: int, seed: int) -> UInt8[np.ndarray, "n C"]:
+    """How often each of C clusters is in each of n resamples; kept, since a report asks for one table again and again.
+
+    A byte holds it: with C <= 255 nothing is larger, and above that a multiplicity over 255 does not happen.
+    """
+    rng, even, rows = np.random.default_rng(seed), np.full(count, 1 / count), max(1, _CHUNK // count)
+    table = np.empty((n, count), dtype=np.uint8)
+    for start in range(0, n, rows):
+        table[start : start + rows] = rng.multinomial(count, even, size=min(rows, n - start))
+    table.setflags(write=False)
+    return table
 
 
 def _clustered(

@@ -25,10 +25,10 @@ _VARIABLES = {
 
 _CYCLE = (ACCENT, THIRD, SECOND, MUTED)
 
-WIDTH = 4.7
+WIDTH = 4.1
 """Inches: at 96 pixels an inch a figure is readable on a phone and two stand side by side on a desk."""
 
-SIZE = 9.5
+SIZE = 8.8
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -73,7 +73,7 @@ def draw(height: float, paint: Callable[[Axes], None], label: str, prefix: str) 
 
 
 def _inline(svg: str, label: str, prefix: str) -> str:
-    """The `<svg>` element alone: no prologue, page-wide style, metadata or font list, and no id that the page has twice."""
+    """The `<svg>` element alone: no prologue, page-wide style, metadata or font list, no id that stands twice."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pamdp.evaluate.agreement import between_judges, between_orders
 from pamdp.evaluate.controls import Control
-from pamdp.evaluate.records import Judgement
 from pamdp.evaluate.order import primary, reward_judge
+from pamdp.evaluate.records import Judgement
 from pamdp.evaluate.run_reader import ReportData
 from pamdp.evaluate.success import Row
 from pamdp.evaluate.tables import interval
@@ -105,8 +105,8 @@ def _about_counts(rows: Sequence[Row], judgements: Sequence[Judgement]) -> list[
     if masked:
         total = masked + sum(row.n for row in rows)
         found.append(
-            f"{masked:,} of {count(total, 'comparison')} ({_percent(masked / total, 1)}) had no verdict and were masked: "
-            "they count neither as a tie nor as a loss."
+            f"{masked:,} of {count(total, 'comparison')} ({_percent(masked / total, 1)}) had no verdict and were "
+            "masked: they count neither as a tie nor as a loss."
         )
     if len(rows) > 1:
         found.append(

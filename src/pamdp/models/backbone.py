@@ -110,11 +110,11 @@ class Backbone:
             yield
             return
         before = self.active
-        self._switch(name)
+        self.switch(name)
         try:
             yield
         finally:
-            self._switch(before)
+            self.switch(before)
 
     @property
     def active(self) -> str | None:
@@ -123,7 +123,7 @@ class Backbone:
         layer = next(layers, None)
         return None if layer is None or layer.disable_adapters else str(layer.active_adapters[0])
 
-    def _switch(self, name: str | None) -> None:
+    def switch(self, name: str | None) -> None:
         learning = [weight for weight in self.model.parameters() if weight.requires_grad]
         if name is None:
             self.model.disable_adapters()
@@ -149,28 +149,40 @@ class Backbone:
         if before is not None and encoded.ids[:done] != before.encoded.ids:
             raise ModelError("this history does not continue the one it is said to extend")
         ids = torch.tensor([encoded.ids[done:]], device=self.device)
-        caught: list[Tensor] = []
-        hook = None
-        if layer != -1:
-            block = self.trunk.layers[layer - 1] if layer > 0 else self.embed  # type: ignore[index]
-            hook = block.register_forward_hook(
-                lambda _m, _i, out: caught.append(out[0] if isinstance(out, tuple) else out)
-            )
-        try:
+        with self.reading(layer) as caught:
             out = self.trunk(
                 input_ids=ids,
                 position_ids=torch.arange(done, done + ids.shape[1], device=self.device)[None],
                 past_key_values=DynamicCache() if before is None else fork(before.cache),
                 use_cache=True,
             )
-        finally:
-            if hook is not None:
-                hook.remove()
         final = out.last_hidden_state[0]
         states = caught[0].reshape(final.shape) if caught else final
         if before is not None:
             states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
         return Prefix(encoded, out.past_key_values, states, final)
+
+    @contextmanager
+    def reading(self, layer: int) -> Iterator[list[Tensor]]:
+        """Catch the hidden states of LAYER (0 the embeddings) in passes inside the block; catches nothing for -1."""
+        caught: list[Tensor] = []
+        if layer == -1:
+            yield caught
+            return
+        block = self.trunk.layers[layer - 1] if layer > 0 else self.embed  # type: ignore[index]
+        hook = block.register_forward_hook(
+            lambda _module, _input, out: caught.append(out[0] if isinstance(out, tuple) else out)
+        )
+        try:
+            yield caught
+        finally:
+            hook.remove()
+
+    def layer_at(self, depth: float) -> int:
+        """The hidden layer at a share of the backbone's depth; 1 gives -1, the last layer after the final norm."""
+        layers = int(self.model.config.num_hidden_layers)
+        layer = round(depth * layers)
+        return -1 if layer >= layers else layer
 
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""

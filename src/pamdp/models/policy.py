@@ -42,6 +42,10 @@ class Policy:
         """Size of H(h)."""
         return self.backbone.d * len(self.readout.places)
 
+    def fixed_features(self, trained: str, lora_layers: str) -> bool:
+        """Whether H(h) stays the same while cloning: nothing at or below the layer it is read from learns."""
+        return trained == "frozen" or (trained == "lora" and lora_layers == "above" and self.readout.layer != -1)
+
     def prefix(self, messages: Sequence[Message], before: Prefix | None = None) -> Prefix:
         """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given."""
         encoded = self.backbone.chat.history(messages, self.system)

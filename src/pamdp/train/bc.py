@@ -58,6 +58,7 @@ class Cloner:
         if self.backbone_parameters:
             groups.append({"params": self.backbone_parameters, "lr": config.lr_backbone})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self.states: Tensor | None = None
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def prepare(self, dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> list[Example]:
@@ -69,8 +70,9 @@ class Cloner:
                 progress(1)
         states = torch.cat([e.states for e in examples if e.states is not None])
         self.planner.actor.whiten.fit(states)
+        self.states = states if self.policy.fixed_features(self.config.backbone, self.config.lora_layers) else None
         self.posterior.whiten.fit(torch.cat([m for e in examples for m in e.meanings]))
-        if not self.policy.fixed_features(self.config.backbone):
+        if self.states is None:
             examples = [Example(e.dialogue, None, e.replies, e.meanings) for e in examples]
         return examples
 

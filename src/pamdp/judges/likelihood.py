@@ -1,0 +1,98 @@
+"""The likelihood judge: how much more probable does knowing the person make a reply?
+
+Owns the score s(u|ω,q) = α·[log p(u|ω,q) − log p₀(u|q)] + c·z(u|ω,q): a likelihood ratio under the backbone with a small
+adapter (p) against the bare backbone (p₀), and a linear read-out of the reply's states z. It sees the person and the
+last message. Without the person there is nothing left to prefer by, which the persona-blind control checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pamdp.models.backbone import Backbone
+from pamdp.models.chat import Encoded
+from pamdp.models.packed import Group, PackedRow, final_norm, pack, run_layers
+from pamdp.models.packing import token_log_probs
+from pamdp.prompts.render import load, render
+from pamdp.types import History, Persona
+
+ADAPTER = "judge"
+
+
+class LikelihoodHead(nn.Module):
+    """α and c of the score.
+
+    Args:
+      d: width of the backbone.
+    """
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(0.1))
+        self.readout = nn.Linear(d, 1, bias=False)
+        nn.init.zeros_(self.readout.weight)
+
+
+class LikelihoodScorer:
+    """Scores of replies; differences of scores of one context are log-odds.
+
+    Args:
+      backbone: carries the adapter named ADAPTER from layer CUT on.
+      head: α and c.
+      cut: first adapted layer; what lies below is the bare backbone.
+    """
+
+    def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
+        self.backbone, self.head, self.cut = backbone, head, cut
+        self.layers = int(backbone.model.config.num_hidden_layers)
+
+    def groups(self, persona: Persona, history: History, replies: Sequence[str]) -> tuple[Group, Group]:
+        """The replies after the last message, with and without the person in front."""
+        chat = self.backbone.chat
+        ids = [chat.reply(reply) for reply in replies]
+        system = render("judge_for", persona=persona.text) if persona.text else load("judge_anyone")
+        known: Encoded = chat.history(history[-1:], system)
+        anyone = chat.history(history[-1:], load("judge_anyone"))
+        return Group(known.ids, ids), Group(anyone.ids, ids)
+
+    def scores(self, row: PackedRow, lower: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
+        """Score of every reply of a packed row, each a scalar.
+
+        Args:
+          lower: states below the adapter, [L, d].
+          base: log p₀(u|q) of every reply.
+        """
+        with self.backbone.adapter(ADAPTER):
+            states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers))
+        out = []
+        for (before, own), anyone in zip(row.predicts, base, strict=True):
+            gain = token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() - anyone
+            z = self.head.readout(states[own].mean(0) + states[own[-1]])[0]
+            out.append(self.head.alpha * gain + z)
+        return out
+
+    @torch.no_grad()
+    def lower(self, row: PackedRow) -> Tensor:
+        """States of a row below the adapter."""
+        with self.backbone.adapter(None):
+            return run_layers(self.backbone, row, None, 0, self.cut)
+
+    @torch.no_grad()
+    def base(self, row: PackedRow) -> list[Tensor]:
+        """log p₀ of every reply under the bare backbone."""
+        with self.backbone.adapter(None):
+            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
+        return [
+            token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() for before, own in row.predicts
+        ]
+
+    @torch.no_grad()
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply for a person."""
+        known, anyone = self.groups(persona, history, replies)
+        row = pack([known], self.backbone.device)
+        base = self.base(pack([anyone], self.backbone.device))
+        return [float(s) for s in self.scores(row, self.lower(row), base)]

@@ -1,0 +1,151 @@
+"""The match judge: does the reply look like what such a person likes?
+
+Owns the score f(ω)·g(u): a low-rank product of what the bare backbone reads in the description of a person and in a reply,
+averaged over an ensemble. Built and trained differently from the likelihood judge: no adapter, no likelihoods, person and
+reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the training persons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pamdp.models.actor import Whitening
+from pamdp.models.backbone import Backbone
+from pamdp.models.packed import Group, PackedRow, pack, run_layers
+from pamdp.prompts.render import render
+from pamdp.types import History, Message, Persona, PreferencePair
+
+
+class MatchHead(nn.Module):
+    """f and g of the score, MEMBERS times.
+
+    Args:
+      persona, reply: widths of their features.
+      rank: size of the product.
+      members: ensemble size.
+    """
+
+    centre: Tensor
+
+    def __init__(self, persona: int, reply: int, rank: int = 32, members: int = 8) -> None:
+        super().__init__()
+        self.whiten_persona, self.whiten_reply = Whitening(persona), Whitening(reply)
+        self.f = nn.Parameter(torch.randn(members, persona, rank) * persona**-0.5)
+        self.g = nn.Parameter(torch.randn(members, reply, rank) * reply**-0.5)
+        self.register_buffer("centre", torch.zeros(members, 1, rank))
+
+    def forward(
+        self, personas: Float[Tensor, "n P"], replies: Float[Tensor, "n R"], dropout: float = 0.0
+    ) -> Float[Tensor, "members n"]:
+        """Score of each reply for the person in the same row, per member."""
+        rank = self.f.shape[-1]
+        w = nn.functional.dropout(self.whiten_persona(personas).expand(len(self.f), -1, -1), dropout) @ self.f
+        u = nn.functional.dropout(self.whiten_reply(replies).expand(len(self.g), -1, -1), dropout) @ self.g
+        return torch.as_tensor(((w - self.centre) * u).sum(-1) * rank**-0.5)
+
+
+class MatchScorer:
+    """Scores of replies for a person; differences of scores of one context are log-odds.
+
+    Args:
+      backbone: read without adapters.
+      head: the trained product.
+      layers: hidden layers that are read.
+    """
+
+    def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
+        self.backbone, self.head, self.layers = backbone, head, tuple(layers)
+        self._personas: dict[Persona, Tensor] = {}
+
+    @torch.no_grad()
+    def persona_features(self, persona: Persona) -> Tensor:
+        """Mean states over the profile and over the personality, [2 * layers * d]; a missing one is read as the other."""
+        if persona not in self._personas:
+            texts = (persona.profile or persona.personality, persona.personality or persona.profile)
+            self._personas[persona] = torch.cat([self._about(text) for text in texts])
+        return self._personas[persona]
+
+    @torch.no_grad()
+    def reply_features(self, history: History, replies: Sequence[str]) -> Tensor:
+        """Mean states over each reply to the last message, [replies, layers * d]."""
+        chat = self.backbone.chat
+        context = chat.history(history[-1:], render("judge_anyone")).ids
+        row = pack([Group(context, [chat.reply(reply) for reply in replies])], self.backbone.device)
+        read = self._read(row)
+        return torch.stack([torch.cat([states[own].mean(0) for states in read]) for _, own in row.predicts])
+
+    @torch.no_grad()
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply for a person."""
+        features = self.reply_features(history, replies)
+        personas = self.persona_features(persona).expand(len(replies), -1)
+        return [float(x) for x in self.head(personas, features).mean(0)]
+
+    def _about(self, text: str) -> Tensor:
+        encoded = self.backbone.chat.history([Message("user", render("judge_about", text=text))], "")
+        start, stop = encoded.users[0]
+        row = pack([Group(encoded.ids[:stop], [])], self.backbone.device)
+        return torch.cat([states[start:stop].mean(0) for states in self._read(row)])
+
+    def _read(self, row: PackedRow) -> list[Tensor]:
+        out: list[Tensor] = []
+        states: Tensor | None = None
+        at = 0
+        with self.backbone.adapter(None):
+            for layer in self.layers:
+                states = run_layers(self.backbone, row, states, at, layer)
+                at = layer
+                out.append(states.float())
+        return out
+
+
+def train_match(
+    scorer: MatchScorer,
+    pairs: Sequence[PreferencePair],
+    *,
+    steps: int = 300,
+    batch: int = 256,
+    lr: float = 3e-3,
+    dropout: float = 0.4,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Fit the head in place on preference pairs (Bradley-Terry on every member).
+
+    Args:
+      progress: called once per pair whose features were read.
+    """
+    personas, good, bad = [], [], []
+    for pair in pairs:
+        personas.append(scorer.persona_features(pair.persona))
+        features = scorer.reply_features(pair.history, (pair.preferred, pair.rejected))
+        good.append(features[0])
+        bad.append(features[1])
+        progress(1)
+    w, a, b = torch.stack(personas), torch.stack(good), torch.stack(bad)
+    fit_head(scorer.head, w, a, b, steps=steps, batch=batch, lr=lr, dropout=dropout, seed=seed)
+
+
+def fit_head(
+    head: MatchHead, w: Tensor, a: Tensor, b: Tensor, *, steps: int, batch: int, lr: float, dropout: float, seed: int
+) -> None:
+    """Fit on features of persons [n, P], preferred [n, R] and rejected replies [n, R]; centres f at the end."""
+    head.whiten_persona.fit(w)
+    head.whiten_reply.fit(torch.cat([a, b]))
+    optimizer = torch.optim.AdamW([head.f, head.g], lr=lr, weight_decay=1.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in range(steps):
+            rows = torch.randperm(len(w))[:batch]
+            margin = head(w[rows], a[rows], dropout) - head(w[rows], b[rows], dropout)
+            optimizer.zero_grad()
+            nn.functional.softplus(-margin).mean().backward()  # type: ignore[no-untyped-call]
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (1 - step / steps)
+            optimizer.step()
+    with torch.no_grad():
+        head.centre.copy_((head.whiten_persona(w) @ head.f).mean(1, keepdim=True))

@@ -1,0 +1,109 @@
+"""Judges that score replies one by one: verdicts follow from differences of scores, with calibrated probabilities.
+
+Owns the step from scores to verdicts, their calibration and the sharing of work between cases of one context. Knows
+nothing of where a score comes from. Symmetric by construction: both orders give the same verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pamdp.judges.base import Case, Verdict
+from pamdp.types import History, Persona
+
+
+class Scorer(Protocol):
+    """Gives every reply to a message a number for a person; only differences mean something."""
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From a difference of scores to probabilities (Rao and Kupper's model of ties).
+
+        P(A) = σ(Δ/τ − δ),  P(B) = σ(−Δ/τ − δ),  P(tie) = 1 − P(A) − P(B)
+
+    Attributes:
+      temperature: τ, fitted on pairs of held-out users.
+      tie: δ; 0.1 makes a tie of two equally good replies 5 % likely, the verdict of an exact draw only.
+      limit: largest |Δ/τ|, so that no single score swamps a batch.
+    """
+
+    temperature: float = 1.0
+    tie: float = 0.1
+    limit: float = 4.0
+
+    def verdict(self, difference: float) -> Verdict:
+        """Verdict on a difference of scores, A minus B; an exact draw is a certain tie."""
+        if difference == 0:
+            return Verdict(0.0, 0.0, 1.0)
+        x = max(-self.limit, min(self.limit, difference / self.temperature))
+        p_a, p_b = _sigmoid(x - self.tie), _sigmoid(-x - self.tie)
+        return Verdict(p_a, p_b, 1 - p_a - p_b)
+
+
+class ScoringJudge:
+    """A judge made of a scorer and a calibration.
+
+    Args:
+      name: what results call it.
+      scorer: scores replies.
+      calibration: makes probabilities of differences.
+      fingerprint: identifies scorer and weights.
+    """
+
+    def __init__(self, name: str, scorer: Scorer, calibration: Calibration, fingerprint: dict[str, str]) -> None:
+        self.name, self.scorer, self.calibration = name, scorer, calibration
+        self.fingerprint = {"name": name, **fingerprint, "temperature": f"{calibration.temperature:.4g}"}
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        """Verdicts; cases that share person and message are scored together, each distinct reply once."""
+        groups: dict[tuple[Persona, History], dict[str, float]] = {}
+        for case in cases:
+            replies = groups.setdefault((case.persona, case.history[-1:]), {})
+            replies[case.a] = replies[case.b] = 0.0
+        for (persona, history), replies in groups.items():
+            texts = list(replies)
+            replies.update(zip(texts, self.scorer.score(persona, history, texts), strict=True))
+            if progress is not None:
+                progress(len(texts))
+        out = []
+        for case in cases:
+            scores = groups[case.persona, case.history[-1:]]
+            out.append(self.calibration.verdict(scores[case.a] - scores[case.b]))
+        return out
+
+
+class Sum:
+    """Several scorers as one: the sum of their scores, each divided by its own temperature."""
+
+    def __init__(self, parts: Sequence[tuple[Scorer, float]]) -> None:
+        self.parts = list(parts)
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Summed score of each reply."""
+        columns = [
+            [x / temperature for x in scorer.score(persona, history, replies)] for scorer, temperature in self.parts
+        ]
+        return [sum(row) for row in zip(*columns, strict=True)]
+
+
+def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:
+    """τ of best log-likelihood for differences that should all be positive (a grid, then its refinement)."""
+
+    def cost(log_temperature: float) -> float:
+        c = Calibration(math.exp(log_temperature), tie, 30.0)
+        return -sum(math.log(max(c.verdict(d).p_a, 1e-9)) for d in differences)
+
+    best = min((x / 4 for x in range(-24, 25)), key=cost)
+    return math.exp(min((best + x / 40 for x in range(-10, 11)), key=cost))
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))

@@ -1,0 +1,48 @@
+"""LoRA adapters on a backbone: made, saved and loaded by name, without pickle.
+
+Owns what of the backbone is trainable. Knows nothing of what is learned.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+
+from pamdp.models.backbone import Backbone
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def add_adapter(backbone: Backbone, name: str, rank: int, first_layer: int = 0, seed: int = 0) -> None:
+    """A new LoRA adapter (zero at first) on the layers from FIRST_LAYER on; it is left inactive and frozen."""
+    layers = list(range(first_layer, int(backbone.model.config.num_hidden_layers)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        backbone.model.add_adapter(
+            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS), layers_to_transform=layers), name
+        )
+    backbone.model.requires_grad_(False)
+    backbone.switch(None)
+
+
+def train_backbone(backbone: Backbone, what: Literal["frozen", "lora", "full"], adapter: str | None = None) -> None:
+    """Make nothing, the parameters of one adapter, or every weight of the backbone trainable."""
+    for name, parameter in backbone.model.named_parameters():
+        lora = ".lora_" in name
+        wanted = (what == "full" and not lora) or (what == "lora" and lora and f".{adapter}." in name)
+        parameter.requires_grad_(wanted)
+
+
+def adapter_tensors(backbone: Backbone, name: str) -> dict[str, Tensor]:
+    """The weights of an adapter, by PEFT's names."""
+    tensors = get_peft_model_state_dict(backbone.model, adapter_name=name)
+    return {key: value.detach().clone() for key, value in tensors.items()}
+
+
+def load_adapter(backbone: Backbone, name: str, tensors: dict[str, Tensor]) -> None:
+    """Set the weights of an adapter that was added with the same shape."""
+    set_peft_model_state_dict(backbone.model, tensors, adapter_name=name)

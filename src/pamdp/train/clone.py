@@ -1,0 +1,125 @@
+"""`pamdp train bc`: the main loop of behaviour cloning.
+
+Owns order, checkpoints, validation and logs. The step itself is Cloner in train/bc.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pamdp import checkpoint
+from pamdp.config import Config
+from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.models.policy import Policy, path
+from pamdp.progress import Progress
+from pamdp.runs import Run
+from pamdp.train.bc import Cloner
+from pamdp.train.setup import policy_weights, save_policy, set_weights
+from pamdp.types import Dialogue
+
+
+def clone(policy: Policy, train: Sequence[Dialogue], test: Sequence[Dialogue], config: Config, run: Run) -> Policy:
+    """Clone POLICY on TRAIN, resuming from the run's last checkpoint; TEST is only ever measured.
+
+    Returns:
+      The cloned policy, also written to RUN/policy.
+    """
+    settings = config.clone
+    per_epoch = -(-len(train) // settings.batch_size)
+    total = settings.epochs * per_epoch
+    cloner = Cloner(policy, settings, total)
+    rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
+    folder = run.path / "checkpoints" / "clone"
+    with Progress("features", len(train)) as bar:
+        examples = cloner.prepare(train, bar.advance)
+    order: list[int] = []
+    done = checkpoint.latest(folder)
+    if done is not None:
+        order = _restore(cloner, checkpoint.load(done), rng, generator)
+    run.rewind(cloner.step)
+    with Progress("cloning", total, cloner.step) as bar:
+        while cloner.step < total:
+            if not order:
+                order = rng.sample(range(len(examples)), len(examples))
+            chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+            log = cloner.update([examples[i] for i in chosen], rng, generator)
+            run.log(cloner.step, {f"clone/{name}": value for name, value in log.items()})
+            bar.advance(1, f"nll {log['nll']:.3f}")
+            if cloner.step % settings.save_every == 0 or cloner.step == total:
+                _save(cloner, folder, rng, generator, order, config)
+    with torch.no_grad():
+        _set_sigma(policy, cloner, config, train)
+    run.log(cloner.step, {f"clone/test_{k}": v for k, v in held_out_nll(policy, test).items()})
+    save_policy(policy, config, run.path / "policy")
+    return policy
+
+
+def _set_sigma(policy: Policy, cloner: Cloner, config: Config, train: Sequence[Dialogue]) -> None:
+    """σ relative to the RMS of the cloned action over the training states."""
+    planner = cloner.planner
+    states = torch.cat([
+        torch.stack([policy.features(prefix, t) for t in range(len(dialogue.turns))])
+        for dialogue in train
+        for prefix in [policy.prefix(path(dialogue))]
+    ]) if cloner.states is None else cloner.states  # fmt: skip
+    planner.actor.sigma.fill_(config.rl.sigma * float(planner.actor(states).square().mean().sqrt()))
+
+
+@torch.no_grad()
+def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, float]:
+    """Reference NLL per token under the state's own action, another user's and the mean action."""
+    assert policy.planner is not None
+    prefixes = [policy.prefix(path(d)) for d in dialogues]
+    actions = [
+        torch.stack([policy.planner.actor(policy.features(p, t)) for t in range(len(d.turns))])
+        for d, p in zip(dialogues, prefixes, strict=True)
+    ]
+    mean = torch.cat(actions).mean(0)
+    sums = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0)
+    tokens = 0
+    for i, (dialogue, prefix) in enumerate(zip(dialogues, prefixes, strict=True)):
+        other = actions[(i + 1) % len(actions)]
+        for t, turn in enumerate(dialogue.turns):
+            if not turn.preferred:
+                continue
+            ids = policy.backbone.chat.reply(turn.preferred)
+            choices = (actions[i][t], other[min(t, len(other) - 1)], mean)
+            branches = [Branch(prefix.encoded.heads[t], ids, policy.planner.injector(a)) for a in choices]
+            with policy.backbone.adapter(policy.adapter):
+                scores = branch_log_probs(policy.backbone, prefix, branches)
+            for name, score in zip(sums, scores, strict=True):
+                sums[name] -= float(score.sum())
+            tokens += len(ids)
+    return {name: value / max(tokens, 1) for name, value in sums.items()}
+
+
+def _save(
+    cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator, order: list[int], config: Config
+) -> None:
+    checkpoint.save(
+        folder,
+        cloner.step,
+        {**policy_weights(cloner.policy, config.clone.backbone), "posterior": cloner.posterior.state_dict()},
+        {},
+        {
+            "optimizer": cloner.optimizer.state_dict(),
+            "random": rng.getstate(),
+            "generator": generator.get_state(),
+            "order": order,
+        },
+    )
+
+
+def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> list[int]:
+    weights = dict(saved.weights)
+    cloner.posterior.load_state_dict(weights.pop("posterior"))
+    set_weights(cloner.policy, weights)
+    cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
+    rng.setstate(saved.state["random"])  # type: ignore[arg-type]
+    generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
+    cloner.step = saved.step
+    return list(saved.state["order"])  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""Playing recorded dialogues: replies of a policy to every state of a dataset, in batches that fit in memory.
+
+Owns the batching of dialogues and the references u_g that rewards compare with. Knows nothing of learning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from pamdp.config import RLConfig
+from pamdp.env.dialogue import DialogueEnv
+from pamdp.env.reward import References, Reward
+from pamdp.env.user import RecordedUser
+from pamdp.judges.base import Case, Judge, Verdict
+from pamdp.models.generate import Sampling
+from pamdp.models.policy import Policy
+from pamdp.rollout import Rollout, collect
+from pamdp.types import Dialogue, History
+
+
+class Unjudged:
+    """A judge for runs where nobody asks: every verdict is a tie."""
+
+    name = "none"
+    fingerprint: Mapping[str, str] = {}
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        """A tie for each case."""
+        return [Verdict(0.0, 0.0, 1.0) for _ in cases]
+
+
+def play(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    config: RLConfig,
+    *,
+    judge: Judge | None = None,
+    references: References | None = None,
+    samples: int = 1,
+    explore: bool = False,
+    privileged: dict[tuple[str, int], Tensor] | None = None,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> list[Rollout]:
+    """Replies to every state along the chosen paths; rewarded where a judge and references are given."""
+    out = []
+    for start in range(0, len(dialogues), config.dialogues):
+        users = [RecordedUser(d, config.profile == "inferred") for d in dialogues[start : start + config.dialogues]]
+        reward = Reward(judge or Unjudged(), references or _nothing(users), config.soft)
+        out.append(
+            collect(
+                policy,
+                DialogueEnv(users, reward, None),
+                Sampling(config.max_reply),
+                samples=samples,
+                explore=explore,
+                privileged=privileged,
+                seed=seed,
+                progress=progress,
+            )
+        )
+    return out
+
+
+def _nothing(users: Sequence[RecordedUser]) -> References:
+    return {user.dialogue.history(t): () for user in users for t in range(len(user.dialogue.turns))}
+
+
+def replies_of(rollouts: Sequence[Rollout]) -> dict[History, list[str]]:
+    """The replies of some rollouts by history, in the order of their samples."""
+    out: dict[History, list[str]] = {}
+    for rollout in rollouts:
+        for t in rollout.transitions:
+            out.setdefault(rollout.moments[t.key, t.t].history, []).append(t.reply)
+    return out

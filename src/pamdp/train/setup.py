@@ -1,0 +1,119 @@
+"""From settings to parts: dialogues, backbone, a policy before and after cloning.
+
+Owns construction, and how a policy is stored (planner.safetensors, adapter.safetensors or backbone.safetensors, config.json).
+Knows nothing of loops. This is where settings end: everything below takes values.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+
+from pamdp.checkpoint import load_tensors, save_tensors
+from pamdp.config import Config, DataConfig
+from pamdp.data import load_dialogues, load_sample, split_by_user
+from pamdp.errors import RunError
+from pamdp.files import new_folder, write_json
+from pamdp.models.actor import Planner
+from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
+from pamdp.models.backbone import Backbone, Readout
+from pamdp.models.policy import Policy
+from pamdp.types import Dialogue
+
+ADAPTER = "policy"
+"""Name of the adapter that is cloned with the planner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Dialogues of users that learn and of users that only test; `sha256` identifies the source."""
+
+    train: tuple[Dialogue, ...]
+    test: tuple[Dialogue, ...]
+    sha256: str
+
+
+def load_split(config: DataConfig, seed: int) -> Split:
+    """The sample's own split, or a split of other data by user."""
+    if config.path == "sample":
+        train, test = load_sample("train"), load_sample("test")
+        return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
+    loaded = load_dialogues(config.path, config.format, config.skip_bad)
+    return Split(*split_by_user(loaded.dialogues, config.test_share, seed=seed), loaded.sha256)
+
+
+def new_policy(backbone: Backbone, config: Config) -> Policy:
+    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable."""
+    readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
+    policy = Policy(backbone, None, None, readout)
+    torch.manual_seed(config.seed)
+    planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings)
+    adapter = None
+    if config.clone.backbone == "lora":
+        adapter = ADAPTER
+        first = max(readout.layer, 0) if config.clone.lora_layers == "above" else 0
+        add_adapter(backbone, ADAPTER, config.clone.lora_rank, first, config.seed)
+    train_backbone(backbone, config.clone.backbone, adapter)
+    return replace(policy, planner=planner, adapter=adapter)
+
+
+def policy_weights(policy: Policy, backbone: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Everything that was trained, by group: planner, and adapter or backbone."""
+    assert policy.planner is not None
+    weights = {"planner": dict(policy.planner.state_dict())}
+    if policy.adapter is not None:
+        weights["adapter"] = adapter_tensors(policy.backbone, policy.adapter)
+    elif backbone == "full":
+        weights["backbone"] = dict(policy.backbone.model.state_dict())
+    return weights
+
+
+def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> None:
+    """The inverse of policy_weights."""
+    assert policy.planner is not None
+    policy.planner.load_state_dict(weights["planner"])
+    if policy.adapter is not None:
+        load_adapter(policy.backbone, policy.adapter, weights["adapter"])
+    elif "backbone" in weights:
+        policy.backbone.model.load_state_dict(weights["backbone"])
+
+
+def save_policy(policy: Policy, config: Config, folder: Path) -> None:
+    """Write a policy whole; what is there already is replaced."""
+    with new_folder(folder) as part:
+        for name, group in policy_weights(policy, config.clone.backbone).items():
+            save_tensors(part / f"{name}.safetensors", group)
+        about = {"base_model": policy.backbone.name, "revision": policy.backbone.revision, "system": policy.system}
+        write_json(part / "config.json", {**about, "config": config.model_dump(mode="json")})
+
+
+def load_policy(folder: Path, backbone: Backbone) -> Policy:
+    """A stored policy on a backbone.
+
+    Raises:
+      RunError: nothing was stored there, or it belongs to another backbone.
+    """
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"no policy in {folder}; train one with `pamdp train bc`") from error
+    if about["revision"] != backbone.revision:
+        raise RunError(
+            f"the policy in {folder} was trained on {about['base_model']} ({about['revision']}), "
+            f"not on {backbone.name} ({backbone.revision})"
+        )
+    policy = new_policy(backbone, Config.model_validate(about["config"]))
+    weights = {file.stem: load_tensors(file) for file in sorted(folder.glob("*.safetensors"))}
+    set_weights(policy, weights)
+    train_backbone(backbone, "frozen")
+    return replace(policy, system=about["system"])
+
+
+def shipped(name: str) -> Path:
+    """Folder of weights that come with the package: "policy" (cloned), "trained" (after reinforcement learning)."""
+    with as_file(files("pamdp") / "assets" / name) as folder:
+        return Path(folder)

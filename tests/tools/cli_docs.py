@@ -1,0 +1,45 @@
+"""docs/cli.md, generated from the command line's own help. `make docs` runs this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "cli.md"
+NOTE = "<!-- Written by `make docs` from the help texts in the code; edit those. -->\n\n"
+
+
+def cli_page() -> str:
+    """The whole page.
+
+    Raises:
+      ModuleNotFoundError: the command line does not exist.
+    """
+    import typer
+    from typer.cli import get_docs_for_click
+
+    from pamdp.cli import app
+
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="pamdp")
+    lines = get_docs_for_click(obj=command, ctx=context, name="pamdp").splitlines()
+    return NOTE + "\n".join(line.rstrip() for line in lines).strip() + "\n"
+
+
+def verbs() -> set[str]:
+    """All commands in full: "data check", "train bc", ..."""
+    import typer
+
+    from pamdp.cli import app
+
+    def walk(command: object, name: str) -> set[str]:
+        inner = getattr(command, "commands", {})
+        return {name} | {found for word, item in inner.items() for found in walk(item, f"{name} {word}".strip())}
+
+    return walk(typer.main.get_command(app), "") - {""}
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(cli_page(), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")

@@ -1,0 +1,67 @@
+"""Splits: no user on both sides, the same users every time, whatever the order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pamdp.data import split_by_user
+from pamdp.errors import ConfigError, DataError
+from pamdp.types import Dialogue, Persona, Turn
+
+
+def of_users(*users: str) -> list[Dialogue]:
+    return [Dialogue(f"d{n}", user, Persona(), (Turn("Hi"),)) for n, user in enumerate(users)]
+
+
+def users(dialogues: tuple[Dialogue, ...]) -> set[str]:
+    return {dialogue.user_id for dialogue in dialogues}
+
+
+NAMES = st.lists(st.text(max_size=3), min_size=2, max_size=30).filter(lambda names: len(set(names)) > 1)
+
+
+@given(NAMES, st.floats(0.01, 0.99), st.integers(0, 5), st.randoms())
+def test_the_parts_share_no_user_and_lose_nothing(names: list[str], share: float, seed: int, random) -> None:  # type: ignore[no-untyped-def]
+    dialogues = of_users(*names)
+    train, test = split_by_user(dialogues, test_share=share, seed=seed)
+    assert users(train).isdisjoint(users(test)) and train and test
+    assert sorted((*train, *test), key=dialogues.index) == dialogues
+    assert list(train) == [dialogue for dialogue in dialogues if dialogue in train], "the order is kept"
+    shuffled = random.sample(dialogues, len(dialogues))
+    assert users(split_by_user(shuffled, test_share=share, seed=seed)[1]) == users(test)
+
+
+@given(NAMES, st.data())
+def test_a_number_of_users(names: list[str], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(set(names)) - 1))
+    assert len(users(split_by_user(of_users(*names), test_users=count)[1])) == count
+
+
+def test_the_choice_is_pinned() -> None:
+    dialogues = of_users(*"abcdefghij")
+    assert users(split_by_user(dialogues)[1]) == {"f", "h"}
+    assert users(split_by_user(dialogues, test_users=3)[1]) > users(split_by_user(dialogues)[1])
+    assert len({frozenset(users(split_by_user(dialogues, seed=seed)[1])) for seed in range(10)}) > 5
+
+
+def test_a_new_user_moves_at_most_one() -> None:
+    names = [f"u{n}" for n in range(50)]
+    before = users(split_by_user(of_users(*names), test_users=10)[1])
+    after = users(split_by_user(of_users(*names, "new"), test_users=10)[1])
+    assert len(before - after) <= 1
+
+
+def test_refusals() -> None:
+    dialogues = of_users("a", "b", "b")
+    for share in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="test_share"):
+            split_by_user(dialogues, test_share=share)
+    for count in (0, 2, -1):
+        with pytest.raises(ConfigError, match=r"test_users is .* 2 users .* 1\.\.1"):
+            split_by_user(dialogues, test_users=count)
+    with pytest.raises(ConfigError, match="not both"):
+        split_by_user(dialogues, test_share=0.5, test_users=1)
+    with pytest.raises(DataError, match="1 users cannot be split"):
+        split_by_user(of_users("a", "a"))

@@ -1,0 +1,199 @@
+"""A run is whole from its first moment, says what it was computed from, and counts nothing twice after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pamdp.errors import ConfigError, RunError
+from pamdp.fingerprint import Fingerprint, _commit, digest, environment
+from pamdp.runs import Run
+from pamdp.settings import Settings, load
+
+
+class Inner(Settings):
+    lr: float = 0.1
+
+
+class Config(Settings):
+    seed: int = 0
+    epochs: int = 3
+    inner: Inner = Inner()
+
+
+MARK = Fingerprint(data="d1", model="tiny", revision="r1", judges=("pairwise:a",))
+
+
+def scalars_on_the_board(run: Run, name: str) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(run.path / "tb"))
+    board.Reload()
+    return [(event.step, event.value) for event in board.Scalars(name)]
+
+
+def test_a_new_run_says_what_was_asked_and_of_what(tmp_path: Path) -> None:
+    config = Config(seed=3)
+    run = Run.create(tmp_path / "runs" / "a", config, MARK)
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.toml", "fingerprint.json"]
+    assert load(Config, [run.path / "config.toml"]) == Run(run.path).config(Config) == config
+    record = run.fingerprint()
+    assert record == {**MARK.model_dump(mode="json"), "environments": [environment()]}
+    assert record["environments"][0]["torch"] == torch.__version__
+    assert {"pamdp", "commit", "python", "platform"} < set(record["environments"][0])
+
+
+def test_a_run_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a", Config(), MARK)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "x.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("a", "notes", "file"):
+        with pytest.raises(RunError, match=r"not empty; continue it with --resume, or choose another name"):
+            Run.create(tmp_path / name, Config(), MARK)
+    (tmp_path / "empty").mkdir()
+    Run.create(tmp_path / "empty", Config(), MARK)
+
+
+def test_only_a_run_can_be_resumed_or_read(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for name in ("none", "notes"):
+        with pytest.raises(RunError, match=r"holds no run \(it has no config\.toml\)"):
+            Run.resume(tmp_path / name, Config(), MARK)
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    (run.path / "fingerprint.json").write_text("{}")
+    with pytest.raises(RunError, match=r"fingerprint\.json is damaged"):
+        run.fingerprint()
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+    Run.create(tmp_path / "a", Config(), MARK)
+    other = Config(epochs=5, inner=Inner(lr=0.2))
+    with pytest.raises(ConfigError, match=r"epochs was 3, is 5; inner\.lr was 0\.1, is 0\.2"):
+        Run.resume(tmp_path / "a", other, MARK)
+    with pytest.raises(ConfigError, match=r"settings: inner\.lr was"):
+        Run.resume(tmp_path / "a", other, MARK, may_change=["epochs"])
+    longer = Config(epochs=5)
+    Run.resume(tmp_path / "a", longer, MARK, may_change=["epochs"])
+    assert Run(tmp_path / "a").config(Config) == longer
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": "d2"}, r"data was 'd1', is 'd2'"),
+        ({"model": "big", "revision": "r2"}, r"model was 'tiny', is 'big'; revision was 'r1', is 'r2'"),
+        ({"judges": ()}, r"judges was \['pairwise:a'\], is \[\]"),
+    ],
+)
+def test_other_data_models_or_judges_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    Run.create(tmp_path / "a", Config(), MARK)
+    with pytest.raises(RunError, match=message):
+        Run.resume(tmp_path / "a", Config(), MARK.model_copy(update=change))
+
+
+def test_another_environment_is_remembered(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    Run.resume(run.path, Config(), MARK)
+    assert run.fingerprint()["environments"] == [environment()]
+    old = {**environment(), "torch": "1.0"}
+    record = {**run.fingerprint(), "environments": [old]}
+    (run.path / "fingerprint.json").write_text(json.dumps(record))
+    Run.resume(run.path, Config(), MARK)
+    assert run.fingerprint()["environments"] == [old, environment()]
+
+
+def test_rows_arrive_in_the_file_and_on_the_board(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "a", Config(), MARK) as run:
+        run.log(1, {"loss": 0.5, "kl": float("nan")})
+        # Read while it is written: every row is flushed.
+        assert run.metrics() == [{"step": 1, "loss": 0.5, "kl": None}]
+        run.log(2, {"loss": 0.25})
+        run.trace(2, {"user": "émincé 🙂", "action": [0.1, -2.0], "profile": None})
+    assert (run.path / "metrics.jsonl").read_text() == (
+        '{"step": 1, "loss": 0.5, "kl": null}\n{"step": 2, "loss": 0.25}\n'
+    )
+    assert run.traces() == [{"step": 2, "user": "émincé 🙂", "action": [0.1, -2.0], "profile": None}]
+    assert scalars_on_the_board(run, "loss") == [(1, 0.5), (2, 0.25)]
+
+
+def test_resuming_at_a_step_forgets_what_came_after_it(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "a", Config(), MARK) as run:
+        for step in range(6):
+            run.log(step, {"loss": step / 8})
+            run.trace(step, {"said": step})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    with Run.resume(run.path, Config(), MARK) as again:
+        again.rewind(3)
+        again.log(4, {"loss": 9.0})
+        again.trace(4, {"said": 9})
+    assert [(row["step"], row["loss"]) for row in again.metrics()] == [
+        (0, 0),
+        (1, 1 / 8),
+        (2, 2 / 8),
+        (3, 3 / 8),
+        (4, 9),
+    ]
+    assert [(row["step"], row["said"]) for row in again.traces()] == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 9)]
+    assert scalars_on_the_board(again, "loss") == [(0, 0), (1, 1 / 8), (2, 2 / 8), (3, 3 / 8), (4, 9)]
+
+
+def test_a_torn_line_is_gone_before_the_next_row(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    (run.path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1')
+    with Run.resume(run.path, Config(), MARK) as again:
+        again.log(2, {"loss": 1.5})
+    assert again.metrics() == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
+
+
+def test_a_process_killed_while_logging_can_be_resumed(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    child = os.fork()
+    if child == 0:
+        step = 0
+        while True:
+            run.trace(step, {"text": "x" * 20_000})
+            step += 1
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and len(list(run.path.glob("traces.jsonl"))) == 0:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Run.resume(run.path, Config(), MARK) as again:
+        rows = [row["step"] for row in again.traces()]
+        assert rows == list(range(len(rows))) and len(rows) > 0
+        again.trace(len(rows), {"text": "on"})
+    assert len(again.traces()) == len(rows) + 1
+
+
+def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    for name, text in (("a/x", "1"), ("a/y/z", "2"), ("b/x", "1"), ("b/y/z", "2"), ("c/x", "2"), ("c/y/z", "1")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
+    # sha256 of "1".
+    assert digest(tmp_path / "a" / "x") == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+
+
+def test_the_commit_shows_changed_files(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        done = subprocess.run(["git", "-C", str(tmp_path), *who, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    assert _commit(tmp_path) is None
+    git("init")
+    assert _commit(tmp_path) is None
+    (tmp_path / "x").write_text("1")
+    git("add", "x")
+    git("commit", "-m", "one")
+    assert _commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "x").write_text("2")
+    assert _commit(tmp_path) == git("rev-parse", "HEAD") + "+"
