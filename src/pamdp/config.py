@@ -24,7 +24,7 @@ class DataConfig(Settings):
     """
 
     path: str = "sample"
-    format: Literal["auto", "aloe", "prefeval", "spc", "preference", "jsonl"] = "auto"
+    format: Literal["auto", "aloe", "prefeval", "spc", "trl", "jsonl"] = "auto"
     test_share: float = Field(default=0.2, ge=0, lt=1)
     skip_bad: bool = False
 
@@ -35,7 +35,8 @@ class ModelConfig(Settings):
     Attributes:
       name: "embedded", a local folder, or a Hugging Face model name.
       readouts: where H(h) is read: "header", "user" (the last user message), "users" (all of them so far).
-      depth: how deep into the backbone H(h) is read, as a share of its layers; 1 is the last layer, after the final norm.
+      depth: how deep into the backbone H(h) is read, as a share of its layers; 1 is the last layer, after the
+        final norm.
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of one action.
     """
@@ -102,7 +103,8 @@ class RLConfig(Settings):
       permute: control: shuffle the advantages over the transitions; what is then learned is noise.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
-      reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's preferred one.
+      reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's
+        preferred one.
       soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
       max_reply: longest reply, in tokens (n_g of Table 4).

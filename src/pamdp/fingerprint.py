@@ -5,7 +5,6 @@ Owns the fingerprint's fields and how data, code and machine are named in it. Kn
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 import sys
@@ -22,9 +21,9 @@ class Fingerprint(BaseModel):
     """What a run was computed from. Two runs compare only if these agree; a resumed run must agree with itself.
 
     Attributes:
-      data: sha256 of the dialogues (`digest`).
+      data: sha256 of the dialogues (`CheckReport.sha256`).
       model, revision: the backbone and the version of its weights.
-      judges: fingerprints of the judges and simulators, in the order of their use.
+      judges: of each judge and simulator its `fingerprint`, with its "name" and its "role" (such as "reward").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -32,7 +31,7 @@ class Fingerprint(BaseModel):
     data: str
     model: str
     revision: str
-    judges: tuple[str, ...] = ()
+    judges: tuple[dict[str, str], ...] = ()
 
 
 def environment() -> dict[str, Json]:
@@ -44,16 +43,6 @@ def environment() -> dict[str, Json]:
         "torch": torch.__version__,
         "platform": f"{sys.platform} {platform.machine()}",
     }
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of all files below a folder."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    total = hashlib.sha256()
-    for file in sorted(part for part in path.rglob("*") if part.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
-    return total.hexdigest()
 
 
 def _commit(root: Path) -> str | None:

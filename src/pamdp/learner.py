@@ -1,6 +1,7 @@
 """One learner for offline and online: stored transitions in, a better actor and better critics out.
 
-Owns the update: values, targets, advantages, the clipped policy gradient with its leash (eqs. 6, 9, 12, 14). Knows nothing of
+Owns the update: values, targets, advantages, the clipped policy gradient with its leash (eqs. 6, 9, 12, 14). Knows
+nothing of
 language models: everything it needs is features, actions and rewards, so an epoch takes seconds.
 """
 
@@ -54,7 +55,8 @@ class Batch:
 def to_batch(rollouts: Sequence[Rollout]) -> Batch:
     """Tensors of all transitions that have an action."""
     index: dict[tuple[str, int], int] = {}
-    h, hw = [], []
+    h: list[Tensor] = []
+    hw: list[Tensor] = []
     for rollout in rollouts:
         for name, features in rollout.features_h.items():
             if name not in index:
@@ -91,18 +93,16 @@ class Learner:
         self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))
         self.updates = 0
 
-    def update(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+    def update(self, batch: Batch, generator: torch.Generator) -> list[dict[str, float]]:
         """`epochs` passes over a batch; the actor moves every f_a critic updates.
 
         Returns:
-          Means over the passes: reward, kl, losses, ratio, explained variance of both critics, advantage moments.
+          For each pass: reward, kl, losses, explained variance of both critics, spread of the advantage.
         """
-        log: dict[str, list[float]] = defaultdict(list)
-        for _ in range(self.config.epochs):
-            self._advantages_epoch(batch, generator, log)
-        return {name: sum(values) / len(values) for name, values in log.items()}
+        return [self._epoch(batch, generator) for _ in range(self.config.epochs)]
 
-    def _advantages_epoch(self, batch: Batch, generator: torch.Generator, log: dict[str, list[float]]) -> None:
+    def _epoch(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+        log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
         score_sq = gaussian_score_sq(
@@ -110,7 +110,7 @@ class Learner:
         )
         self.odc.update(inputs, score_sq, batch.kept)
         order = torch.randperm(len(batch.state), generator=generator)
-        for chunk in order.split(self.config.batch_size):
+        for chunk in torch.split(order, self.config.batch_size):
             part = batch.pick(chunk)
             log["critic_loss"].append(self._critic_step(part))
             self.updates += 1
@@ -121,8 +121,9 @@ class Learner:
         log["reward"].append(float(batch.reward[kept].mean()))
         log["advantage_sd"].append(float(delta[kept].std()))
         td = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
-        log["explained_variance_h"].append(float(explained_variance(td[kept], inputs.v_h[kept])))
-        log["explained_variance_hw"].append(float(explained_variance(td[kept], inputs.v_hw[kept])))
+        log["explained_variance_h"].append(explained_variance(inputs.v_h, td, kept))
+        log["explained_variance_hw"].append(explained_variance(inputs.v_hw, td, kept))
+        return {name: sum(values) / len(values) for name, values in log.items()}
 
     @torch.no_grad()
     def inputs(self, batch: Batch) -> AdvantageInputs:
@@ -171,8 +172,9 @@ class Learner:
             matched = ORACLE_TARGETS[self.config.advantage] == "matched"
             target_h = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
             target_hw = target_h if matched else td_target(inputs.reward, inputs.discount, inputs.v_hw_next)
-        kind = "l1" if self.config.paper_literal else "mse"
-        loss = critic_loss(v_h, target_h, v_hw, target_hw, kind=kind, mask=part.kept)
+        loss = critic_loss(
+            v_h, target_h, v_hw, target_hw, kind="l1" if self.config.paper_literal else "mse", mask=part.kept
+        )
         self.critic_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
@@ -207,7 +209,7 @@ class Learner:
 def _leave_one_out(batch: Batch, target: Tensor, value: Tensor) -> Tensor:
     """leave_one_out_control for transitions in any order, grouped by state; 0 where a state has one sample, [n]."""
     out = torch.zeros_like(target)
-    for state in batch.state.unique():
+    for state in torch.unique(batch.state):
         rows = (batch.state == state).nonzero()[:, 0]
         if len(rows) > 1:
             out[rows] = leave_one_out_control(target[rows], value[rows], batch.kept[rows])

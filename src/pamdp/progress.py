@@ -47,4 +47,6 @@ class Progress:
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """STEPS more are done; NOTE stands behind the bar."""
-        self.bars.update(self.task, advance=steps, **({"note": note} if note else {}))
+        self.bars.advance(self.task, steps)
+        if note:
+            self.bars.update(self.task, note=note)

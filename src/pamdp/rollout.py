@@ -103,9 +103,7 @@ def collect(
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
             for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
-                out.transitions.append(
-                    Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name)
-                )
+                out.transitions.append(Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name))
             if after is not None:
                 if outcomes[0].truncated:
                     _features(policy, after, prefixes, seen, privileged, out)

@@ -92,17 +92,17 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / 'fingerprint.json'} is damaged: {error!r}") from error
 
-    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+    def log(self, step: int, scalars: Mapping[str, float], stage: str = "") -> None:
         """Append one row to metrics.jsonl and TensorBoard. Log a step before saving its checkpoint."""
-        self._append("metrics.jsonl", {"step": step, **scalars})
+        self._append("metrics.jsonl", {"step": step, **({"stage": stage} if stage else {}), **scalars})
         if self._board is None:
             self._board = SummaryWriter(str(self.path / "tb"))
         for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add_scalar(_tag(stage, name), value, step)
 
-    def trace(self, step: int, record: Mapping[str, Json]) -> None:
+    def trace(self, step: int, record: Mapping[str, Json], stage: str = "") -> None:
         """Append one record of who said what to traces.jsonl."""
-        self._append("traces.jsonl", {"step": step, **record})
+        self._append("traces.jsonl", {"step": step, **({"stage": stage} if stage else {}), **record})
 
     def metrics(self) -> list[dict[str, Json]]:
         """All rows of metrics.jsonl."""
@@ -112,12 +112,16 @@ class Run:
         """All records of traces.jsonl."""
         return read_json_lines(self.path / "traces.jsonl")
 
-    def rewind(self, step: int | None = None) -> None:
-        """Forget what was logged after STEP, so that nothing counts twice; None drops torn lines only."""
+    def rewind(self, step: int | None = None, stage: str = "") -> None:
+        """Forget what STAGE logged after STEP, so that nothing counts twice; None drops torn lines only."""
         self.close()
         for name in ("metrics.jsonl", "traces.jsonl"):
             rows = read_json_lines(self.path / name)
-            kept = [row for row in rows if step is None or _step(row, self.path / name) <= step]
+            kept = [
+                row
+                for row in rows
+                if step is None or row.get("stage", "") != stage or _step(row, self.path / name) <= step
+            ]
             if (self.path / name).is_file():
                 write_atomic(self.path / name, "".join(json_line(row) for row in kept))
         shutil.rmtree(self.path / "tb", ignore_errors=True)
@@ -126,7 +130,8 @@ class Run:
             for row in rows:
                 for key, value in row.items():
                     if key != "step" and isinstance(value, (int, float)):
-                        self._board.add_scalar(key, value, _step(row, self.path / "metrics.jsonl"))
+                        tag = _tag(str(row.get("stage", "")), key)
+                        self._board.add_scalar(tag, value, _step(row, self.path / "metrics.jsonl"))
 
     def close(self) -> None:
         """Close the logs; the next `log` opens them again."""
@@ -153,6 +158,10 @@ class Run:
         if not (self.path / name).is_file():
             raise RunError(f"{self.path} holds no run (it has no {name})")
         return self.path / name
+
+
+def _tag(stage: str, name: str) -> str:
+    return f"{stage}/{name}" if stage else name
 
 
 def _step(row: Mapping[str, Json], path: Path) -> int:

@@ -12,7 +12,7 @@ from pamdp.evaluate.controls import Control, read_controls, write_controls
 from pamdp.evaluate.records import Judgement
 from pamdp.evaluate.report import load_report, render_report, write_report
 from pamdp.evaluate.success import compare
-from pamdp.evaluate.wording import headline
+from pamdp.evaluate.wording import compared, headline
 
 
 def test_a_killed_run_may_end_its_log_in_half_a_line(tmp_path: Path) -> None:
@@ -83,3 +83,13 @@ def test_a_worse_method_is_called_worse() -> None:
     tied = [Judgement("PAMDP", "BC", "y", f"u{u}", "d", 0, 0, 0.0, 0.0, 1.0, "tie") for u in range(5)]
     said = headline(compare(lost + won + tied), None)
     assert said.startswith("PAMDP is worse than Vanilla under both judges, and preferred to BC under 1 of 2 judges.")
+
+
+def test_what_was_compared_is_read_from_the_records() -> None:
+    def at(method: str, turn: int, orders: bool = True) -> Judgement:
+        seen = ("win", "win") if orders else None
+        return Judgement(method, "Vanilla", "j", "u", "d", turn, 0, 1.0, 0.0, 0.0, "win", orders=seen)  # type: ignore[arg-type]
+
+    assert compared([at("a", 0), at("b", 0)]).startswith("All comparisons are of the same turns. Each judge saw")
+    assert compared([at("a", 0), at("b", 1)]).startswith("Not all comparisons are of the same turns")
+    assert "both orders" not in compared([at("a", 0, False), at("b", 0)])

@@ -140,7 +140,8 @@ def test_the_benchmark_prints_every_row(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(rows["learned_32"]) == list(rows["learned_512"]) == list(rows["odc_to_best"]) == list(seven_problems())
     assert list(rows["policy_last"]) == ["persona, offset 0", "persona, offset 4", "ask, offset 0", "ask, offset 4"]
     labels = [method.label for method in METHODS]
-    assert all(list(row) == labels for name in ("learned_32", "policy_last") for row in rows[name].values())
+    assert all(list(row) == labels for row in rows["learned_32"].values())
+    assert all(list(row) == labels[:-1] for row in rows["policy_last"].values())
     assert all(row["error of E[gradient]"].value < 1e-9 for row in rows["exact_checks"].values())
     assert all(section.settings["seed"] == 0 for section in report.sections)
-    assert {(done, total) for section, done, total in seen if section == "learning"} >= {(0, 28), (28, 28)}
+    assert {(done, total) for section, done, total in seen if section == "learning"} >= {(0, 24), (24, 24)}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pamdp.errors import ConfigError, RunError
-from pamdp.fingerprint import Fingerprint, _commit, digest, environment
+from pamdp.fingerprint import Fingerprint, _commit, environment
 from pamdp.runs import Run
 from pamdp.settings import Settings, load
 
@@ -26,7 +26,7 @@ class Config(Settings):
     inner: Inner = Inner()
 
 
-MARK = Fingerprint(data="d1", model="tiny", revision="r1", judges=("pairwise:a",))
+MARK = Fingerprint(data="d1", model="tiny", revision="r1", judges=({"name": "match", "role": "reward"},))
 
 
 def scalars_on_the_board(run: Run, name: str) -> list[tuple[int, float]]:
@@ -88,7 +88,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     [
         ({"data": "d2"}, r"data was 'd1', is 'd2'"),
         ({"model": "big", "revision": "r2"}, r"model was 'tiny', is 'big'; revision was 'r1', is 'r2'"),
-        ({"judges": ()}, r"judges was \['pairwise:a'\], is \[\]"),
+        ({"judges": ()}, r"judges was \[\{'name': 'match', .*\}\], is \[\]"),
     ],
 )
 def test_other_data_models_or_judges_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -171,15 +171,6 @@ def test_a_process_killed_while_logging_can_be_resumed(tmp_path: Path) -> None:
         assert rows == list(range(len(rows))) and len(rows) > 0
         again.trace(len(rows), {"text": "on"})
     assert len(again.traces()) == len(rows) + 1
-
-
-def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
-    for name, text in (("a/x", "1"), ("a/y/z", "2"), ("b/x", "1"), ("b/y/z", "2"), ("c/x", "2"), ("c/y/z", "1")):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert digest(tmp_path / "a") == digest(tmp_path / "b") != digest(tmp_path / "c")
-    # sha256 of "1".
-    assert digest(tmp_path / "a" / "x") == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
 
 
 def test_the_commit_shows_changed_files(tmp_path: Path) -> None:

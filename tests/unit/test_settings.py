@@ -1,15 +1,17 @@
 """Sources in order, complaints with file, line and closest key, and text that loads back as what it was dumped from."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pamdp.config import Config
+from pamdp.config import Config, DataConfig, RLConfig
+from pamdp.data.formats import DIALOGUES
 from pamdp.errors import ConfigError
+from pamdp.rl.advantages import ADVANTAGES
 from pamdp.settings import Settings, dump, flatten, load, presets
 
 
@@ -177,6 +179,11 @@ def test_absent_values_can_be_written() -> None:
                 assert field.default is None, f"{kind.__name__}.{name}"
 
     check(Config)
+
+
+def test_names_in_the_settings_are_the_codes_own() -> None:
+    assert {*get_args(DataConfig.model_fields["format"].annotation)} == {"auto", *DIALOGUES}
+    assert {*get_args(RLConfig.model_fields["advantage"].annotation)} == {*ADVANTAGES}
 
 
 def test_the_papers_table_4() -> None:

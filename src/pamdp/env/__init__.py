@@ -1,0 +1,1 @@
+"""The environment: users, profiles, rewards, and dialogues composed of them."""

@@ -21,7 +21,7 @@ from pamdp.evaluate.tables import interval, signed
 STAGES = {"clone": "Behaviour cloning", "offline": "Offline RL", "online": "Online RL"}
 
 CURVES = {
-    "reward": ("judged reward", "Mean reward of the replies sampled in one update: +1 preferred, −1 not, +0.5 tie."),
+    "reward": ("judged reward", "Mean reward of the replies sampled in one update."),
     "kl": ("KL to the cloned policy", "How far the policy has moved, in nats; the KL term is its leash."),
     "nll": ("negative log-likelihood", "Nats per token of the reference replies."),
     "loss": ("loss", ""),

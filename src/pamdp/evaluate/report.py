@@ -41,6 +41,7 @@ def render_report(data: ReportData) -> str:
       DataError: one comparison stands twice among the judgements.
     """
     judgements = list(data.judgements or ())
+    graded = [j for j in judgements if j.kind == "eval"]
     rows, metrics = compare(judgements), data.metrics or ()
     return (
         _environment()
@@ -52,7 +53,8 @@ def render_report(data: ReportData) -> str:
             primary=primary(rows) if rows else "",
             reward_judge=reward_judge(data.fingerprint),
             groups=grouped(rows),
-            facts=_facts([j for j in judgements if j.kind == "eval"]),
+            facts=_facts(graded),
+            compared=wording.compared(graded),
             differences=differences(judgements),
             bars=list(drawings.success(rows)),
             turns=list(drawings.turns(judgements, rows)),

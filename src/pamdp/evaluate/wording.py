@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pamdp.evaluate.agreement import between_judges, between_orders
 from pamdp.evaluate.controls import Control
 from pamdp.evaluate.order import primary, reward_judge
-from pamdp.evaluate.records import Judgement
+from pamdp.evaluate.records import Judgement, State
 from pamdp.evaluate.run_reader import ReportData
 from pamdp.evaluate.success import Row
 from pamdp.evaluate.tables import interval
@@ -46,6 +46,20 @@ def verdict(row: Row) -> str:
 def count(n: int, singular: str, plural: str = "") -> str:
     """`1 user`, `12 users`, `1,204 replies`."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"
+
+
+def compared(judgements: Sequence[Judgement]) -> str:
+    """Whether all methods answered the same turns, and whether both orders were judged: as the records show it."""
+    turns: dict[tuple[str, str, str], set[State]] = {}
+    for j in judgements:
+        turns.setdefault((j.method, j.baseline, j.judge), set()).add(j.state)
+    if len({frozenset(states) for states in turns.values()}) == 1:
+        said = "All comparisons are of the same turns."
+    else:
+        said = "Not all comparisons are of the same turns, so rates do not compare directly; differences are paired."
+    if all(j.orders is not None for j in judgements if not j.masked):
+        said += " Each judge saw each pair of replies in both orders, and the two verdicts were averaged."
+    return said
 
 
 def notes(data: ReportData, rows: Sequence[Row]) -> list[str]:

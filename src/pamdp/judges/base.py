@@ -17,7 +17,7 @@ Outcome = Literal["win", "loss", "tie"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question to a judge: which of two replies to a history fits this person better?"""
+    """One question to a judge: which of two replies to a history fits this person better."""
 
     persona: Persona
     history: History

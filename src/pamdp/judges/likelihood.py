@@ -1,7 +1,7 @@
-"""The likelihood judge: how much more probable does knowing the person make a reply?
+"""The likelihood judge: how much more probable knowing the person makes a reply.
 
-Owns the score s(u|ω,q) = α·[log p(u|ω,q) − log p₀(u|q)] + c·z(u|ω,q): a likelihood ratio under the backbone with a small
-adapter (p) against the bare backbone (p₀), and a linear read-out of the reply's states z. It sees the person and the
+Owns the score s(u|ω,q) = α·[log p(u|ω,q) − log p₀(u|q)] + c·z(u|ω,q): a likelihood ratio under the backbone with a
+small adapter (p) against the bare one (p₀), and a linear read-out of the reply's states z. It sees the person and the
 last message. Without the person there is nothing left to prefer by, which the persona-blind control checks.
 """
 
@@ -82,7 +82,7 @@ class LikelihoodScorer:
 
     @torch.no_grad()
     def base(self, row: PackedRow) -> list[Tensor]:
-        """log p₀ of every reply under the bare backbone."""
+        """Log p₀ of every reply under the bare backbone."""
         with self.backbone.adapter(None):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
         return [

@@ -1,8 +1,11 @@
-"""The match judge: does the reply look like what such a person likes?
+"""The match judge: whether a reply looks like what such a person likes.
 
-Owns the score f(ω)·g(u): a low-rank product of what the bare backbone reads in the description of a person and in a reply,
-averaged over an ensemble. Built and trained differently from the likelihood judge: no adapter, no likelihoods, person and
-reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the training persons.
+Owns the score f(ω)·g(u): a low-rank product of what the bare backbone reads in the description of a person and in a
+reply, averaged over an ensemble. Built and trained differently from the likelihood judge: no adapter, no likelihoods,
+person
+and reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the
+training
+persons.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class MatchScorer:
 
     @torch.no_grad()
     def persona_features(self, persona: Persona) -> Tensor:
-        """Mean states over the profile and over the personality, [2 * layers * d]; a missing one is read as the other."""
+        """Mean states over the profile and over the personality, [2 * layers * d]; a missing one is as the other."""
         if persona not in self._personas:
             texts = (persona.profile or persona.personality, persona.personality or persona.profile)
             self._personas[persona] = torch.cat([self._about(text) for text in texts])

@@ -20,7 +20,9 @@ from pamdp.types import PreferencePair
 Prepared = tuple[PackedRow, Tensor, list[Tensor]]
 
 
-def prepare(scorer: LikelihoodScorer, pairs: Sequence[PreferencePair], progress: Callable[[int], None]) -> list[Prepared]:
+def prepare(
+    scorer: LikelihoodScorer, pairs: Sequence[PreferencePair], progress: Callable[[int], None]
+) -> list[Prepared]:
     """For each pair its row, its states below the adapter (half precision) and log p₀ of both replies."""
     device = scorer.backbone.device
     out: list[Prepared] = []

@@ -45,6 +45,7 @@ POLICY_RUNS = {"persona": 100, "ask": 300}
 POLICY_ITERATIONS, POLICY_RATE, POLICY_HORIZON = 40, 2.0, 2
 OFFSETS = (0, 4)
 PROBLEM_TEXTS = {name: DESCRIPTIONS[name] for name in ("persona", "ask", "+ or offset")}
+LEARNERS = tuple(method for method in METHODS if method.advantage != "odc_safe")
 BY_TURN = Method("ODC by turn", "odc", "full")
 
 
@@ -214,15 +215,15 @@ def policy_sections(progress: Progress) -> list[Section]:
     """Learning a policy: how much of the way from the uniform to the optimal policy, on two problems."""
     last, area = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
     names = [(name, make, offset) for name, make in (("persona", persona), ("ask", ask)) for offset in OFFSETS]
-    steps = len(names) * len(METHODS)
+    steps = len(names) * len(LEARNERS)
     for i, (name, make, offset) in enumerate(names):
         problem = make(offset=offset, horizon=POLICY_HORIZON)
         lowest, highest = float(objective(problem, uniform(problem))), float(optimal_return(problem))
         pamdp = replicate(problem, POLICY_RUNS[name])
         row = f"{name}, offset {offset}"
         last[row], area[row] = {}, {}
-        for j, method in enumerate(METHODS):
-            progress("learning", i * len(METHODS) + j, steps)
+        for j, method in enumerate(LEARNERS):
+            progress("learning", i * len(LEARNERS) + j, steps)
             curve = learn(pamdp, method, iterations=POLICY_ITERATIONS, episodes=EPISODES, rate=POLICY_RATE, seed=0)
             share = (curve - lowest) / (highest - lowest)
             last[row][method.label], area[row][method.label] = mean_cell(share[-1]), mean_cell(share.mean(0))

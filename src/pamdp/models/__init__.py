@@ -1,0 +1,1 @@
+"""Models: backbone, planner, critics, generation, packing."""

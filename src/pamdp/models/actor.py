@@ -13,7 +13,9 @@ from pamdp.errors import ShapeError
 
 
 class Whitening(nn.Module):
-    """Fixed standardisation of features: x -> (x - mean) / scale. A1 could absorb it; keeping it apart keeps A1's gradients even.
+    """Fixed standardisation of features: x -> (x - mean) / scale.
+
+    A1 could absorb it; kept apart it keeps A1's gradients even.
 
     Args:
       width: number of features.
@@ -43,8 +45,8 @@ class Whitening(nn.Module):
 class Actor(nn.Module):
     """q_θ(a|h) = N(H(h)·A1, σ²I), eq. 10 with the density that eq. 12 needs.
 
-    The paper gives a vector only; σ is fixed, set once relative to the RMS of the cloned action. The bias is the part of
-    the action that does not depend on the state.
+    The paper gives a vector only; σ is fixed, set once relative to the RMS of the cloned action. The bias is the
+    part of the action that does not depend on the state.
 
     Args:
       width: size of H(h).

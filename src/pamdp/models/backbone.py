@@ -25,8 +25,8 @@ class Readout:
     """Where H(h) is read.
 
     Attributes:
-      places: any of "header" (the assistant header, where the reply starts), "user" (mean over the last user message) and
-        "users" (mean over all user messages so far); several are concatenated.
+      places: any of "header" (the assistant header, where the reply starts), "user" (mean over the last user
+        message) and "users" (mean over all user messages so far); several are concatenated.
       layer: index of the hidden layer, 0 the embeddings, -1 the last (after the final norm).
     """
 
@@ -93,12 +93,13 @@ class Backbone:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return torch.device(next(self.model.parameters()).device)
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' type."""
-        return next(self.model.parameters()).dtype
+        dtype: torch.dtype = next(self.model.parameters()).dtype
+        return dtype
 
     @contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
@@ -124,6 +125,7 @@ class Backbone:
         return None if layer is None or layer.disable_adapters else str(layer.active_adapters[0])
 
     def switch(self, name: str | None) -> None:
+        """Make the adapter NAME active, or none; `adapter` does it for a block. What learns stays as it is."""
         learning = [weight for weight in self.model.parameters() if weight.requires_grad]
         if name is None:
             self.model.disable_adapters()
@@ -169,7 +171,8 @@ class Backbone:
         if layer == -1:
             yield caught
             return
-        block = self.trunk.layers[layer - 1] if layer > 0 else self.embed  # type: ignore[index]
+        layers = self.trunk.get_submodule("layers")
+        block = layers.get_submodule(str(layer - 1)) if layer > 0 else self.embed
         hook = block.register_forward_hook(
             lambda _module, _input, out: caught.append(out[0] if isinstance(out, tuple) else out)
         )
@@ -190,7 +193,7 @@ class Backbone:
 
 
 def fork(cache: DynamicCache) -> DynamicCache:
-    """A cache that shares the tensors of CACHE but grows on its own (a cache grows by concatenation, never in place)."""
+    """A cache that shares the tensors of CACHE but grows on its own: caches grow by concatenation."""
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
     return twin

@@ -101,7 +101,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def _digest(path: str) -> str:
-    """Identity of a local folder's weights: a hash of its config and of 64 blocks of each file, so that it costs no time."""
+    """Identity of a local folder's weights: a hash of its config and of 64 blocks of each file: it costs no time."""
     folder = Path(path)
     if not folder.is_dir():
         return "unknown"

@@ -35,7 +35,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One reply to write: after the first `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed."""
+    """One reply to write: after `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed."""
 
     prefix: int
     length: int
@@ -73,9 +73,7 @@ def generate(
     return out
 
 
-def _decode(
-    backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row], sampling: Sampling
-) -> list[list[int]]:
+def _decode(backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row], sampling: Sampling) -> list[list[int]]:
     device = backbone.device
     lengths = torch.tensor([row.length for row in rows], device=device)
     width = int(lengths.max())
@@ -86,7 +84,9 @@ def _decode(
         step = torch.stack([row.inject for row in rows if row.inject is not None]).to(backbone.dtype)
     else:
         # The header's last token is run again to get its state: drop it from what is seen.
-        step = torch.stack([backbone.embed_ids([prefixes[r.prefix].encoded.ids[r.length - 1]])[0] for r in rows])[:, None]
+        step = torch.stack([backbone.embed_ids([prefixes[r.prefix].encoded.ids[r.length - 1]])[0] for r in rows])[
+            :, None
+        ]
         seen = torch.arange(width, device=device) < (lengths - 1)[:, None]
         lengths = lengths - 1
     alive = torch.arange(len(rows), device=device)

@@ -1,7 +1,7 @@
 """Several short contexts, each with its branches, in one row of tokens: one pass for a batch of judge's cases.
 
-Owns the row: tokens, positions and the block mask that keeps everything apart; and running it in two parts, so that what
-lies below a trained layer is computed once and kept. Needs a Llama-like trunk (layers, rotary_emb, norm).
+Owns the row: tokens, positions and the block mask that keeps everything apart; and running it in two parts, so that
+what lies below a trained layer is computed once and kept. Needs a Llama-like trunk (layers, rotary_emb, norm).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRow:
 
 
 def run_layers(backbone: Backbone, row: PackedRow, states: Tensor | None, first: int, last: int) -> Tensor:
-    """Hidden states after layer LAST of a row, from its embeddings (states None) or from those after layer FIRST, [L, d]."""
+    """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d]."""
     trunk = backbone.trunk
     x = backbone.embed(row.ids)[None] if states is None else states[None]
     positions = row.positions[None]

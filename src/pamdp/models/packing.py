@@ -35,7 +35,7 @@ class Branch:
 
 
 def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
-    """log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
+    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
 
     Raises:
       ShapeError: a branch is empty or longer than the prefix it follows.
@@ -101,7 +101,7 @@ def token_log_probs(backbone: Backbone, states: Tensor, ids: Sequence[int]) -> T
     """log-probability of token ids[k] at states[k], [n]; the vocabulary is only ever expanded for these rows."""
     logits = backbone.head(states).float()
     target = torch.tensor(list(ids), device=states.device)
-    return logits.gather(-1, target[:, None])[:, 0] - logits.logsumexp(-1)
+    return torch.as_tensor(logits.gather(-1, target[:, None])[:, 0] - logits.logsumexp(-1))
 
 
 def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:

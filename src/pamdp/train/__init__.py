@@ -1,0 +1,1 @@
+"""Training: behaviour cloning and reinforcement learning as short main loops over shared parts."""

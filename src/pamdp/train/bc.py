@@ -1,8 +1,9 @@
-"""Behaviour cloning, eq. 17: the planner (and by choice LoRA or the whole backbone) learns to write the reference replies.
+"""Behaviour cloning, eq. 17: the planner (and by choice LoRA or the backbone) learns to write the references.
 
-Owns the cloning loop. Each turn is a branch after one clean pass over its dialogue (models/packing.py). Beside the paper's
-cross-entropy an action posterior teaches what actions mean: it encodes a reply into an action that must reproduce it, for
-preferred and rejected replies alike, and A1 is drawn towards the posterior of the preferred one (docs/decisions.md).
+Owns the cloning step. Each turn is a branch after one clean pass over its dialogue (models/packing.py). Beside the
+paper's cross-entropy an action posterior teaches what actions mean: it encodes a reply into an action that must
+reproduce it, for preferred and rejected replies alike, and A1 is drawn towards the posterior of the preferred one
+(docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -40,20 +40,20 @@ def clone(policy: Policy, train: Sequence[Dialogue], test: Sequence[Dialogue], c
     done = checkpoint.latest(folder)
     if done is not None:
         order = _restore(cloner, checkpoint.load(done), rng, generator)
-    run.rewind(cloner.step)
+    run.rewind(cloner.step, "clone")
     with Progress("cloning", total, cloner.step) as bar:
         while cloner.step < total:
             if not order:
                 order = rng.sample(range(len(examples)), len(examples))
             chosen, order = order[: settings.batch_size], order[settings.batch_size :]
             log = cloner.update([examples[i] for i in chosen], rng, generator)
-            run.log(cloner.step, {f"clone/{name}": value for name, value in log.items()})
+            run.log(cloner.step, log, "clone")
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, order, config)
     with torch.no_grad():
         _set_sigma(policy, cloner, config, train)
-    run.log(cloner.step, {f"clone/test_{k}": v for k, v in held_out_nll(policy, test).items()})
+    run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
     save_policy(policy, config, run.path / "policy")
     return policy
 
@@ -109,7 +109,7 @@ def _save(
             "optimizer": cloner.optimizer.state_dict(),
             "random": rng.getstate(),
             "generator": generator.get_state(),
-            "order": order,
+            "order": list[checkpoint.Tree](order),
         },
     )
 

@@ -1,7 +1,7 @@
 """`pamdp train offline`: collect, advantages, update, log, save (paper, section 4.1).
 
-Owns the main loop of offline reinforcement learning. States are the dataset's histories along the chosen path; the actor
-draws actions, the backbone writes, a judge compares with the reference u_g, h′ is the dataset's next history.
+Owns the main loop of offline reinforcement learning. States are the dataset's histories along the chosen path; the
+actor draws actions, the backbone writes, a judge compares with the reference u_g, h′ is the dataset's next history.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def offline(
     turns = sum(len(d.turns) for d in dialogues)
     privileged: dict[tuple[str, int], Tensor] = {}
     first = _restore(learner, saved, generator)
-    run.rewind(first)
+    run.rewind(first * settings.epochs, folder)
     for step in range(first, settings.rounds):
         with Progress(f"round {step + 1}/{settings.rounds}", turns * settings.samples) as bar:
             rollouts = play(
@@ -60,9 +60,9 @@ def offline(
         if step == 0:
             critics.v_h.whiten.fit(batch.h)
             critics.v_hw.whiten.fit(batch.hw)
-        metrics = learner.update(batch, generator)
-        run.log(step + 1, {f"offline/{name}": value for name, value in metrics.items()})
-        _trace(run, step + 1, rollouts, learner)
+        for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
+            run.log(step * settings.epochs + epoch, metrics, folder)
+        _trace(run, (step + 1) * settings.epochs, rollouts, learner, folder)
         _save(learner, saved, step + 1, generator)
     save_policy(policy, config, run.path / "trained")
     return policy
@@ -77,7 +77,7 @@ def reference_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Con
         return replies_of(play(writer, dialogues, config.rl, progress=bar.advance))
 
 
-def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner) -> None:
+def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner, stage: str) -> None:
     for rollout in rollouts:
         for t in rollout.transitions:
             with torch.no_grad():
@@ -92,6 +92,7 @@ def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner) -
                     "action": [] if t.action is None else [round(float(x), 4) for x in t.action],
                     "value_h": value_h, "value_hw": value_hw,
                 },
+                stage,
             )  # fmt: skip
 
 
@@ -105,7 +106,7 @@ def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator)
             "actor_optimizer": learner.actor_optimizer.state_dict(),
             "critic_optimizer": learner.critic_optimizer.state_dict(),
             "generator": generator.get_state(),
-            "learner": dict(learner.state()),
+            "learner": dict[str, checkpoint.Tree](learner.state()),
         },
     )
 

@@ -5,7 +5,7 @@ Owns the batching of dialogues and the references u_g that rewards compare with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -24,7 +24,11 @@ class Unjudged:
     """A judge for runs where nobody asks: every verdict is a tie."""
 
     name = "none"
-    fingerprint: Mapping[str, str] = {}
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Nobody."""
+        return {"name": self.name}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """A tie for each case."""

@@ -1,7 +1,7 @@
 """From settings to parts: dialogues, backbone, a policy before and after cloning.
 
-Owns construction, and how a policy is stored (planner.safetensors, adapter.safetensors or backbone.safetensors, config.json).
-Knows nothing of loops. This is where settings end: everything below takes values.
+Owns construction, and how a policy is stored (planner.safetensors, adapter.safetensors or backbone.safetensors,
+config.json). Knows nothing of loops. This is where settings end: everything below takes values.
 """
 
 from __future__ import annotations

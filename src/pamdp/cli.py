@@ -1,0 +1,193 @@
+"""The command line: verbs, options and what they print.
+
+Owns wiring only: each verb reads settings, builds parts and calls one function of a lower layer (commands.py). Every
+error that a user can mend is one line on the error stream and exit code 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from pamdp import commands
+from pamdp.errors import PamdpError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Assistants that learn who they are talking to by talking to them.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data.")
+train_app = typer.Typer(no_args_is_help=True, help="Clone, then reinforce.")
+judge_app = typer.Typer(no_args_is_help=True, help="Judges: how good they are, and training the embedded ones.")
+app.add_typer(data_app, name="data")
+app.add_typer(train_app, name="train")
+app.add_typer(judge_app, name="judge")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Config = Annotated[list[str] | None, typer.Option("--config", "-c", help="TOML file or preset; repeat to layer.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted settings, such as clone.epochs=2.")]
+RunDir = Annotated[Path, typer.Option("--run", help="Run directory.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")]
+
+
+def _print(result: commands.Result, as_json: bool) -> None:
+    if as_json:
+        print(result.to_json())
+        return
+    console = Console()
+    for part in result.show():
+        console.print(part)
+
+
+@app.command()
+def quickstart(
+    run: RunDir = Path("runs/quickstart"),
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> None:
+    """See the main job work: talk, learn, evaluate, report; at most ten minutes on two cores.
+
+    Example: `pamdp quickstart`
+    """
+    _print(commands.quickstart(run, resume, overrides or []), as_json)
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="File or folder.")],
+    format: Annotated[str, typer.Option(help="Layout, or auto.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count and skip bad records.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Validate dialogues or preference pairs and say what is in them.
+
+    Example: `pamdp data check my.jsonl --skip-bad`
+    """
+    result = commands.data_check(path, format, skip_bad)
+    _print(result, as_json)
+    raise typer.Exit(1 if result.problems else 0)
+
+
+@train_app.command("bc")
+def train_bc(
+    run: RunDir, config: Config = None, resume: Resume = False, as_json: Json = False, overrides: Overrides = None
+) -> None:
+    """Behaviour cloning (eq. 17).
+
+    Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
+    """
+    _print(commands.train_bc(run, config or [], overrides or [], resume), as_json)
+
+
+@train_app.command("offline")
+def train_offline(
+    run: RunDir,
+    source: Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")] = "shipped",
+    judge: Annotated[str, typer.Option(help="Judge that rewards.")] = "match",
+    config: Config = None,
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> None:
+    """Offline reinforcement learning (eqs. 6, 9, 12, 14) from a cloned policy.
+
+    Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
+    """
+    _print(commands.train_offline(run, source, judge, config or [], overrides or [], resume), as_json)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
+    controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
+    judges: Annotated[str, typer.Option(help="Judges that grade, comma-separated.")] = "match,likelihood",
+    as_json: Json = False,
+) -> None:
+    """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
+
+    Example: `pamdp eval runs/rl --controls`
+    """
+    _print(commands.evaluate_run(run, controls, judges.split(",")), as_json)
+
+
+@judge_app.command("eval")
+def judge_eval(
+    pairs: Annotated[str, typer.Option("--pairs", help="JSON lines of labelled pairs, or `sample` for its test part.")],
+    judge: Annotated[Literal["embedded", "match", "likelihood"], typer.Option(help="Which judge.")] = "embedded",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count and skip bad records.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Agreement of a judge with labelled pairs, per kind, with its controls.
+
+    Example: `pamdp judge eval --pairs sample`
+    """
+    _print(commands.judge_eval(pairs, judge, skip_bad), as_json)
+
+
+@judge_app.command("train")
+def judge_train(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the weights.")],
+    epochs: Annotated[int, typer.Option(help="Passes of the likelihood judge over its pairs.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Train the embedded judges on the sample's training users (about an hour on two cores).
+
+    Example: `pamdp judge train --out judges/`
+    """
+    _print(commands.judge_train(out, epochs), as_json)
+
+
+@app.command()
+def chat(
+    run: Annotated[str, typer.Argument(help="Run directory, or `shipped`.")] = "shipped",
+    show: Annotated[bool, typer.Option("--show", help="Show V(h) and the action at each turn.")] = False,
+) -> None:
+    """Talk to a trained assistant in the terminal; an empty line or Ctrl-D ends it.
+
+    Example: `pamdp chat shipped --show`
+    """
+    commands.chat(run, show)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: Json = False) -> None:
+    """Write RUN/report.html: one file, works offline.
+
+    Example: `pamdp report runs/quickstart`
+    """
+    _print(commands.report(run), as_json)
+
+
+@app.command()
+def lab(
+    figure: Annotated[Path | None, typer.Option(help="Also draw the results into this file (svg, png, pdf).")] = None,
+    as_json: Json = False,
+) -> None:
+    """The theory in numbers: exact PAMDPs and the advantage estimators, in under a minute.
+
+    Example: `pamdp lab --figure lab.svg`
+    """
+    _print(commands.lab(figure), as_json)
+
+
+def main() -> None:
+    """Entry point: a PamdpError is one line, Ctrl-C leaves a run that resumes."""
+    try:
+        app()
+    except PamdpError as error:
+        print(f"pamdp: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("pamdp: stopped; the same command with --resume continues", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

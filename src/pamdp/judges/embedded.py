@@ -1,0 +1,105 @@
+"""The judges that come with the package: small, trained on the sample's training users, calibrated.
+
+Owns their files and names: `match` (the default reward), `likelihood` (built differently, grades what match rewards)
+and `embedded`, their sum, the most accurate of the three. Knows nothing of training runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from torch import Tensor
+
+from pamdp.checkpoint import load_tensors, save_tensors
+from pamdp.errors import ConfigError, ModelError
+from pamdp.files import new_folder, write_json
+from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
+from pamdp.judges.match import MatchHead, MatchScorer
+from pamdp.judges.scoring import Calibration, ScoringJudge, Sum
+from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
+from pamdp.models.backbone import Backbone
+
+NAMES = ("embedded", "match", "likelihood")
+
+
+def shipped() -> Path:
+    """Folder of the judges' weights in the package."""
+    with as_file(files("pamdp") / "assets" / "judges") as folder:
+        return Path(folder)
+
+
+def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJudge:
+    """The judge NAME on its backbone.
+
+    Raises:
+      ConfigError: there is no such judge.
+      ModelError: its weights are missing, or were trained on another backbone.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"no judge {name!r}; there are: {', '.join(NAMES)}")
+    folder = folder or shipped()
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"no judges in {folder}; `pamdp judge train` makes them") from error
+    if about["revision"] != backbone.revision:
+        raise ModelError(
+            f"the judges in {folder} belong to backbone {about['backbone']} ({about['revision']}), not to "
+            f"{backbone.name} ({backbone.revision}); train judges for it with `pamdp judge train`"
+        )
+    temperature = about["temperature"]
+    match = MatchScorer(backbone, _match_head(backbone, about, folder), about["layers"])
+    if name == "match":
+        scorer: MatchScorer | LikelihoodScorer | Sum = match
+    else:
+        likelihood = _likelihood(backbone, about, folder)
+        scorer = likelihood
+        if name == "embedded":
+            scorer = Sum([(match, temperature["match"]), (likelihood, temperature["likelihood"])])
+    digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
+    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": digest}
+    return ScoringJudge(name, scorer, Calibration(temperature[name]), fingerprint)
+
+
+def save_judges(folder: Path, match: MatchScorer, likelihood: LikelihoodScorer, temperature: dict[str, float]) -> None:
+    """Write the judges whole, in half precision."""
+    backbone = match.backbone
+    with new_folder(folder) as part:
+        save_tensors(part / "match.safetensors", {k: v.half() for k, v in match.head.state_dict().items()})
+        adapter = {f"adapter.{k}": v.half() for k, v in adapter_tensors(backbone, ADAPTER).items()}
+        head = {f"head.{k}": v for k, v in likelihood.head.state_dict().items()}
+        save_tensors(part / "likelihood.safetensors", {**adapter, **head})
+        rank, members = match.head.f.shape[2], match.head.f.shape[0]
+        write_json(
+            part / "config.json",
+            {
+                "backbone": backbone.name, "revision": backbone.revision, "layers": list(match.layers),
+                "rank": rank, "members": members, "cut": likelihood.cut, "lora_rank": _lora_rank(adapter),
+                "temperature": dict(temperature),
+            },
+        )  # fmt: skip
+
+
+def _match_head(backbone: Backbone, about: dict[str, int | list[int]], folder: Path) -> MatchHead:
+    layers, rank, members = about["layers"], about["rank"], about["members"]
+    assert isinstance(layers, list) and isinstance(rank, int) and isinstance(members, int)
+    head = MatchHead(2 * len(layers) * backbone.d, len(layers) * backbone.d, rank, members)
+    head.load_state_dict({k: v.float() for k, v in load_tensors(folder / "match.safetensors").items()})
+    return head.requires_grad_(False)
+
+
+def _likelihood(backbone: Backbone, about: dict[str, int], folder: Path) -> LikelihoodScorer:
+    tensors = {k: v.float() for k, v in load_tensors(folder / "likelihood.safetensors").items()}
+    if ADAPTER not in getattr(backbone.model, "peft_config", {}):
+        add_adapter(backbone, ADAPTER, about["lora_rank"], about["cut"])
+    load_adapter(backbone, ADAPTER, {k[8:]: v for k, v in tensors.items() if k.startswith("adapter.")})
+    head = LikelihoodHead(backbone.d)
+    head.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("head.")})
+    return LikelihoodScorer(backbone, head.requires_grad_(False), about["cut"])
+
+
+def _lora_rank(adapter: dict[str, Tensor]) -> int:
+    return next(int(v.shape[0]) for k, v in adapter.items() if "lora_A" in k)

@@ -1,0 +1,84 @@
+"""`pamdp quickstart`: the main job in one go, with what comes with the package.
+
+Owns the order and the words: a first look, a few updates, evaluation, report. Everything it does is a call that the
+other verbs make too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pamdp.config import Config
+from pamdp.evaluate.trial import write_replies
+from pamdp.fingerprint import Fingerprint
+from pamdp.judges.embedded import load_judge
+from pamdp.models.embedded import load_backbone
+from pamdp.models.policy import Policy
+from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
+from pamdp.settings import load
+from pamdp.train.offline import offline
+from pamdp.train.setup import Split, load_policy, load_split, shipped
+
+SHOWN = 2
+"""Test users whose dialogues are shown at the start."""
+
+
+def quickstart(path: Path, resume: bool, overrides: Sequence[str]) -> Result:
+    """Show, train a little, evaluate, report; on two cores in at most ten minutes."""
+    console = Console()
+    start = shipped("trained")
+    config = load(Config, ["quickstart"], overrides)
+    cloned = policy_config(start)
+    config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone})
+    console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
+    backbone = load_backbone(config.model.name)
+    judge = load_judge("match", backbone)
+    split = load_split(config.data, config.seed)
+    policy = load_policy(start, backbone)
+    console.print("[bold]2/4[/bold] two users that nobody trained on; their profiles are never shown to the assistant")
+    for table in side_by_side(policy, split, config):
+        console.print(table)
+    fingerprint = Fingerprint(
+        data=split.sha256, model=backbone.name, revision=backbone.revision, judges=(judge.fingerprint,)
+    )
+    console.print(f"[bold]3/4[/bold] {config.rl.rounds} more round(s) of offline reinforcement learning on a few users")
+    with open_run(path, config, fingerprint, resume) as run:
+        copy_policy(shipped("policy"), path / "policy")
+        few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
+        offline(policy, few, judge, config, run)
+    console.print("[bold]4/4[/bold] evaluation on the test users, by the judge that rewarded and by one that did not")
+    result = evaluate_policies(policies_of(path, backbone), split, ("match", "likelihood"), config, path, True)
+    words = [
+        f"open {path / 'report.html'} in a browser",
+        f"then: pamdp chat {path} --show    talk with it",
+        "      pamdp train bc --run runs/mine data.path=YOUR.jsonl    clone on your own dialogues",
+        "      pamdp train offline --run runs/rl --from runs/mine    and reinforce",
+        "      pamdp judge eval --pairs sample    how good the judges are",
+        "      pamdp lab    the theory, in numbers",
+    ]
+    return Result(result.json, [*result.shown, *words])
+
+
+QUICK_USERS = 8
+"""Training users of the few updates."""
+
+
+def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:
+    """Dialogues of test users with Vanilla's and the trained assistant's replies."""
+    chosen = split.test[:SHOWN]
+    vanilla = Policy(policy.backbone, None, None, policy.readout)
+    replies = [write_replies(p, chosen, config.rl, what="replies") for p in (vanilla, policy)]
+    tables = []
+    for dialogue in chosen:
+        table = Table(title=f"user {dialogue.user_id}: {dialogue.persona.text}", show_lines=True)
+        for column in ("user", "Vanilla", "trained assistant"):
+            table.add_column(column, ratio=1)
+        for t, turn in enumerate(dialogue.turns):
+            table.add_row(Text(turn.user), *(Text(r[dialogue.id, t]) for r in replies))
+        tables.append(table)
+    return tables

@@ -1,0 +1,151 @@
+"""The main job on a random two-layer backbone: clone, reinforce, evaluate, report; interrupted runs end the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
+from pamdp.data import load_sample
+from pamdp.evaluate.report import write_report
+from pamdp.evaluate.trial import action_controls, evaluate, write_replies
+from pamdp.fingerprint import Fingerprint
+from pamdp.judges.base import Case, Verdict
+from pamdp.models.backbone import Backbone
+from pamdp.models.policy import Policy
+from pamdp.runs import Run
+from pamdp.train.clone import clone
+from pamdp.train.offline import offline
+from pamdp.train.setup import load_policy, new_policy
+from pamdp.types import Dialogue
+
+PRINT = Fingerprint(data="0", model="tiny", revision="0")
+
+
+class VowelJudge:
+    """Prefers the reply with the larger share of vowels: a rule that any policy can be measured by."""
+
+    name = "vowels"
+    fingerprint = {"name": "vowels"}  # noqa: RUF012
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        return [self._verdict(_share(c.a) - _share(c.b)) for c in cases]
+
+    def _verdict(self, gap: float) -> Verdict:
+        return Verdict(0.0, 0.0, 1.0) if gap == 0 else Verdict(0.9, 0.1) if gap > 0 else Verdict(0.1, 0.9)
+
+
+def _share(text: str) -> float:
+    return sum(c in "aeiou" for c in text) / max(len(text), 1)
+
+
+def _config(**clone_settings: object) -> Config:
+    return Config(
+        model=ModelConfig(d_a=8, depth=0.5),
+        clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),  # type: ignore[arg-type]
+        rl=RLConfig(rounds=2, samples=2, epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2),
+    )
+
+
+@pytest.fixture(scope="module")
+def dialogues() -> tuple[Dialogue, ...]:
+    return tuple(
+        Dialogue(d.id, d.user_id, d.persona, d.turns[:2]) for d in load_sample("train").dialogues[:4]
+    )
+
+
+def _clone(backbone: Backbone, config: Config, path: Path, dialogues: Sequence[Dialogue], stop: int | None = None) -> Policy:
+    policy = new_policy(backbone, config)
+    run = Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT)
+    if stop is not None:
+        _interrupt(run, stop)
+    with run:
+        return clone(policy, dialogues[:3], dialogues[3:], config, run)
+
+
+def _interrupt(run: Run, calls: int) -> None:
+    """Make the run die, as by kill -9, at its CALLS-th log entry."""
+    log, seen = run.log, []
+
+    def dying(*args: object, **kwargs: object) -> None:
+        seen.append(1)
+        if len(seen) >= calls:
+            raise KeyboardInterrupt
+        log(*args, **kwargs)  # type: ignore[arg-type]
+
+    run.log = dying  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"backbone": "frozen"}, {"backbone": "lora"}, {"backbone": "lora", "lora_layers": "all"}, {"backbone": "full"}],
+)
+def test_cloning_lowers_the_loss_and_can_be_loaded(
+    make_backbone: Callable[..., Backbone], tmp_path: Path, dialogues: tuple[Dialogue, ...], settings: dict[str, object]
+) -> None:
+    config = _config(**settings).model_copy(update={"clone": _config(**settings).clone.model_copy(update={"epochs": 8})})
+    policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
+    rows = [r for r in Run(tmp_path / "run").metrics() if "nll" in r]
+    assert rows[-1]["nll"] < rows[0]["nll"]  # type: ignore[operator]
+    if settings["backbone"] == "full":
+        return  # another full backbone has another revision; loading it is tested by its weights
+    loaded = load_policy(tmp_path / "run" / "policy", make_backbone())
+    replies = [write_replies(p, dialogues[:1], config.rl) for p in (policy, loaded)]
+    assert replies[0] == replies[1]
+
+
+def test_cloning_resumes_to_the_same_planner(
+    make_backbone: Callable[..., Backbone], tmp_path: Path, dialogues: tuple[Dialogue, ...]
+) -> None:
+    config = _config()
+    whole = _clone(make_backbone(), config, tmp_path / "whole", dialogues)
+    with pytest.raises(KeyboardInterrupt):
+        _clone(make_backbone(), config, tmp_path / "cut", dialogues, stop=3)
+    resumed = _clone(make_backbone(), config, tmp_path / "cut", dialogues)
+    assert whole.planner is not None and resumed.planner is not None
+    for name, value in whole.planner.state_dict().items():
+        assert torch.equal(value, resumed.planner.state_dict()[name]), name
+    assert Run(tmp_path / "whole").metrics() == Run(tmp_path / "cut").metrics()
+
+
+def test_reinforcement_resumes_to_the_same_actor(
+    make_backbone: Callable[..., Backbone], tmp_path: Path, dialogues: tuple[Dialogue, ...]
+) -> None:
+    config = _config()
+    _clone(make_backbone(), config, tmp_path / "bc", dialogues)
+    ends = []
+    for name, stop in (("whole", None), ("cut", 3), ("cut", None)):
+        policy = load_policy(tmp_path / "bc" / "policy", make_backbone())
+        path = tmp_path / name
+        run = Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT)
+        if stop is not None:
+            _interrupt(run, stop)
+            with pytest.raises(KeyboardInterrupt):
+                offline(policy, dialogues[:3], VowelJudge(), config, run)
+            run.close()
+            continue
+        with run:
+            offline(policy, dialogues[:3], VowelJudge(), config, run)
+        assert policy.planner is not None
+        ends.append(policy.planner.state_dict())
+    for key, value in ends[0].items():
+        assert torch.equal(value, ends[1][key]), key
+    assert Run(tmp_path / "whole").traces() == Run(tmp_path / "cut").traces()
+
+
+def test_evaluation_writes_a_report(
+    make_backbone: Callable[..., Backbone], tmp_path: Path, dialogues: tuple[Dialogue, ...]
+) -> None:
+    config = _config()
+    policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
+    vanilla = Policy(policy.backbone, None, None, policy.readout)
+    replies = {name: write_replies(p, dialogues, config.rl) for name, p in (("Vanilla", vanilla), ("BC", policy))}
+    controls = action_controls(policy, dialogues, [VowelJudge()], config.rl, replies["BC"], "BC")
+    assert {c.judge for c in controls} == {"vowels", "reference NLL"}
+    found = evaluate(replies, [("BC", "Vanilla")], dialogues, [VowelJudge()], controls, tmp_path / "run")
+    assert len(found) == sum(len(d.turns) for d in dialogues)
+    text = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "BC" in text and "vowels" in text
