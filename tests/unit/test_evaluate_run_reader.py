@@ -28,8 +28,8 @@ def test_a_killed_run_may_end_its_log_in_half_a_line(tmp_path: Path) -> None:
         load_report(tmp_path)
 
 
-def test_a_step_that_a_resumed_run_repeats_counts_once(tmp_path: Path) -> None:
-    rows = [{"step": s, "stage": "offline", "reward": r} for s, r in ((1, 0.1), (2, 0.2), (2, 0.3), (3, 0.4))]
+def test_steps_are_put_in_order_and_one_that_a_resumed_run_repeats_counts_once(tmp_path: Path) -> None:
+    rows = [{"step": s, "stage": "offline", "reward": r} for s, r in ((1, 0.1), (3, 0.4), (2, 0.2), (2, 0.3))]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = load_report(tmp_path)
     assert data.metrics is not None and [m.values["reward"] for m in data.metrics] == [0.1, 0.3, 0.4]

@@ -18,7 +18,7 @@ from pamdp.lab.exact import (
 )
 from pamdp.lab.sampling import log_probs, sample, scores_sq
 from pamdp.lab.tabular import objective, policy_gradient, replicate, solve
-from pamdp.rl.advantages import advantage
+from pamdp.rl.advantages import AdvantageInputs, advantage
 from pamdp.rl.odc import OptimalDualCritic
 
 A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
@@ -157,3 +157,24 @@ def test_expected_gradient_is_discounted() -> None:
     weighted, plain = (expected_gradient(turns, deltas(A2C, turns), gamma) for gamma in (pamdp.gamma, 1.0))
     for t in range(3):
         torch.testing.assert_close(weighted[t], pamdp.gamma**t * plain[t])
+
+
+def test_leave_one_out_keeps_the_gradient_exact() -> None:
+    """Two samples of one state: Z = r + γ·V(h′) of the other − V(h), whatever its coefficient."""
+    pamdp, logits, _ = random_pamdps("static", 3, seed=1)
+    s = solve(pamdp, logits)
+    for t, turn in enumerate(enumerate_turns(pamdp, s, s.critics("full"))):
+        i = turn.inputs
+        n, h, w, u, o, z = turn.probability.shape
+        target = (i.reward + i.discount * i.v_h_next).reshape(n, h, -1)
+        chance = (turn.probability / turn.probability.sum((2, 3, 4, 5), keepdim=True)).reshape(n, h, -1)
+        own = torch.arange(u)[:, None, None].expand(w, u, o, z).reshape(-1)
+        control = target.unsqueeze(2) - s.v[t][:, :, None, None]  # of the other, by own × other
+        joint = chance.unsqueeze(-1) * chance.unsqueeze(-2)
+        fields = (i.reward, i.discount, i.v_h, i.v_h_next, i.v_hw, i.v_hw_next)
+        pairs = [x.reshape(n, h, -1, 1).expand_as(joint) for x in fields]
+        batch = AdvantageInputs(*pairs, controls=(control.expand_as(joint),))
+        delta = advantage("odc", batch, coefficients=(0.3, 0.8, 0.9))
+        mean = torch.einsum("nhab,nhab,nhav->nhv", joint, delta, turn.direction[:, :, own])
+        exact = s.policy[t] * (s.q[t] - s.v[t].unsqueeze(-1))
+        torch.testing.assert_close(mean, exact, rtol=0, atol=1e-9)

@@ -13,7 +13,7 @@ from pamdp.lab.exact import METHODS
 from pamdp.lab.learn import LearnedAdvantage, learn, watch
 from pamdp.lab.report import Cell, LabReport, Section, mean_cell, mean_ratio_cell, ratio_cell
 from pamdp.lab.sampling import sample, scores_sq
-from pamdp.lab.tabular import objective, optimal_return, replicate, solve, uniform
+from pamdp.lab.tabular import objective, optimal_return, policy_gradient, replicate, solve, uniform
 from pamdp.rl.odc import OptimalDualCritic
 
 A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
@@ -88,6 +88,17 @@ def test_every_method_learns() -> None:
         assert float(share) > 0.9, method.label
 
 
+def test_the_best_policy_is_at_least_as_good_as_every_other() -> None:
+    pamdp, logits, _ = random_pamdps("static", 10, seed=1)
+    best = optimal_return(pamdp)
+    assert (best >= objective(pamdp, logits)).all()
+    assert (best >= objective(pamdp, uniform(pamdp))).all()
+    for _ in range(300):
+        gradient = policy_gradient(pamdp, solve(pamdp, logits))
+        logits = [a + 50 * b for a, b in zip(logits, gradient, strict=True)]
+    assert float((best - objective(pamdp, logits)).median()) < 0.02
+
+
 def test_the_named_problems_are_what_they_say() -> None:
     assert float(objective(persona(), uniform(persona()))) == pytest.approx(0)
     # asked at the first turn, every later guess is right: -.25 + .95 + .9025
@@ -144,4 +155,6 @@ def test_the_benchmark_prints_every_row(monkeypatch: pytest.MonkeyPatch) -> None
     assert all(list(row) == labels[:-1] for row in rows["policy_last"].values())
     assert all(row["error of E[gradient]"].value < 1e-9 for row in rows["exact_checks"].values())
     assert all(section.settings["seed"] == 0 for section in report.sections)
-    assert {(done, total) for section, done, total in seen if section == "learning"} >= {(0, 24), (24, 24)}
+    assert [step for step in seen if step[0] == "learning"] == [("learning", i, 24) for i in range(1, 25)]
+    assert ("exact critics", 5, 5) in seen
+    assert ("learned critics", 7, 7) in seen

@@ -58,6 +58,24 @@ def test_prefix_property_holds_for_any_text(first: str, reply: str, second: str)
         assert 0 < start < stop < head
 
 
+@pytest.mark.parametrize("trims", [False, True])
+def test_white_space_around_messages_is_no_part_of_them(trims: bool) -> None:
+    tokenizer = make_tiny_tokenizer()
+    if trims:
+        tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "(m['content'] | trim)")
+        assert "trim" in tokenizer.chat_template
+    encoder = ChatEncoder(tokenizer)
+    spaced = encoder.history(chat(" tea? ", " Nothing fancy. \n", "\nok\n"), SYSTEM)
+    assert spaced == encoder.history(chat("tea?", "Nothing fancy.", "ok"), SYSTEM)
+    assert [tokenizer.decode(spaced.ids[a:b]) for a, b in spaced.users] == ["tea?", "ok"]
+
+
+def test_an_empty_reply_is_possible_and_an_empty_question_is_not() -> None:
+    assert len(ENCODER.history(chat("tea?", "", "ok"), SYSTEM).heads) == 2
+    with pytest.raises(ModelError, match="empty user message"):
+        ENCODER.history(chat("tea?", "ok", " \n"), SYSTEM)
+
+
 def test_a_template_that_rewrites_the_past_is_refused() -> None:
     tokenizer = make_tiny_tokenizer()
     # Numbers messages from the end, as templates do that drop the thoughts of earlier turns.

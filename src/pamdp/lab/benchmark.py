@@ -53,7 +53,7 @@ def run_benchmark(progress: Progress | None = None) -> LabReport:
     """Run the whole benchmark, on one thread: its tensors are so small that threads only wait for one another.
 
     Args:
-      progress: called with the section, the steps done and the steps there are.
+      progress: called after each step with the section, the steps done and the steps there are.
     """
     report = progress or (lambda _section, _done, _total: None)
     began, threads = time.perf_counter(), torch.get_num_threads()
@@ -68,10 +68,9 @@ def run_benchmark(progress: Progress | None = None) -> LabReport:
 def exact_sections(progress: Progress) -> list[Section]:
     """Variance of one dialogue's gradient with exact critics, and what of the theory is exact, in five regimes."""
     variance, checks = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
-    for done, regime in enumerate(REGIMES):
-        progress("exact critics", done, len(REGIMES))
+    for done, regime in enumerate(REGIMES, 1):
         variance[regime], checks[regime] = _exact_row(regime)
-    progress("exact critics", len(REGIMES), len(REGIMES))
+        progress("exact critics", done, len(REGIMES))
     settings: dict[str, str | int | float] = {
         "problems": PROBLEMS,
         "seed": 0,
@@ -157,8 +156,7 @@ def learned_sections(progress: Progress) -> list[Section]:
     """Mean squared error of the gradient with learned critics and a fixed policy, on the seven problems."""
     small, large, to_best = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
     problems = seven_problems()
-    for done, (name, problem) in enumerate(problems.items()):
-        progress("learned critics", done, len(problems))
+    for done, (name, problem) in enumerate(problems.items(), 1):
         errors = gradient_errors(problem, runs=RUNS, seed=0)
         to_best[name] = {}
         for rows, size in ((small, EPISODES), (large, BATCHES * EPISODES)):
@@ -166,7 +164,7 @@ def learned_sections(progress: Progress) -> list[Section]:
             rows[name] = {label: mean_ratio_cell(value, mse["A2C"]) for label, value in mse.items()}
             best = min(mse.values(), key=lambda value: float(value.mean()))
             to_best[name][f"batch of {size}"] = mean_ratio_cell(mse["ODC"], best)
-    progress("learned critics", len(problems), len(problems))
+        progress("learned critics", done, len(problems))
     settings: dict[str, str | int | float] = {
         "runs": RUNS,
         "seed": 0,
@@ -222,12 +220,11 @@ def policy_sections(progress: Progress) -> list[Section]:
         pamdp = replicate(problem, POLICY_RUNS[name])
         row = f"{name}, offset {offset}"
         last[row], area[row] = {}, {}
-        for j, method in enumerate(LEARNERS):
-            progress("learning", i * len(LEARNERS) + j, steps)
+        for j, method in enumerate(LEARNERS, 1):
             curve = learn(pamdp, method, iterations=POLICY_ITERATIONS, episodes=EPISODES, rate=POLICY_RATE, seed=0)
             share = (curve - lowest) / (highest - lowest)
             last[row][method.label], area[row][method.label] = mean_cell(share[-1]), mean_cell(share.mean(0))
-    progress("learning", steps, steps)
+            progress("learning", i * len(LEARNERS) + j, steps)
     settings: dict[str, str | int | float] = {
         "runs": ", ".join(f"{name} {runs}" for name, runs in POLICY_RUNS.items()),
         "seed": 0,

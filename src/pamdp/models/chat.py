@@ -50,7 +50,8 @@ class ChatEncoder:
         """Tokens of a history that ends with a user message; earlier replies as they were said.
 
         Raises:
-          ModelError: the template rewrites earlier turns, so histories are not prefixes of one another.
+          ModelError: the template rewrites earlier turns, so histories are not prefixes of one another; or a user
+            said nothing.
         """
         chat = [{"role": "system", "content": system}]
         ids: list[int] = []
@@ -58,19 +59,22 @@ class ChatEncoder:
         users: list[Span] = []
         done = ""
         for message in messages:
+            # Some templates trim what is said and some do not: trimmed first, it is the same for all.
+            said = message.content.strip()
+            chat.append({"role": message.role, "content": said})
             if message.role == "assistant":
-                ids += self._tokens(message.content)[0]
-                done += message.content
-                chat.append({"role": "assistant", "content": message.content})
+                ids += self._tokens(said)[0]
+                done += said
                 continue
-            chat.append({"role": "user", "content": message.content})
+            if not said:
+                raise ModelError("an empty user message has no tokens to read a state from")
             text = self._render(chat, True)
             if not text.startswith(done):
                 raise ModelError("this chat template rewrites earlier turns; histories must extend one another")
             piece = text[len(done) :]
             tokens, offsets = self._tokens(piece)
-            start = piece.rindex(message.content)
-            stop = start + len(message.content)
+            start = piece.rindex(said)
+            stop = start + len(said)
             inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
             users.append((len(ids) + inside[0], len(ids) + inside[-1] + 1))
             ids += tokens
