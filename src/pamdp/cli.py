@@ -12,11 +12,26 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from pamdp import commands
 from pamdp.errors import PamdpError
 
+
+class Verbs(TyperGroup):
+    """All verbs; Ctrl-C leaves a run that resumes, and says so (typer itself would leave without a word)."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("pamdp: stopped; the same command with --resume continues", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -56,7 +71,7 @@ def quickstart(
 
     Example: `pamdp quickstart`
     """
-    _print(commands.quickstart(run, resume, overrides or []), as_json)
+    _print(commands.quickstart(run, resume, overrides or [], as_json), as_json)
 
 
 @data_app.command("check")
@@ -178,15 +193,12 @@ def lab(
 
 
 def main() -> None:
-    """Entry point: a PamdpError is one line, Ctrl-C leaves a run that resumes."""
+    """Entry point: a PamdpError is one line."""
     try:
         app()
     except PamdpError as error:
         print(f"pamdp: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("pamdp: stopped; the same command with --resume continues", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def train_offline(
     cloned = policy_config(start)
     config = load(Config, sources, overrides)
     # What was cloned is what is reinforced: the cloned settings of model and data win where nothing else was asked for.
-    config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": config.data})
+    data = config.data if "data" in config.model_fields_set or source == "shipped" else cloned.data
+    config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data})
     backbone = load_backbone(config.model.name)
     judge = load_judge(judge_name, backbone)
     split = load_split(config.data, config.seed)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pamdp.config import RLConfig
+from pamdp.errors import JudgeError
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
 from pamdp.rl.advantages import ORACLE_TARGETS, AdvantageInputs, advantage
@@ -96,10 +97,19 @@ class Learner:
     def update(self, batch: Batch, generator: torch.Generator) -> list[dict[str, float]]:
         """`epochs` passes over a batch; the actor moves every f_a critic updates.
 
+        Masked transitions are counted and left out: nothing else depends on them.
+
         Returns:
-          For each pass: reward, kl, losses, explained variance of both critics, spread of the advantage.
+          For each pass: reward, kl, losses, explained variance of both critics, spread of the advantage, share masked.
+
+        Raises:
+          JudgeError: every transition is masked.
         """
-        return [self._epoch(batch, generator) for _ in range(self.config.epochs)]
+        if not bool(batch.kept.any()):
+            raise JudgeError("the judge failed on every reply of this round; there is nothing to learn from")
+        masked = 1 - float(batch.kept.float().mean())
+        batch = batch.pick(batch.kept)
+        return [{**self._epoch(batch, generator), "masked": masked} for _ in range(self.config.epochs)]
 
     def _epoch(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
         log: dict[str, list[float]] = defaultdict(list)
@@ -119,7 +129,7 @@ class Learner:
                     log[name].append(value)
         kept = batch.kept
         log["reward"].append(float(batch.reward[kept].mean()))
-        log["advantage_sd"].append(float(delta[kept].std()))
+        log["advantage_sd"].append(_spread(delta[kept]))
         td = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
         log["explained_variance_h"].append(explained_variance(inputs.v_h, td, kept))
         log["explained_variance_hw"].append(explained_variance(inputs.v_hw, td, kept))
@@ -158,7 +168,8 @@ class Learner:
             shuffled[kept] = delta[kept[torch.randperm(len(kept), generator=generator)]]
             delta = shuffled
         if self.config.normalize:
-            delta = delta / delta[batch.kept].std().clamp_min(1e-6)
+            spread = _spread(delta[batch.kept])
+            delta = delta / spread if spread > 1e-6 else delta  # equal advantages, or only one, have no unit
         return delta
 
     def _critic_step(self, part: Batch) -> float:
@@ -189,7 +200,7 @@ class Learner:
             old = gaussian_log_prob(part.action, part.mean, sigma)
         kl = gaussian_kl(mean, cloned, sigma)
         gain = surrogate_loss(gaussian_log_prob(part.action, mean, sigma), old, delta, self.config.clip, part.kept)
-        loss = gain + self.config.kl * kl.mean()
+        loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.actor.a1.parameters(), 1.0)
@@ -204,6 +215,11 @@ class Learner:
         """Take up a checkpoint's numbers."""
         self.updates = int(state["updates"])
         self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
+
+
+def _spread(values: Tensor) -> float:
+    """Standard deviation; 0 for a single value."""
+    return float(values.std()) if len(values) > 1 else 0.0
 
 
 def _leave_one_out(batch: Batch, target: Tensor, value: Tensor) -> Tensor:

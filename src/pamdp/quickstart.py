@@ -28,9 +28,13 @@ SHOWN = 2
 """Test users whose dialogues are shown at the start."""
 
 
-def quickstart(path: Path, resume: bool, overrides: Sequence[str]) -> Result:
-    """Show, train a little, evaluate, report; on two cores in at most ten minutes."""
-    console = Console()
+def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool = False) -> Result:
+    """Show, train a little, evaluate, report; on two cores in at most ten minutes.
+
+    Args:
+      quiet: what is shown on the way goes to the error stream.
+    """
+    console = Console(stderr=quiet)
     start = shipped("trained")
     config = load(Config, ["quickstart"], overrides)
     cloned = policy_config(start)
@@ -75,7 +79,7 @@ def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:
     replies = [write_replies(p, chosen, config.rl, what="replies") for p in (vanilla, policy)]
     tables = []
     for dialogue in chosen:
-        table = Table(title=f"user {dialogue.user_id}: {dialogue.persona.text}", show_lines=True)
+        table = Table(title=Text(f"user {dialogue.user_id}: {dialogue.persona.text}"), show_lines=True)
         for column in ("user", "Vanilla", "trained assistant"):
             table.add_column(column, ratio=1)
         for t, turn in enumerate(dialogue.turns):

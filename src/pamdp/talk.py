@@ -21,7 +21,7 @@ from pamdp.types import Message
 def talk(
     policy: Policy, critics: DualCritic | None, show: bool, max_reply: int, console: Console | None = None
 ) -> None:
-    """Read lines, answer each; an empty line or the end of input stops."""
+    """Read lines, answer each; an empty line, the end of input or Ctrl-C stops."""
     console = console or Console()
     console.print("[dim]Talk; an empty line ends it.[/dim]")
     history: list[Message] = []
@@ -29,7 +29,7 @@ def talk(
     while True:
         try:
             said = console.input("[bold]you[/bold]  ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
             return
         if not said:
             return

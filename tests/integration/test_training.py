@@ -46,18 +46,20 @@ def _config(**clone_settings: object) -> Config:
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
         clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),  # type: ignore[arg-type]
-        rl=RLConfig(rounds=2, samples=2, epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2),
+        rl=RLConfig(
+            rounds=2, samples=2, epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2
+        ),
     )
 
 
 @pytest.fixture(scope="module")
 def dialogues() -> tuple[Dialogue, ...]:
-    return tuple(
-        Dialogue(d.id, d.user_id, d.persona, d.turns[:2]) for d in load_sample("train").dialogues[:4]
-    )
+    return tuple(Dialogue(d.id, d.user_id, d.persona, d.turns[:2]) for d in load_sample("train").dialogues[:4])
 
 
-def _clone(backbone: Backbone, config: Config, path: Path, dialogues: Sequence[Dialogue], stop: int | None = None) -> Policy:
+def _clone(
+    backbone: Backbone, config: Config, path: Path, dialogues: Sequence[Dialogue], stop: int | None = None
+) -> Policy:
     policy = new_policy(backbone, config)
     run = Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT)
     if stop is not None:
@@ -86,7 +88,9 @@ def _interrupt(run: Run, calls: int) -> None:
 def test_cloning_lowers_the_loss_and_can_be_loaded(
     make_backbone: Callable[..., Backbone], tmp_path: Path, dialogues: tuple[Dialogue, ...], settings: dict[str, object]
 ) -> None:
-    config = _config(**settings).model_copy(update={"clone": _config(**settings).clone.model_copy(update={"epochs": 8})})
+    config = _config(**settings).model_copy(
+        update={"clone": _config(**settings).clone.model_copy(update={"epochs": 8})}
+    )
     policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
     rows = [r for r in Run(tmp_path / "run").metrics() if "nll" in r]
     assert rows[-1]["nll"] < rows[0]["nll"]  # type: ignore[operator]

@@ -113,12 +113,12 @@ def test_nothing_left_is_a_problem_even_when_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([pair("a", "x", "x")], "pair a: preferred and rejected are the same text"),
-        ([pair("a", "x", "y", "b")], "pair a: its twin b is not there"),
-        ([pair("a", "x", "y", "b"), pair("b", "y", "x")], "pair a: its twin b names no twin"),
-        ([pair("a", "x", "y", "b"), pair("b", "x", "y", "a")], "pair a: it and b are no twins"),
+        ([pair("a", "x", "x")], "pair 'a': preferred and rejected are the same text"),
+        ([pair("a", "x", "y", "b")], "pair 'a': its twin 'b' is not there"),
+        ([pair("a", "x", "y", "b"), pair("b", "y", "x")], "pair 'a': its twin 'b' names None"),
+        ([pair("a", "x", "y", "b"), pair("b", "x", "y", "a")], "pair 'a': it and 'b' are no twins"),
         ([pair("a", "x", "y", "b"), PreferencePair("b", BEES, (*ASK, *ASK[:0], Message("assistant", "?"), *ASK),
-                                                   "y", "x", "", "a")], "pair a: it and b are no twins"),
+                                                   "y", "x", "", "a")], "pair 'a': it and 'b' are no twins"),
     ],
 )  # fmt: skip
 def test_pairs_that_cannot_be_meant(pairs: list[PreferencePair], message: str, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_pairs_that_cannot_be_meant(pairs: list[PreferencePair], message: str, t
 def test_a_turn_that_prefers_nothing(tmp_path: Path) -> None:
     write_dialogues(tmp_path / "a.jsonl", [Dialogue("d", "u", BEES, (Turn("Hi", "Yo", "Yo"),))])
     assert check(tmp_path / "a.jsonl").problems == (
-        "dialogue d, turn 1: preferred and rejected are the same text (leave it out: it prefers nothing)",
+        "dialogue 'd', turn 1: preferred and rejected are the same text (leave it out: it prefers nothing)",
     )
 
 
@@ -146,6 +146,23 @@ def test_the_table_shows_figures_and_problems(tmp_path: Path) -> None:
     write_pairs(tmp_path / "a.jsonl", PAIRS)
     text = shown(check(tmp_path / "a.jsonl"))
     assert "4 style" in text and "75.0 %" in text and "good" in text and "problem" not in text
+
+
+def test_a_folder_with_one_foreign_file_is_still_reported_on(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a.jsonl", PAIRS)
+    (tmp_path / "b.json").write_text('{"model": "x"}')
+    report = check(tmp_path)
+    assert (
+        report.pairs == 4 and len(report.problems) == 1 and "no known format has the fields model" in report.problems[0]
+    )
+    with pytest.raises(DataError, match="no known format"):
+        check(tmp_path / "b.json")
+
+
+def test_the_table_sends_no_control_characters(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "a.jsonl", [PreferencePair("\x1b[2Ja", BEES, ASK, "x", "x", "\x1b[31mred")])
+    text = shown(check(tmp_path / "a.jsonl"))
+    assert "\x1b" not in text and "red" in text and "same text" in text
 
 
 def test_the_table_shows_markup_as_text_and_shortens_long_lists(tmp_path: Path) -> None:

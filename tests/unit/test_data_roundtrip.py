@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("lines")
 
 
+@settings(max_examples=50)
 @given(several_dialogues(ANY_TURNS))
 def test_our_dialogues(folder: Path, dialogues: list[Dialogue]) -> None:
     assert write_dialogues(folder / "a.jsonl", dialogues) == len(dialogues)
@@ -57,6 +58,7 @@ def test_our_dialogues(folder: Path, dialogues: list[Dialogue]) -> None:
     assert list(loaded) == dialogues and loaded.format == "jsonl" and not loaded.repaired
 
 
+@settings(max_examples=50)
 @given(several_pairs())
 def test_our_pairs(folder: Path, pairs: list[PreferencePair]) -> None:
     assert write_pairs(folder / "a.jsonl", pairs) == len(pairs)
@@ -64,7 +66,7 @@ def test_our_pairs(folder: Path, pairs: list[PreferencePair]) -> None:
     assert list(loaded) == pairs and loaded.format == "pairs" and not loaded.repaired
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(several_dialogues(LABELLED_TURNS))
 def test_dialogues_as_trl_lines(folder: Path, dialogues: list[Dialogue]) -> None:
     assert write_trl(folder / "a.jsonl", dialogues) == sum(len(dialogue.turns) for dialogue in dialogues)
@@ -74,6 +76,7 @@ def test_dialogues_as_trl_lines(folder: Path, dialogues: list[Dialogue]) -> None
     assert list(pairs) == [pair for dialogue in dialogues for pair in pairs_of(dialogue)]
 
 
+@settings(max_examples=50)
 @given(several_pairs())
 def test_pairs_as_trl_lines(folder: Path, pairs: list[PreferencePair]) -> None:
     assert write_trl_pairs(folder / "a.jsonl", pairs) == len(pairs)

@@ -62,13 +62,14 @@ def test_several_action_embeddings(backbone: Backbone, monkeypatch: pytest.Monke
     seen: list[torch.Tensor] = []
     pick = generation._pick
     monkeypatch.setattr(generation, "_pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
-    found = generate(backbone, prefixes, rows, GREEDY)
-    for i, row in enumerate(rows):
-        ids = prefixes[i].encoded.ids[: row.length]
+    for row in rows:
+        seen.clear()
+        [found] = generate(backbone, prefixes, [row], GREEDY)
+        ids = prefixes[row.prefix].encoded.ids[: row.length]
         with torch.no_grad():
             plain = naive.forward(backbone, ids, row.inject, [])[-1]
-        torch.testing.assert_close(seen[0][i].double(), plain, atol=1e-6, rtol=0)
-        assert found[i] == naive.decode(backbone, ids, row.inject, 12)
+        torch.testing.assert_close(seen[0][0].double(), plain, atol=1e-6, rtol=0)
+        assert found == naive.decode(backbone, ids, row.inject, 12)
 
 
 def test_the_action_changes_the_reply(backbone: Backbone) -> None:

@@ -10,6 +10,7 @@ from pamdp.data.reading import Record, decode
 from pamdp.types import Branch, Dialogue, Persona, Turn
 
 BRANCHES: tuple[Branch, ...] = ("preferred", "rejected")
+"""The two replies of a turn, as `chosen` names them."""
 
 
 def detect(value: object) -> bool:

@@ -18,7 +18,7 @@ from pamdp.data.preference import tells_dialogues
 from pamdp.data.reading import Intake
 from pamdp.data.report import CheckReport
 from pamdp.data.wording import content_words, longest_run
-from pamdp.errors import ConfigError
+from pamdp.errors import ConfigError, DataError
 from pamdp.types import Dialogue, PreferencePair
 
 __all__ = ["CheckReport", "check"]
@@ -54,7 +54,7 @@ class _Found:
         for dialogue in self.dialogues:
             for number, turn in enumerate(dialogue.turns, 1):
                 if turn.preferred is not None and turn.rejected is not None:
-                    yield f"dialogue {dialogue.id}, turn {number}", turn.preferred, turn.rejected
+                    yield f"dialogue {dialogue.id!r}, turn {number}", turn.preferred, turn.rejected
 
 
 def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> CheckReport:
@@ -67,16 +67,24 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
 
     Raises:
       ConfigError: there is no such format.
-      DataError: the path is missing, or a file shows no known format.
+      DataError: the path is missing, or its one file shows no known format (in a folder, that is a problem).
     """
     files, intake, found = data_files(Path(path)), Intake(skip_bad=True), _Found()
     pairs_intake = replace(intake, seen=set())
-    names = [_read(file, format, intake, pairs_intake, found) for file in files]
+    names: list[str] = []
+    for file in files:
+        try:
+            names.append(_read(file, format, intake, pairs_intake, found))
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            intake.refuse(error)
     labelled, pairs = list(found.labelled()), found.pairs
-    replies = labelled + [(f"pair {pair.id}", pair.preferred, pair.rejected) for pair in pairs]
+    replies = labelled + [(f"pair {pair.id!r}", pair.preferred, pair.rejected) for pair in pairs]
     faults = () if skip_bad else (*intake.skipped, *intake.mended)
     problems = [*map(str, faults), *_empty(found, path), *_same(replies), *_bad_twins(pairs)]
     runs = [longest_run(profile, reply) for profile, reply in found.preferred()]
+    parroting = sum(run >= PARROTING for run in runs)
     turns_longer = _share(labelled, lambda turn: len(turn[1]) > len(turn[2]))
     pairs_longer = _share(pairs, lambda pair: len(pair.preferred) > len(pair.rejected))
     means = {
@@ -86,7 +94,7 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
     }
     return CheckReport(
         path=str(path),
-        format=" + ".join(dict.fromkeys(names)),
+        format=" + ".join(dict.fromkeys(names)) or "none",
         sha256=sha256(files),
         dialogues=len(found.dialogues),
         users=len({dialogue.user_id for dialogue in found.dialogues}),
@@ -103,13 +111,13 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
         pairs_without_persona_word=_share(pairs, lambda pair: not _shares_word(pair.persona.text, pair.preferred)),
         twins=sum(pair.twin is not None for pair in pairs),
         texts=found.texts,
-        parroting=sum(run >= PARROTING for run in runs),
+        parroting=parroting,
         longest_run=max(runs, default=0),
         mean_characters={name: mean for name, mean in means.items() if mean is not None},
         skipped=tuple(map(str, intake.skipped)) if skip_bad else (),
         repaired=dict(intake.repaired),
         problems=tuple(problems),
-        notes=tuple(_notes(turns_longer, pairs_longer, sum(run >= PARROTING for run in runs))),
+        notes=tuple(_notes(turns_longer, pairs_longer, parroting)),
     )
 
 
@@ -157,13 +165,13 @@ def _bad_twins(pairs: Sequence[PreferencePair]) -> Iterator[str]:
     for pair in pairs:
         twin = by_id.get(pair.twin) if pair.twin is not None else pair
         if twin is None:
-            yield f"pair {pair.id}: its twin {pair.twin} is not there (keep twins in one file)"
+            yield f"pair {pair.id!r}: its twin {pair.twin!r} is not there (keep twins in one file)"
         elif twin is not pair and twin.twin != pair.id:
-            yield f"pair {pair.id}: its twin {twin.id} names {twin.twin or 'no twin'} (twins name each other)"
+            yield f"pair {pair.id!r}: its twin {twin.id!r} names {twin.twin!r} (twins name each other)"
         elif twin is not pair and (twin.history, twin.preferred, twin.rejected) != (
             pair.history, pair.rejected, pair.preferred
         ):  # fmt: skip
-            yield f"pair {pair.id}: it and {twin.id} are no twins (one history, the two replies swapped)"
+            yield f"pair {pair.id!r}: it and {twin.id!r} are no twins (one history, the two replies swapped)"
 
 
 def _notes(turns_longer: float | None, pairs_longer: float | None, parroting: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from pamdp.data.reading import BOM, MAX_DOCUMENT, Intake, Record, blank_end, decode, open_bytes, raw_lines
+from pamdp.data.reading import BOM, MAX_DOCUMENT, Intake, Record, blank_end, decode, opened, raw_lines
 from pamdp.errors import DataError
 
 
@@ -50,7 +50,7 @@ def json_items(path: Path, intake: Intake) -> Iterator[Record]:
 
 
 def _document(path: Path) -> str:
-    with open_bytes(path) as stream:
+    with opened(path) as stream:
         raw = stream.read(MAX_DOCUMENT + 1)
     if len(raw) > MAX_DOCUMENT:
         raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from pamdp.data.reading import open_bytes
+from pamdp.data.reading import opened
 from pamdp.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv")
@@ -22,13 +22,13 @@ def data_files(path: Path) -> list[Path]:
     Raises:
       DataError: there is no such path, or no data file in the folder.
     """
-    if not path.is_dir():
-        open_bytes(path).close()
-        return [path]
     try:
+        if not path.is_dir():
+            with opened(path):
+                return [path]
         found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
     except OSError as error:
-        raise DataError(f"the folder cannot be read: {error.strerror or error}", path) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", path, fix="check path and rights") from error
     if not found:
         raise DataError(f"the folder holds no data ({', '.join(SUFFIXES)})", path, fix="name a folder with such files")
     return found
@@ -43,7 +43,7 @@ def sha256(files: Sequence[Path]) -> str:
     if len(files) > 1:
         return hashlib.sha256("".join(f"{file.name} {sha256([file])}\n" for file in files).encode()).hexdigest()
     digest = hashlib.sha256()
-    with open_bytes(files[0]) as stream:
+    with opened(files[0]) as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

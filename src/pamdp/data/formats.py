@@ -17,14 +17,15 @@ from pamdp.data.reading import BOM, Intake, Record, json_lines, raw_lines
 from pamdp.errors import ConfigError, DataError
 from pamdp.types import Dialogue, PreferencePair
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Shape = Literal["lines", "array", "table"]
+"""How a file is cut: one JSON value a line, one JSON array, or CSV rows."""
 _LOOK_AT = 50
 """Records that detection looks at before it gives up; the first ones may be broken."""
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Generic[T]):
+class Format(Generic[_T]):
     """One layout: `read` cuts a file into records, `parse` makes the items of a record.
 
     `detect` knows the layout by a record, or for a table by its first line.
@@ -34,10 +35,10 @@ class Format(Generic[T]):
     shape: Shape
     read: Callable[[Path, Intake], Iterator[Record]]
     detect: Callable[[object], bool]
-    parse: Callable[[Record], Sequence[T]]
+    parse: Callable[[Record], Sequence[_T]]
 
 
-def _one(parse: Callable[[Record], T]) -> Callable[[Record], Sequence[T]]:
+def _one(parse: Callable[[Record], _T]) -> Callable[[Record], Sequence[_T]]:
     return lambda record: [parse(record)]
 
 
@@ -54,7 +55,7 @@ def pairs_of(dialogue: Dialogue) -> list[PreferencePair]:
     ]
 
 
-def _by_name(*formats: Format[T]) -> Mapping[str, Format[T]]:
+def _by_name(*formats: Format[_T]) -> Mapping[str, Format[_T]]:
     return {format.name: format for format in formats}
 
 
@@ -85,7 +86,7 @@ PERSONAS = "personas"
 """ALOE's persona pool, which holds neither dialogues nor pairs."""
 
 
-def choose(formats: Mapping[str, Format[T]], name: str, path: Path, what: str) -> Format[T]:
+def choose(formats: Mapping[str, Format[_T]], name: str, path: Path, what: str) -> Format[_T]:
     """The format called `name`, or for "auto" the one that the file's content shows.
 
     Args:
@@ -151,9 +152,10 @@ def _first_line(path: Path) -> str:
 
 def _unknown(path: Path, values: list[object], tolerant: Intake) -> DataError:
     fix = f"the formats are: {', '.join({**DIALOGUES, **PAIRS})}; name one if you know it"
-    keys = next((sorted(map(str, value)) for value in values if isinstance(value, dict)), None)
+    keys = next((sorted(value) for value in values if isinstance(value, dict)), None)
     if keys is not None:
-        return DataError(f"no known format has the fields {', '.join(keys)[:200]}", path, fix=fix)
+        shown = ", ".join(key if key.isprintable() else repr(key) for key in keys)
+        return DataError(f"no known format has the fields {shown[:200]}", path, fix=fix)
     if tolerant.skipped:
         first = tolerant.skipped[0]
         return DataError(f"no known format: {first.what}", path, first.line, first.fix or fix)

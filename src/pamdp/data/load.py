@@ -17,7 +17,7 @@ from pamdp.data.reading import Intake, Record, json_lines
 from pamdp.errors import DataError
 from pamdp.types import Dialogue, PreferencePair
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _Named = TypeVar("_Named", Dialogue, PreferencePair)
 
 
@@ -90,8 +90,8 @@ def stream_texts(path: Path, intake: Intake) -> Iterator[str]:
 
 
 def _each(
-    records: Iterator[Record], parse: Callable[[Record], Sequence[T]], name: Callable[[T], str], intake: Intake
-) -> Iterator[T]:
+    records: Iterator[Record], parse: Callable[[Record], Sequence[_T]], name: Callable[[_T], str], intake: Intake
+) -> Iterator[_T]:
     """What the records hold; `name` gives an item's id, empty where items have none."""
     while True:
         try:
@@ -106,7 +106,7 @@ def _each(
             yield from items
 
 
-def _common(formats: Mapping[str, Format[T]], name: str, files: Sequence[Path], what: str) -> Format[T]:
+def _common(formats: Mapping[str, Format[_T]], name: str, files: Sequence[Path], what: str) -> Format[_T]:
     """The one format of all files.
 
     Raises:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -20,6 +21,7 @@ MAX_LINE = 16 * 2**20
 MAX_DOCUMENT = 256 * 2**20
 """Bytes in a JSON document, which cannot be read line by line."""
 BOM = "\ufeff"
+"""What some editors write before the first character."""
 
 _ONE_A_LINE = "write one JSON object on each line, or skip bad input to leave this line out"
 _APART = "put each on a line of its own, or skip bad input to take them one by one"
@@ -95,20 +97,22 @@ class Intake:
         self.repaired.update(record.notes)
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """The file, opened for reading bytes.
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened for reading bytes; what fails while it is read fails as a DataError too.
 
     Raises:
-      DataError: it is missing, not a file, or may not be read.
+      DataError: it is missing, not a file, or cannot be read to the end.
     """
-    if not path.exists():
-        raise DataError("there is no such file", path, fix="check the path")
-    if not path.is_file():
-        raise DataError("this is not a file", path, fix="name a file")
     try:
-        return path.open("rb")
+        if not path.exists():
+            raise DataError("there is no such file", path, fix="check the path")
+        if not path.is_file():
+            raise DataError("this is not a file", path, fix="name a file")
+        with path.open("rb") as stream:
+            yield stream
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+        raise DataError(f"cannot be read: {error.strerror or error}", path, fix="check path and rights") from error
 
 
 def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
@@ -117,7 +121,7 @@ def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
     Raises:
       DataError: the file cannot be read, or a line is too long and bad input is not skipped.
     """
-    with open_bytes(path) as stream:
+    with opened(path) as stream:
         number = 0
         while raw := stream.readline(MAX_LINE + 1):
             number += 1

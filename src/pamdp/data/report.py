@@ -77,18 +77,18 @@ class CheckReport:
 
     def table(self) -> Table:
         """The report for people; figures of what the data does not hold are left out."""
-        table = Table(title=escape(self.path), title_justify="left", show_header=False)
+        table = Table(title=_plain(self.path), title_justify="left", show_header=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in self._rows():
-            table.add_row(name, escape(value))
+            table.add_row(name, _plain(value))
         for name, lines, style in (
             ("skipped", self.skipped, "yellow"),
             ("problem", self.problems, "red"),
             ("note", self.notes, ""),
         ):
             for line in lines[:_SHOWN]:
-                table.add_row(name, escape(line), style=style)
+                table.add_row(name, _plain(line), style=style)
             if len(lines) > _SHOWN:
                 table.add_row(name, f"and {len(lines) - _SHOWN:,} more", style=style)
         table.add_row("verdict", "good" if self.ok else f"to be mended: {len(self.problems):,}", style="bold")
@@ -117,6 +117,11 @@ class CheckReport:
         if self.mean_characters:
             rows += [("mean characters", ", ".join(f"{name} {n:.0f}" for name, n in self.mean_characters.items()))]
         return rows + [("repaired", f"{what}: {count:,}") for what, count in self.repaired.items()]
+
+
+def _plain(text: str) -> str:
+    """Text from a file as it may be sent to a terminal: no markup, no control characters."""
+    return escape("".join(character if character.isprintable() else "\ufffd" for character in text))
 
 
 def _percent(share: float | None) -> str:

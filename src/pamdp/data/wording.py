@@ -43,12 +43,11 @@ def _stem(word: str) -> str:
 
 def longest_run(profile: str, reply: str) -> int:
     """How many words in a row the reply takes from the profile, at most."""
-    source, best = words(profile), 0
-    previous = [0] * (len(source) + 1)
+    places: dict[str, list[int]] = {}
+    for n, word in enumerate(words(profile)):
+        places.setdefault(word, []).append(n)
+    best, runs = 0, dict[int, int]()
     for word in words(reply):
-        current = [0] * (len(source) + 1)
-        for n, other in enumerate(source, 1):
-            if word == other:
-                current[n] = previous[n - 1] + 1
-        best, previous = max(best, *current), current
+        runs = {n: runs.get(n - 1, 0) + 1 for n in places.get(word, ())}
+        best = max(best, *runs.values(), 0)
     return best

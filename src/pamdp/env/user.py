@@ -50,9 +50,13 @@ class RecordedUser:
         return self.dialogue.history(t) if t < len(self.dialogue.turns) else None
 
     def profile(self, history: History) -> Persona:
-        """The persona, or what the record says could be inferred by this turn."""
-        inferred = self.dialogue.turns[_turn(history)].inferred
-        return inferred if self.inferred and inferred.text else self.dialogue.persona
+        """The persona, or what the record says could be inferred by this turn (perhaps nothing yet).
+
+        A record that says so of no turn has the persona.
+        """
+        if not self.inferred or not any(turn.inferred.text for turn in self.dialogue.turns):
+            return self.dialogue.persona
+        return self.dialogue.turns[_turn(history)].inferred
 
 
 def _turn(history: History) -> int:

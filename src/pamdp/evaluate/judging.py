@@ -6,8 +6,9 @@ twins are resampled together. A tie counts half.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from rich.table import Table
 
@@ -18,11 +19,15 @@ from pamdp.types import Persona, PreferencePair
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of pairs decided as labelled, with its 95 % interval."""
+    """Share of pairs decided as labelled, with its 95 % interval; NaN where one cluster leaves none."""
 
     accuracy: float
     ci95: tuple[float, float]
     n: int
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {"accuracy": self.accuracy, "ci95": _ends(self.ci95), "n": self.n}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +45,11 @@ class JudgeReport:
     def to_json(self) -> dict[str, object]:
         """Plain values; controls are plain accuracies with their intervals beside them."""
         return {
-            "judge": self.judge, "accuracy": self.accuracy, "ci95": list(self.ci95), "n": self.n,
-            "by_kind": {k: asdict(v) for k, v in self.by_kind.items()},
+            "judge": self.judge, "accuracy": self.accuracy, "ci95": _ends(self.ci95), "n": self.n,
+            "by_kind": {k: v.to_json() for k, v in self.by_kind.items()},
             "controls": {k: v.accuracy for k, v in self.controls.items()},
-            "controls_ci95": {k: list(v.ci95) for k, v in self.controls.items()},
-            "blind_by_kind": {k: asdict(v) for k, v in self.blind_by_kind.items()},
+            "controls_ci95": {k: _ends(v.ci95) for k, v in self.controls.items()},
+            "blind_by_kind": {k: v.to_json() for k, v in self.blind_by_kind.items()},
         }  # fmt: skip
 
     def table(self) -> Table:
@@ -101,9 +106,13 @@ def _compare(a: float, b: float) -> float:
 
 
 def _others(pairs: Sequence[PreferencePair]) -> list[Persona]:
-    """Another person for each pair, never its twin's."""
-    shift = max(len(pairs) // 2, 1)
-    return [pairs[(i + shift) % len(pairs)].persona for i in range(len(pairs))]
+    """Another person for each pair, never its own or its twin's; nobody where there is no other."""
+    n = len(pairs)
+    out = []
+    for i, own in enumerate(pairs):
+        later = (pairs[(i + max(n // 2, 1) + k) % n] for k in range(n))
+        out.append(next((p.persona for p in later if p.persona != own.persona and own.id != p.twin), Persona()))
+    return out
 
 
 def _of_kind(right: Sequence[float], pairs: Sequence[PreferencePair], kind: str) -> Accuracy:
@@ -122,5 +131,10 @@ def _overlap(persona: Persona, reply: str) -> int:
     return sum(w.strip(".,;:!?\"'()").lower() in words for w in reply.split() if len(w) > 3)
 
 
+def _ends(ci95: tuple[float, float]) -> list[float] | None:
+    """An interval for JSON, which has no word for NaN."""
+    return None if math.isnan(ci95[0]) else list(ci95)
+
+
 def _interval(row: Accuracy) -> str:
-    return f"{row.ci95[0]:.3f} .. {row.ci95[1]:.3f}"
+    return "-" if math.isnan(row.ci95[0]) else f"{row.ci95[0]:.3f} .. {row.ci95[1]:.3f}"

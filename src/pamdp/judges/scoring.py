@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pamdp.errors import JudgeError
 from pamdp.judges.base import Case, Verdict
 from pamdp.types import History, Persona
 
@@ -40,7 +41,13 @@ class Calibration:
     limit: float = 4.0
 
     def verdict(self, difference: float) -> Verdict:
-        """Verdict on a difference of scores, A minus B; an exact draw is a certain tie."""
+        """Verdict on a difference of scores, A minus B; an exact draw is a certain tie.
+
+        Raises:
+          JudgeError: the difference is no number.
+        """
+        if not math.isfinite(difference):
+            raise JudgeError(f"two scores differ by {difference}, which says nothing")
         if difference == 0:
             return Verdict(0.0, 0.0, 1.0)
         x = max(-self.limit, min(self.limit, difference / self.temperature))

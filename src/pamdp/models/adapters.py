@@ -18,7 +18,12 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def add_adapter(backbone: Backbone, name: str, rank: int, first_layer: int = 0, seed: int = 0) -> None:
-    """A new LoRA adapter (zero at first) on the layers from FIRST_LAYER on; it is left inactive and frozen."""
+    """A new LoRA adapter (zero at first) on the layers from FIRST_LAYER on; it is left inactive and frozen.
+
+    One of the same name is replaced.
+    """
+    if name in getattr(backbone.model, "peft_config", {}):
+        backbone.model.delete_adapter(name)
     layers = list(range(first_layer, int(backbone.model.config.num_hidden_layers)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -82,7 +82,10 @@ class Cloner:
         chat = self.policy.backbone.chat
         prefix = self.policy.prefix(path(dialogue))
         replies = [
+            # Without a preferred reply there is nothing to clone: the first of a turn's replies is the one that is.
             [chat.reply(text)[: self.config.max_reply] for text in (turn.preferred, turn.rejected) if text]
+            if turn.preferred
+            else []
             for turn in dialogue.turns
         ]
         branches = [Branch(prefix.encoded.heads[t], ids) for t, group in enumerate(replies) for ids in group]

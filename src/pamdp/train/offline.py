@@ -71,7 +71,12 @@ def offline(
 def reference_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> dict[History, list[str]]:
     """u_g for every state: the cloned policy's own reply, Vanilla's, or the record's preferred one."""
     if config.rl.reference == "preferred":
-        return {d.history(t): [turn.preferred] for d in dialogues for t, turn in enumerate(d.turns) if turn.preferred}
+        # A turn without a preferred reply has nothing to compare with: its reward is None.
+        return {
+            d.history(t): [turn.preferred] if turn.preferred else []
+            for d in dialogues
+            for t, turn in enumerate(d.turns)
+        }
     writer = policy if config.rl.reference == "clone" else Policy(policy.backbone, None, None, policy.readout)
     with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
         return replies_of(play(writer, dialogues, config.rl, progress=bar.advance))

@@ -1,0 +1,125 @@
+"""What holds for every judge: one suite, run on each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from pamdp.judges.base import Case, Judge, swap
+from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
+from pamdp.judges.match import MatchHead, MatchScorer
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
+from pamdp.models.adapters import add_adapter
+from pamdp.types import History, Persona
+from tests.tools.chats import LONE, NURSE
+from tests.tools.tiny import make_tiny_backbone
+
+PERSON = Persona("Ana is a nurse who works nights.", "She is brief.")
+OTHER = Persona("Ben sells boats.", "He likes jokes.")
+
+
+class WordScorer:
+    """Counts the reply's words that the persona has too, and prefers short replies."""
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        known = set(persona.text.lower().split())
+        return [sum(w in known for w in r.lower().split()) - 0.01 * len(r) for r in replies]
+
+
+def _match() -> MatchScorer:
+    torch.manual_seed(1)
+    backbone = make_tiny_backbone()
+    return MatchScorer(backbone, MatchHead(4 * backbone.d, 2 * backbone.d, 8, 2), (1, 2))
+
+
+def _likelihood() -> LikelihoodScorer:
+    torch.manual_seed(2)
+    backbone = make_tiny_backbone()
+    add_adapter(backbone, ADAPTER, 2, 1)
+    for name, weight in backbone.model.named_parameters():
+        if "lora_B" in name:  # zero at first: the adapter would do nothing
+            weight.data.normal_(std=0.3)
+    head = LikelihoodHead(backbone.d)
+    torch.nn.init.normal_(head.readout.weight)
+    return LikelihoodScorer(backbone, head, 1)
+
+
+SCORERS = {
+    "words": WordScorer,
+    "match": _match,
+    "likelihood": _likelihood,
+    "sum": lambda: Sum([(_match(), 2.0), (WordScorer(), 0.5)]),
+}
+
+
+@pytest.fixture(scope="module", params=SCORERS)
+def scorer(request: pytest.FixtureRequest) -> Scorer:
+    found: Scorer = SCORERS[request.param]()
+    return found
+
+
+@pytest.fixture
+def judge(scorer: Scorer) -> Judge:
+    return ScoringJudge("it", scorer, Calibration(2.0), {"weights": "random"})
+
+
+CASES = [
+    Case(PERSON, LONE, "Strong and black, on nights.", "With milk."),
+    Case(OTHER, LONE, "Strong and black, on nights.", "With milk."),
+    Case(PERSON, NURSE, "Cut it thin.", "Ask the butcher, and let him tell you a joke 🙂"),
+    Case(PERSON, LONE, "With milk.", "A pot of it, please."),
+]
+
+
+def test_it_is_a_judge_that_can_be_identified(judge: Judge) -> None:
+    assert isinstance(judge, Judge)
+    assert judge.fingerprint["name"] == judge.name
+    assert judge.fingerprint["weights"] == "random" and judge.fingerprint["temperature"] == "2"
+
+
+def test_probabilities_sum_to_one_and_decide(judge: Judge) -> None:
+    verdicts = judge.judge(CASES)
+    for v in verdicts:
+        assert min(v.p_a, v.p_b, v.p_tie) >= 0
+        assert v.p_a + v.p_b + v.p_tie == pytest.approx(1)
+    assert any(v.p_a != v.p_b for v in verdicts)
+
+
+def test_the_other_order_gives_the_mirrored_verdict(judge: Judge) -> None:
+    for v, w in zip(judge.judge(CASES), judge.judge([swap(case) for case in CASES]), strict=True):
+        assert (v.p_a, v.p_b, v.p_tie) == pytest.approx((w.p_b, w.p_a, w.p_tie), abs=1e-4)
+
+
+def test_identical_replies_tie(judge: Judge) -> None:
+    (verdict,) = judge.judge([Case(PERSON, LONE, "Tea.", "Tea.")])
+    assert verdict.outcome == "tie" and verdict.p_tie == 1
+
+
+def test_a_reply_s_score_does_not_depend_on_the_others(scorer: Scorer) -> None:
+    replies = ["Tea.", "A long reply about soup, bread and what the night brings.", "Milk 🙂"]
+    together = scorer.score(PERSON, NURSE, replies)
+    alone = [scorer.score(PERSON, NURSE, [reply])[0] for reply in replies]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert together[::-1] == pytest.approx(scorer.score(PERSON, NURSE, replies[::-1]), abs=1e-4)
+
+
+def test_nobody_and_half_known_persons_can_be_judged_for(judge: Judge) -> None:
+    persons = [Persona(), Persona(profile="A nurse."), Persona(personality="Brief.")]
+    verdicts = judge.judge([Case(p, LONE, "Tea.", "Milk and honey.") for p in persons])
+    assert all(v.p_a + v.p_b + v.p_tie == pytest.approx(1) for v in verdicts)
+
+
+def test_verdicts_keep_the_order_of_cases(judge: Judge) -> None:
+    together = judge.judge(CASES)
+    for case, verdict in zip(CASES, together, strict=True):
+        assert verdict.p_a == pytest.approx(judge.judge([case])[0].p_a, abs=1e-4)
+    for verdict, again in zip(reversed(together), judge.judge(CASES[::-1]), strict=True):
+        assert verdict.p_a == pytest.approx(again.p_a, abs=1e-4)
+    assert judge.judge([]) == []
+
+
+def test_the_person_matters(judge: Judge) -> None:
+    first, second = judge.judge(CASES[:2])
+    assert first.p_a != pytest.approx(second.p_a, abs=1e-6)

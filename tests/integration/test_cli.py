@@ -1,0 +1,164 @@
+"""The command line as a user meets it: what it prints, what it returns, and errors of one line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pamdp import cli, commands
+from pamdp.judges.base import Case, Verdict
+
+RUN = CliRunner()
+
+
+def _pair(id: str, persona: str, preferred: str, rejected: str, kind: str = "taste") -> dict[str, object]:
+    history = [{"role": "user", "content": f"What tea shall I buy, and why, dear {id}?"}]
+    return {
+        "id": id, "profile": persona, "personality": "brief", "history": history,
+        "preferred": preferred, "rejected": rejected, "kind": kind,
+    }  # fmt: skip
+
+
+PAIRS = [
+    _pair("a", "Anna likes smoke.", "A smoky one.", "Green tea, from the hills."),
+    _pair("b", "Bert likes flowers.", "Jasmine, with flowers in it.", "A plain black one."),
+    _pair("c", "Cleo likes milk.", "One for milk.", "A white one that is very light.", "style"),
+    _pair("d", "Dora drinks water.", "None at all.", "Whatever is at hand.", "style"),
+]
+
+
+def _write(path: Path, records: Sequence[object]) -> Path:
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    return _write(tmp_path / "pairs.jsonl", PAIRS)
+
+
+class ShortJudge:
+    """Prefers the shorter reply, for whomever."""
+
+    name = "short"
+    fingerprint = {"name": "short"}  # noqa: RUF012
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        if progress is not None:
+            progress(2 * len(cases))
+        return [Verdict(0.8, 0.2) if len(c.a) < len(c.b) else Verdict(0.2, 0.8) for c in cases]
+
+
+def _main(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> object:
+    """Exit code of the real entry point."""
+    monkeypatch.setattr(sys, "argv", ["pamdp", *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return end.value.code
+
+
+def test_data_check_of_a_good_file(pairs: Path) -> None:
+    shown = RUN.invoke(cli.app, ["data", "check", str(pairs)])
+    assert shown.exit_code == 0 and "pairs" in shown.output
+    machine = RUN.invoke(cli.app, ["data", "check", str(pairs), "--json"])
+    found = json.loads(machine.output)
+    assert machine.exit_code == 0 and found["pairs"] == 4 and found["kinds"] == {"style": 2, "taste": 2}
+
+
+def test_data_check_of_a_bad_file(tmp_path: Path) -> None:
+    bad = {**PAIRS[1], "preferred": ""}
+    path = _write(tmp_path / "bad.jsonl", [PAIRS[0], bad, PAIRS[2]])
+    for flags, code, pairs in ((["--json"], 1, 2), (["--json", "--skip-bad"], 0, 2)):
+        machine = RUN.invoke(cli.app, ["data", "check", str(path), *flags])
+        found = json.loads(machine.output)
+        assert (machine.exit_code, found["pairs"]) == (code, pairs)
+        told = found["problems"] if code else found["skipped"]
+        assert len(told) == 1 and "bad.jsonl:2" in told[0]
+    shown = RUN.invoke(cli.app, ["data", "check", str(path)])
+    assert shown.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["data", "check", "no-such.jsonl"], "no-such.jsonl"),
+        (["data", "check", "{pairs}", "--format", "xml"], "xml"),
+        (["eval", "no-such-run"], "no-such-run"),
+        (["report", "no-such-run"], "no-such-run"),
+        (["chat", "no-such-run"], "no-such-run"),
+        (["train", "offline", "--run", "x", "--from", "no-such-run"], "no-such-run"),
+        (["train", "bc", "--run", "x", "--config", "papr"], "did you mean 'paper'"),
+        (["train", "bc", "--run", "x", "clone.epoch=2"], "did you mean clone.epochs"),
+        (["judge", "eval", "--pairs", "no-such.jsonl"], "no-such.jsonl"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    args: list[str],
+    says: str,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _main(monkeypatch, *(a.format(pairs=pairs) for a in args)) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("pamdp: ") and err.count("\n") == 1 and says in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pairs.jsonl"]  # nothing half-made is left
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> commands.Result:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "train_bc", interrupted)
+    assert _main(monkeypatch, "train", "bc", "--run", "x") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_judge_eval_of_four_pairs(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(commands, "load_backbone", lambda: "the backbone")
+    monkeypatch.setattr(commands, "load_judge", lambda *args: asked.append(args) or ShortJudge())
+    machine = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "match", "--json"])
+    assert machine.exit_code == 0, machine.output
+    found = json.loads(machine.output, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert asked == [("match", "the backbone")]
+    assert found["accuracy"] == 0.75 and found["n"] == 4 and len(found["ci95"]) == 2 and found["skipped"] == 0
+    assert found["by_kind"]["taste"]["accuracy"] == 0.5 and found["by_kind"]["style"]["accuracy"] == 1
+    assert found["controls"]["length"] == 0.25 and found["controls"]["persona_blind"] == 0.75
+    shown = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs)])
+    assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
+
+
+def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "load_backbone", lambda: None)
+    monkeypatch.setattr(commands, "load_judge", lambda *_: ShortJudge())
+    path = _write(tmp_path / "bad.jsonl", [*PAIRS, {**PAIRS[0], "id": "e", "history": []}])
+    assert _main(monkeypatch, "judge", "eval", "--pairs", path) == 1
+    skipping = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(path), "--skip-bad", "--json"])
+    assert json.loads(skipping.output)["skipped"] == 1 and json.loads(skipping.output)["n"] == 4
+
+
+def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train offline --from RUN` reinforces on what RUN was cloned on, unless other data are asked for."""
+    folder = tmp_path / "bc" / "policy"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"config": {"data": {"path": "mine.jsonl"}}}), encoding="utf-8")
+    asked: list[str] = []
+
+    def stop(config: object, seed: int) -> None:
+        asked.append(config.path)  # type: ignore[attr-defined]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "load_backbone", lambda *_: None)
+    monkeypatch.setattr(commands, "load_judge", lambda *_: ShortJudge())
+    monkeypatch.setattr(commands, "load_split", stop)
+    for extra in ([], ["data.path=other.jsonl"]):
+        RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])
+    assert asked == ["mine.jsonl", "other.jsonl"]

@@ -1,0 +1,105 @@
+"""From scores to verdicts: by hand, and what happens to scores that are no numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pamdp.errors import JudgeError
+from pamdp.judges.base import Case, Verdict, both_orders
+from pamdp.judges.scoring import Calibration, ScoringJudge, Sum, fit_temperature
+from pamdp.types import History, Message, Persona
+
+HISTORY = (Message("user", "first"), Message("assistant", "reply"), Message("user", "Tea?"))
+
+
+class Table:
+    """Scores from a table; remembers what it was asked."""
+
+    def __init__(self, table: dict[str, float]) -> None:
+        self.table, self.asked = table, list[tuple[str, ...]]()
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        self.asked.append(tuple(replies))
+        return [self.table[reply] for reply in replies]
+
+
+def test_verdict_by_hand() -> None:
+    # x = 1/2; σ(0.4), σ(−0.6)
+    v = Calibration(temperature=2.0, tie=0.1).verdict(1.0)
+    assert (v.p_a, v.p_b, v.p_tie) == pytest.approx((0.598688, 0.354344, 0.046968), abs=1e-6)
+    assert v.outcome == "win" and v.reward == 1 and v.expected_reward == pytest.approx(0.267829, abs=1e-6)
+    assert Calibration(2.0).verdict(-1.0).outcome == "loss"
+
+
+def test_an_exact_draw_is_a_tie_worth_a_half() -> None:
+    v = Calibration().verdict(0.0)
+    assert v == Verdict(0.0, 0.0, 1.0) and v.reward == 0.5 and v.expected_reward == 0.5
+
+
+def test_no_score_swamps() -> None:
+    assert Calibration(limit=4.0).verdict(1e6) == Calibration(limit=4.0).verdict(4.0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_raise(bad: float) -> None:
+    judge = ScoringJudge("it", Table({"a": bad, "b": 0.0}), Calibration(), {})
+    with pytest.raises(JudgeError, match="says nothing"):
+        judge.judge([Case(Persona(), HISTORY, "a", "b")])
+
+
+@settings(max_examples=40)
+@given(st.floats(-50, 50), st.floats(0.05, 20), st.floats(0, 1))
+def test_more_is_never_worse(difference: float, temperature: float, tie: float) -> None:
+    c = Calibration(temperature, tie)
+    low, high = c.verdict(difference), c.verdict(difference + 1)
+    assert low.p_a + low.p_b + low.p_tie == pytest.approx(1) and low.p_tie >= -1e-12
+    if difference not in (0, -1):
+        assert high.p_a >= low.p_a and high.p_b <= low.p_b
+
+
+@pytest.mark.parametrize(("tau", "tie", "within"), [(0.5, 0.0, 0.03), (2.0, 0.0, 0.03), (2.0, 0.1, 0.1)])
+def test_a_known_temperature_is_found_again(tau: float, tie: float, within: float) -> None:
+    differences = []
+    for k in range(1, 13):
+        d = tau * k / 4
+        v = Calibration(tau, tie, 30.0).verdict(d)
+        differences += [d] * round(50 * v.p_a) + [-d] * round(50 * v.p_b)
+    assert fit_temperature(differences, tie) == pytest.approx(tau, rel=within)
+
+
+def test_each_distinct_reply_of_a_context_is_scored_once() -> None:
+    scorer, seen = Table({"a": 1.0, "b": 2.0, "c": 4.0}), list[int]()
+    judge = ScoringJudge("it", scorer, Calibration(limit=30.0), {})
+    later = HISTORY[-1:]  # the same last message: the same context
+    cases = [Case(Persona(), HISTORY, "a", "b"), Case(Persona(), later, "c", "a"), Case(Persona("x"), later, "c", "a")]
+    verdicts = judge.judge(cases, seen.append)
+    assert scorer.asked == [("a", "b", "c"), ("c", "a")] and seen == [3, 2]
+    assert verdicts == [Calibration(limit=30.0).verdict(d) for d in (-1.0, 3.0, 3.0)]
+
+
+def test_a_sum_weighs_by_temperature() -> None:
+    parts = Sum([(Table({"a": 1.0, "b": 2.0}), 2.0), (Table({"a": 3.0, "b": -1.0}), 0.5)])
+    assert parts.score(Persona(), HISTORY, ["a", "b"]) == [0.5 + 6.0, 1.0 - 2.0]
+
+
+class FirstPlace:
+    """Thinks "good" better than anything, but likes what it sees first."""
+
+    name = "first"
+    fingerprint = {"name": "first"}  # noqa: RUF012
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        return [Verdict(0.9, 0.0, 0.1) if c.a == "good" else Verdict(0.6, 0.4) for c in cases]
+
+
+def test_both_orders_cancel_a_liking_for_the_first() -> None:
+    cases = [Case(Persona(), HISTORY, *replies) for replies in (("x", "y"), ("x", "good"), ("good", "x"))]
+    even, bad, good = both_orders(FirstPlace(), cases)
+    assert (even.p_a, even.p_b, even.p_tie) == pytest.approx((0.5, 0.5, 0.0))
+    assert (bad.p_a, bad.p_b, bad.p_tie) == pytest.approx((0.3, 0.65, 0.05))
+    assert (good.p_a, good.p_b, good.p_tie) == pytest.approx((0.65, 0.3, 0.05))
