@@ -87,7 +87,8 @@ def evaluate_run(path: Path, controls: bool, judges: Sequence[str]) -> Result:
     config = run.config(Config)
     backbone = load_backbone(config.model.name)
     split = load_split(config.data, config.seed)
-    return evaluate_policies(policies_of(path, backbone), split, judges, config, path, controls)
+    named = ("BC", "PAMDP") if controls else ()
+    return evaluate_policies(policies_of(path, backbone), split, judges, config, path, named)
 
 
 def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:

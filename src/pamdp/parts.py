@@ -63,18 +63,22 @@ def policies_of(path: Path, backbone: Backbone) -> dict[str, Policy]:
 
 
 def evaluate_policies(
-    policies: dict[str, Policy], split: Split, judges: Sequence[str], config: Config, path: Path, controls: bool
+    policies: dict[str, Policy],
+    split: Split,
+    judges: Sequence[str],
+    config: Config,
+    path: Path,
+    controls: Sequence[str] = (),
 ) -> Result:
-    """Replies, judgements, controls, report."""
+    """Replies, judgements, controls of the methods named in CONTROLS, report."""
     backbone = next(iter(policies.values())).backbone
     graders = [load_judge(name, backbone) for name in judges]
     replies = {name: write_replies(policy, split.test, config.rl, what=name) for name, policy in policies.items()}
     pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
     rows = []
-    if controls:
-        for name in ("BC", "PAMDP"):
-            if name in policies:
-                rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
+    for name in controls:
+        if name in policies:
+            rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
     judgements = evaluate(replies, pairs, split.test, graders, rows, path)
     found = compare(judgements)
     shown: list[RenderableType] = [to_table(found)]

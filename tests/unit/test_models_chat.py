@@ -30,6 +30,7 @@ def test_user_spans_hold_the_users_words_and_little_else(messages: tuple[Message
     said = [m.content for m in messages if m.role == "user"]
     found = [ENCODER.tokenizer.decode(encoded.ids[a:b]) for a, b in encoded.users]
     assert found == said
+    assert all(ENCODER.tokenizer.decode(encoded.ids[:a]).endswith("user\n") for a, _ in encoded.users)
 
 
 @pytest.mark.parametrize("messages", CHATS)
@@ -74,6 +75,13 @@ def test_an_empty_reply_is_possible_and_an_empty_question_is_not() -> None:
     assert len(ENCODER.history(chat("tea?", "", "ok"), SYSTEM).heads) == 2
     with pytest.raises(ModelError, match="empty user message"):
         ENCODER.history(chat("tea?", "ok", " \n"), SYSTEM)
+
+
+def test_a_template_that_changes_the_users_words_is_refused() -> None:
+    tokenizer = make_tiny_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "(m['content'] | lower)")
+    with pytest.raises(ModelError, match="changes what the user says"):
+        ChatEncoder(tokenizer).history(NURSE[:1], SYSTEM)
 
 
 def test_a_template_that_rewrites_the_past_is_refused() -> None:

@@ -177,6 +177,7 @@ def evaluate(
     judgements: list[Judgement] = []
     with Progress("judging", len(pairs) * len(judges)) as bar:
         for judge in judges:
+            _warm(judge, dialogues, replies)
             for method, baseline in pairs:
                 judgements += compare_replies(judge, dialogues, replies[method], replies[baseline], (method, baseline))
                 bar.advance()
@@ -184,6 +185,13 @@ def evaluate(
     write_controls(folder / "controls.json", controls)
     write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:shown], judgements))
     return judgements
+
+
+def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Replies]) -> None:
+    """Show a judge all replies to a state at once: one that scores replies reads their context once, not per pair."""
+    first, *others = replies.values()
+    states = [(d, t) for d in dialogues for t in range(len(d.turns))]
+    _verdicts(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
 
 
 def _samples(

@@ -63,6 +63,7 @@ class MatchScorer:
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
         self.backbone, self.head, self.layers = backbone, head, tuple(layers)
         self._personas: dict[Persona, Tensor] = {}
+        self._replies: dict[tuple[History, str], Tensor] = {}
 
     @torch.no_grad()
     def persona_features(self, persona: Persona) -> Tensor:
@@ -74,12 +75,17 @@ class MatchScorer:
 
     @torch.no_grad()
     def reply_features(self, history: History, replies: Sequence[str]) -> Tensor:
-        """Mean states over each reply to the last message, [replies, layers * d]."""
-        chat = self.backbone.chat
-        context = chat.history(history[-1:], render("judge_anyone")).ids
-        row = pack([Group(context, [chat.reply(reply) for reply in replies])], self.backbone.device)
-        read = self._read(row)
-        return torch.stack([torch.cat([states[own].mean(0) for states in read]) for _, own in row.predicts])
+        """Mean states over each reply to the last message, [replies, layers * d]; they do not depend on the person."""
+        last = history[-1:]
+        new = [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._replies]
+        if new:
+            chat = self.backbone.chat
+            context = chat.history(last, render("judge_anyone")).ids
+            row = pack([Group(context, [chat.reply(reply) for reply in new])], self.backbone.device)
+            read = self._read(row)
+            for reply, (_, own) in zip(new, row.predicts, strict=True):
+                self._replies[last, reply] = torch.cat([states[own].mean(0) for states in read])
+        return torch.stack([self._replies[last, reply] for reply in replies])
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

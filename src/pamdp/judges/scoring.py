@@ -68,23 +68,24 @@ class ScoringJudge:
     def __init__(self, name: str, scorer: Scorer, calibration: Calibration, fingerprint: dict[str, str]) -> None:
         self.name, self.scorer, self.calibration = name, scorer, calibration
         self.fingerprint = {"name": name, **fingerprint, "temperature": f"{calibration.temperature:.4g}"}
+        self._known: dict[tuple[Persona, History, str], float] = {}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
-        """Verdicts; cases that share person and message are scored together, each distinct reply once."""
-        groups: dict[tuple[Persona, History], dict[str, float]] = {}
+        """Verdicts; cases that share person and message are scored together, each distinct reply once and for good."""
+        groups: dict[tuple[Persona, History], dict[str, None]] = {}
         for case in cases:
-            replies = groups.setdefault((case.persona, case.history[-1:]), {})
-            replies[case.a] = replies[case.b] = 0.0
+            for reply in (case.a, case.b):
+                if (case.persona, case.history[-1:], reply) not in self._known:
+                    groups.setdefault((case.persona, case.history[-1:]), {})[reply] = None
         for (persona, history), replies in groups.items():
-            texts = list(replies)
-            replies.update(zip(texts, self.scorer.score(persona, history, texts), strict=True))
+            for reply, score in zip(replies, self.scorer.score(persona, history, list(replies)), strict=True):
+                self._known[persona, history, reply] = score
             if progress is not None:
-                progress(len(texts))
-        out = []
-        for case in cases:
-            scores = groups[case.persona, case.history[-1:]]
-            out.append(self.calibration.verdict(scores[case.a] - scores[case.b]))
-        return out
+                progress(len(replies))
+        return [self.calibration.verdict(self._score(case, case.a) - self._score(case, case.b)) for case in cases]
+
+    def _score(self, case: Case, reply: str) -> float:
+        return self._known[case.persona, case.history[-1:], reply]
 
 
 class Sum:

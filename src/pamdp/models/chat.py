@@ -43,8 +43,9 @@ class ChatEncoder:
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model")
         self.tokenizer = tokenizer
         probe = self._render([{"role": "user", "content": "q"}, {"role": "assistant", "content": "\x00"}], False)
-        self._tail = self._tokens(probe[probe.index("\x00") + 1 :])[0]
-        self.end = self._tail[0]
+        self.end = self._tokens(probe[probe.index("\x00") + 1 :])[0][0]
+        probe = self._render([{"role": "user", "content": "\x00"}], True)
+        self._after_user = probe[probe.index("\x00") + 1 :]
 
     def history(self, messages: Sequence[Message], system: str) -> Encoded:
         """Tokens of a history that ends with a user message; earlier replies as they were said.
@@ -73,8 +74,11 @@ class ChatEncoder:
                 raise ModelError("this chat template rewrites earlier turns; histories must extend one another")
             piece = text[len(done) :]
             tokens, offsets = self._tokens(piece)
-            start = piece.rindex(said)
-            stop = start + len(said)
+            # Counted from the end: the words may also be part of a header.
+            stop = len(piece) - len(self._after_user)
+            start = stop - len(said)
+            if piece[start:stop] != said:
+                raise ModelError("this chat template changes what the user says; use another tokenizer's template")
             inside = [i for i, (a, b) in enumerate(offsets) if a < stop and b > start]
             users.append((len(ids) + inside[0], len(ids) + inside[-1] + 1))
             ids += tokens
