@@ -57,7 +57,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, run)
     console.print(
-        "[bold]4/4[/bold] evaluation on every second test user, by the judge that rewarded and by one that did not"
+        "[bold]4/4[/bold] every second test user, graded by the judge that rewarded and by another"
     )
     half = replace(split, test=split.test[::2])
     result = evaluate_policies(
