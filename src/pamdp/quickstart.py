@@ -56,9 +56,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
         copy_policy(shipped("policy"), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, run)
-    console.print(
-        "[bold]4/4[/bold] every second test user, graded by the judge that rewarded and by another"
-    )
+    console.print("[bold]4/4[/bold] every second test user, graded by the judge that rewarded and by another")
     half = replace(split, test=split.test[::2])
     result = evaluate_policies(
         policies_of(path, backbone), half, ("match", "likelihood"), config, path, controls=("PAMDP",)
