@@ -187,7 +187,7 @@ def lab(
 ) -> None:
     """The theory in numbers: exact PAMDPs and the advantage estimators, in under a minute.
 
-    Example: `pamdp lab --figure lab.svg`
+    Example: `pamdp lab --json`
     """
     _print(commands.lab(figure), as_json)
 

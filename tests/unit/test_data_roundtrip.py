@@ -109,6 +109,15 @@ def test_a_failed_writing_keeps_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+def test_who_is_reading_the_old_file_reads_it_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("old")
+    with path.open() as reader:
+        write_dialogues(path, [Dialogue("d", "u", Persona(), (Turn("Hi"),))])
+        assert reader.read() == "old"
+    assert path.read_bytes().endswith(b"}\n")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be written: No such file or directory"):
         write_pairs(tmp_path / "missing" / "a.jsonl", [])

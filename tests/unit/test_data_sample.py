@@ -18,7 +18,7 @@ SAMPLE = Path(pamdp.data.__file__).parent / "sample"
 SPLITS = ("train", "test")
 
 
-@pytest.mark.parametrize(("split", "users", "pairs"), [("train", 96, 550), ("test", 24, 312), ("all", 120, 862)])
+@pytest.mark.parametrize(("split", "users", "pairs"), [("train", 96, 830), ("test", 24, 312), ("all", 120, 1142)])
 def test_size(split: str, users: int, pairs: int) -> None:
     dialogues = load_sample(split)  # type: ignore[arg-type]
     assert len(dialogues) == len({dialogue.user_id for dialogue in dialogues}) == users
