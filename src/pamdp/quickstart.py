@@ -36,6 +36,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
       quiet: what is shown on the way goes to the error stream.
     """
     console = Console(stderr=quiet)
+    path = path if resume else free(path)
     start = shipped("trained")
     config = load(Config, ["quickstart"], overrides)
     cloned = policy_config(start)
@@ -72,8 +73,14 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
     return Result(result.json, [*result.shown, *words])
 
 
-QUICK_USERS = 8
+QUICK_USERS = 6
 """Training users of the few updates."""
+
+
+def free(path: Path) -> Path:
+    """PATH, or with a number behind it where a run stands there already: a second quickstart is no mistake."""
+    names = (path, *(path.with_name(f"{path.name}-{n}") for n in range(2, 1000)))
+    return next(name for name in names if not name.exists())
 
 
 def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:

@@ -5,6 +5,7 @@ Owns what of the backbone is trainable. Knows nothing of what is learned.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -25,7 +26,9 @@ def add_adapter(backbone: Backbone, name: str, rank: int, first_layer: int = 0, 
     if name in getattr(backbone.model, "peft_config", {}):
         backbone.model.delete_adapter(name)
     layers = list(range(first_layer, int(backbone.model.config.num_hidden_layers)))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # Several adapters on one model are meant: one writes, one judges.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)
         backbone.model.add_adapter(
             LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS), layers_to_transform=layers), name
