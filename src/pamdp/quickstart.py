@@ -57,10 +57,10 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
         copy_policy(shipped("policy"), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, run)
-    console.print("[bold]4/4[/bold] every second test user, graded by the judge that rewarded and by another")
-    half = replace(split, test=split.test[::2])
+    console.print("[bold]4/4[/bold] every third test user, graded by the judge that rewarded and by another")
+    some = replace(split, test=split.test[::3])
     result = evaluate_policies(
-        policies_of(path, backbone), half, ("match", "likelihood"), config, path, controls=("PAMDP",)
+        policies_of(path, backbone), some, ("match", "likelihood"), config, path, controls=("PAMDP",)
     )
     words = [
         f"open {path / 'report.html'} in a browser",
