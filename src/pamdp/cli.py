@@ -134,7 +134,12 @@ def evaluate(
 
 @judge_app.command("eval")
 def judge_eval(
-    pairs: Annotated[str, typer.Option("--pairs", help="JSON lines of labelled pairs, or `sample` for its test part.")],
+    pairs: Annotated[
+        str,
+        typer.Option(
+            "--pairs", help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh."
+        ),
+    ],
     judge: Annotated[Literal["embedded", "match", "likelihood"], typer.Option(help="Which judge.")] = "embedded",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count and skip bad records.")] = False,
     as_json: Json = False,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
+from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
 from pamdp.evaluate.judging import evaluate_judge
 from pamdp.evaluate.report import write_report
@@ -18,7 +19,8 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.judges.embedded import load_judge, save_judges
 from pamdp.judges.training import train_judges
 from pamdp.lab.benchmark import run_benchmark
-from pamdp.models.embedded import load_backbone
+from pamdp.models.embedded import cache_dir, load_backbone
+from pamdp.models.features import FeatureStore
 from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
@@ -28,12 +30,16 @@ from pamdp.settings import load
 from pamdp.talk import load_critics, talk
 from pamdp.train.clone import clone
 from pamdp.train.offline import R_MAX, offline
-from pamdp.train.setup import load_policy, load_split, new_policy, shipped
+from pamdp.train.setup import load_clone_pairs, load_policy, load_split, new_policy, shipped
 
 __all__ = [
     "Result", "chat", "data_check", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart", "report",
     "train_bc", "train_offline",
 ]  # fmt: skip
+
+
+SAMPLE_PAIRS: dict[str, PairSplit] = {"sample": "test", "sample-valid": "valid", "sample-fresh": "fresh"}
+"""Names of the sample's pairs that judges are measured on."""
 
 
 def data_check(path: Path, format: str, skip_bad: bool) -> Result:
@@ -46,12 +52,14 @@ def train_bc(path: Path, sources: Sequence[str], overrides: Sequence[str], resum
     """`pamdp train bc`."""
     config = load(Config, sources, overrides)
     backbone = load_backbone(config.model.name)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data)
     run = open_run(
         path, config, Fingerprint(data=split.sha256, model=backbone.name, revision=backbone.revision), resume
     )
     with run:
-        clone(new_policy(backbone, config), split.train, split.test, config, run)
+        store = FeatureStore(cache_dir() / "features")
+        pairs = load_clone_pairs(config.data)
+        clone(new_policy(backbone, config), split.train, split.test, config, run, pairs, store)
         last = run.metrics()[-1]
     text = f"cloned into {path}; next: pamdp train offline --run runs/rl --from {path}"
     return Result(json.dumps({"run": str(path), **last}), [text])
@@ -69,7 +77,7 @@ def train_offline(
     config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data})
     backbone = load_backbone(config.model.name)
     judge = load_judge(judge_name, backbone)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data)
     fingerprint = Fingerprint(
         data=split.sha256, model=backbone.name, revision=backbone.revision, judges=(judge.fingerprint,)
     )
@@ -86,14 +94,15 @@ def evaluate_run(path: Path, controls: bool, judges: Sequence[str]) -> Result:
     run = Run(path)
     config = run.config(Config)
     backbone = load_backbone(config.model.name)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data)
     named = ("BC", "PAMDP") if controls else ()
     return evaluate_policies(policies_of(path, backbone), split, judges, config, path, named)
 
 
 def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:
     """`pamdp judge eval`."""
-    found = load_sample_pairs("test") if pairs == "sample" else load_pairs(pairs, skip_bad=skip_bad)
+    named = SAMPLE_PAIRS.get(pairs)
+    found = load_pairs(pairs, skip_bad=skip_bad) if named is None else load_sample_pairs(named)
     judge = load_judge(name, load_backbone())
     with Progress("judging", 6 * len(found.pairs)) as bar:
         report_ = evaluate_judge(judge, found.pairs, bar.advance)

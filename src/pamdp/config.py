@@ -20,12 +20,16 @@ class DataConfig(Settings):
       path: a file or folder, or "sample" for the dialogues that come with the package.
       format: the layout, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
+      split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.
+      pairs: preference pairs whose replies teach what actions mean (cloning only): "sample", a file, or "" for none.
       skip_bad: count and skip bad records instead of stopping at the first.
     """
 
     path: str = "sample"
     format: Literal["auto", "aloe", "prefeval", "spc", "trl", "jsonl"] = "auto"
     test_share: float = Field(default=0.2, ge=0, lt=1)
+    split_seed: int = Field(default=0, ge=0)
+    pairs: str = "sample"
     skip_bad: bool = False
 
 
@@ -45,7 +49,7 @@ class ModelConfig(Settings):
     readouts: tuple[Literal["header", "user", "users"], ...] = Field(default=("users", "user"), min_length=1)
     depth: float = Field(default=0.6, ge=0, le=1)
     d_a: int = Field(default=64, ge=1)
-    n_embeddings: int = Field(default=1, ge=1)
+    n_embeddings: int = Field(default=4, ge=1)
 
 
 class CloneConfig(Settings):
@@ -53,7 +57,7 @@ class CloneConfig(Settings):
 
     Attributes:
       backbone: what learns beside A1 and A2: nothing, LoRA adapters, or every weight.
-      epochs, batch_size: passes over the training dialogues, and dialogues per step (Table 4).
+      epochs, batch_size: passes over the training dialogues and pairs, and how many of them per step (Table 4).
       lr: learning rate of A1 and A2.
       lr_backbone: learning rate of the adapters or of the backbone.
       lora_rank: rank of the adapters.
@@ -68,18 +72,18 @@ class CloneConfig(Settings):
     """
 
     backbone: Literal["frozen", "lora", "full"] = "lora"
-    epochs: int = Field(default=3, ge=1)
-    batch_size: int = Field(default=4, ge=1)
+    epochs: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=6, ge=1)
     lr: float = Field(default=2e-3, gt=0)
-    lr_backbone: float = Field(default=4e-4, gt=0)
+    lr_backbone: float = Field(default=8e-4, gt=0)
     lora_rank: int = Field(default=8, ge=1)
     lora_layers: Literal["above", "all"] = "above"
     posterior: bool = True
     match: float = Field(default=1.0, ge=0)
     noise: float = Field(default=0.5, ge=0)
-    context_dropout: float = Field(default=0.3, ge=0, le=1)
+    context_dropout: float = Field(default=0.5, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
-    save_every: int = Field(default=8, ge=1)
+    save_every: int = Field(default=16, ge=1)
     max_context: int = Field(default=1200, ge=8)
     max_reply: int = Field(default=128, ge=1)
 
@@ -101,6 +105,7 @@ class RLConfig(Settings):
       normalize: divide advantages by their standard deviation.
       clip: range of the importance ratio over the epochs on one batch.
       permute: control: shuffle the advantages over the transitions; what is then learned is noise.
+      subspace: A1 moves only along this many directions of H(h), those that the cloned actor answers to most; 0: all.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's
@@ -118,6 +123,7 @@ class RLConfig(Settings):
     normalize: bool = True
     clip: float = Field(default=0.2, gt=0)
     permute: bool = False
+    subspace: int = Field(default=16, ge=0)
     rounds: int = Field(default=3, ge=1)
     samples: int = Field(default=4, ge=1)
     reference: Literal["clone", "vanilla", "preferred"] = "clone"

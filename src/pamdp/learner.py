@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pamdp.config import RLConfig
@@ -205,6 +206,11 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.actor.a1.parameters(), 1.0)
         self.actor_optimizer.step()
+        if self.config.subspace:
+            with torch.no_grad():
+                cloned_a1 = self.reference.a1.weight
+                span = leading_inputs(cloned_a1, self.config.subspace)
+                self.actor.a1.weight.copy_(cloned_a1 + (self.actor.a1.weight - cloned_a1) @ span.T @ span)
         return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
 
     def state(self) -> Mapping[str, float]:
@@ -215,6 +221,15 @@ class Learner:
         """Take up a checkpoint's numbers."""
         self.updates = int(state["updates"])
         self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
+
+
+def leading_inputs(weight: Float[Tensor, "d_a F"], k: int) -> Float[Tensor, "k F"]:
+    """The K directions of H(h) to which a linear actor answers most, orthonormal (its right singular vectors).
+
+    Moving only along these, A1 has k·d_a numbers to learn instead of F·d_a: with a few thousand rewards the others
+    only fit noise (docs/decisions.md).
+    """
+    return torch.as_tensor(torch.linalg.svd(weight, full_matrices=False).Vh[:k])
 
 
 def _spread(values: Tensor) -> float:

@@ -44,7 +44,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model.name)
     judge = load_judge("match", backbone)
-    split = load_split(config.data, config.seed)
+    split = load_split(config.data)
     policy = load_policy(start, backbone)
     console.print("[bold]2/4[/bold] two users that nobody trained on; their profiles are never shown to the assistant")
     for table in side_by_side(policy, split, config):

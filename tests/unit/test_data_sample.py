@@ -18,7 +18,7 @@ SAMPLE = Path(pamdp.data.__file__).parent / "sample"
 SPLITS = ("train", "test")
 
 
-@pytest.mark.parametrize(("split", "users", "pairs"), [("train", 96, 830), ("test", 24, 312), ("all", 120, 1142)])
+@pytest.mark.parametrize(("split", "users", "pairs"), [("train", 96, 2110), ("test", 24, 312), ("all", 120, 2422)])
 def test_size(split: str, users: int, pairs: int) -> None:
     dialogues = load_sample(split)  # type: ignore[arg-type]
     assert len(dialogues) == len({dialogue.user_id for dialogue in dialogues}) == users
@@ -44,8 +44,20 @@ def test_train_and_test_share_nobody_and_no_text() -> None:
     assert {pair.persona for pair in train_pairs}.isdisjoint(pair.persona for pair in test_pairs)
     assert {pair.history for pair in train_pairs}.isdisjoint(pair.history for pair in test_pairs)
     assert {pair.preferred for pair in train_pairs}.isdisjoint(pair.preferred for pair in test_pairs)
-    everyone = [pair.persona for pair in load_sample_pairs()]
+    parts = [load_sample_pairs(part) for part in ("all", "valid", "fresh")]  # type: ignore[arg-type]
+    everyone = [pair.persona for part in parts for pair in part]
     assert len(everyone) == len(set(everyone)), "every pair has a person of its own"
+    assert len({pair.id for part in parts for pair in part}) == len(everyone)
+
+
+@pytest.mark.parametrize("part", ["valid", "fresh"])
+def test_pairs_for_measuring_are_balanced(part: str) -> None:
+    report = check(SAMPLE / f"pairs.{part}.jsonl")
+    assert report.ok and not report.notes and not report.repaired
+    assert report.kinds == dict.fromkeys(("both", "conflict", "content", "style"), 40)
+    assert report.twins >= report.pairs / 3
+    learned = {pair.history for pair in load_sample_pairs("train")}
+    assert learned.isdisjoint(pair.history for pair in load_sample_pairs(part))  # type: ignore[arg-type]
 
 
 def test_every_voice_is_there_twice_in_test() -> None:
@@ -94,7 +106,9 @@ def test_a_readme_and_nothing_else_lies_beside_it() -> None:
         "README.md",
         "dialogues.test.jsonl",
         "dialogues.train.jsonl",
+        "pairs.fresh.jsonl",
         "pairs.test.jsonl",
         "pairs.train.jsonl",
+        "pairs.valid.jsonl",
     ]
-    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 2 * 2**20
+    assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 3 * 2**20

@@ -11,7 +11,7 @@ import torch
 
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
-from pamdp.learner import Batch, Learner, to_batch
+from pamdp.learner import Batch, Learner, leading_inputs, to_batch
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
 from pamdp.rollout import Rollout, Transition
@@ -228,3 +228,22 @@ def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
     assert second.state() == first.state() and second.updates == 8
     assert first.update(batch, _g()) == second.update(batch, _g())
     assert torch.equal(first.actor.a1.weight, second.actor.a1.weight)
+
+
+def test_leading_inputs_by_hand() -> None:
+    """diag(1, 3, 2) answers most to the second input, then to the third."""
+    span = leading_inputs(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).abs()
+    torch.testing.assert_close(span, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+
+
+def test_in_a_subspace_the_actor_moves_along_it_and_nowhere_else() -> None:
+    learner = _learner(PLAIN.model_copy(update={"subspace": 2, "lr_actor": 0.05, "epochs": 5}))
+    learner.update(_batch(learner), _g())
+    moved = (learner.actor.a1.weight - learner.reference.a1.weight).detach()
+    span = leading_inputs(learner.reference.a1.weight.detach(), 2)
+    assert moved.norm() > 0.01
+    torch.testing.assert_close(moved @ span.T @ span, moved, atol=1e-6, rtol=0)
+    free = _learner(PLAIN.model_copy(update={"subspace": 0, "lr_actor": 0.05, "epochs": 5}))
+    free.update(_batch(free), _g())
+    moved = (free.actor.a1.weight - free.reference.a1.weight).detach()
+    assert (moved - moved @ span.T @ span).norm() > 0.01

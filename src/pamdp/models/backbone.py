@@ -137,12 +137,13 @@ class Backbone:
         for weight in learning:
             weight.requires_grad_(True)
 
-    def prefix(self, encoded: Encoded, layer: int = -1, before: Prefix | None = None) -> Prefix:
+    def prefix(self, encoded: Encoded, layer: int = -1, before: Prefix | None = None, shallow: bool = False) -> Prefix:
         """One clean pass over a history (with gradient where parameters want it).
 
         Args:
           layer: hidden layer that read-outs see.
           before: a prefix of the same dialogue's earlier turn; only what is new is run.
+          shallow: stop at LAYER: enough for read-outs, of no use to continue from; `final` then is `states`.
 
         Raises:
           ModelError: ENCODED does not continue BEFORE.
@@ -151,33 +152,55 @@ class Backbone:
         if before is not None and encoded.ids[:done] != before.encoded.ids:
             raise ModelError("this history does not continue the one it is said to extend")
         ids = torch.tensor([encoded.ids[done:]], device=self.device)
-        with self.reading(layer) as caught:
-            out = self.trunk(
-                input_ids=ids,
-                position_ids=torch.arange(done, done + ids.shape[1], device=self.device)[None],
-                past_key_values=DynamicCache() if before is None else fork(before.cache),
-                use_cache=True,
-            )
-        final = out.last_hidden_state[0]
-        states = caught[0].reshape(final.shape) if caught else final
+        cache = DynamicCache() if before is None else fork(before.cache)
+        states, final = self.run(
+            layer,
+            shallow,
+            input_ids=ids,
+            position_ids=torch.arange(done, done + ids.shape[1], device=self.device)[None],
+            past_key_values=cache,
+        )
         if before is not None:
             states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
-        return Prefix(encoded, out.past_key_values, states, final)
+        return Prefix(encoded, cache, states, final)
+
+    def run(self, layer: int, shallow: bool = False, **inputs: object) -> tuple[Tensor, Tensor]:
+        """States of one row of tokens at LAYER and after the final norm, each [tokens, d]; grows the cache in INPUTS.
+
+        Args:
+          shallow: stop at LAYER; both results are then its states.
+        """
+        final: Tensor | None = None
+        with self.reading(layer, shallow) as caught:
+            final = self.trunk(use_cache=True, **inputs).last_hidden_state[0]
+        states = caught[0].reshape(-1, self.d) if caught else final
+        assert states is not None
+        return states, states if final is None else final
 
     @contextmanager
-    def reading(self, layer: int) -> Iterator[list[Tensor]]:
-        """Catch the hidden states of LAYER (0 the embeddings) in passes inside the block; catches nothing for -1."""
+    def reading(self, layer: int, shallow: bool = False) -> Iterator[list[Tensor]]:
+        """Catch the hidden states of LAYER (0 the embeddings) in passes inside the block; catches nothing for -1.
+
+        Args:
+          shallow: leave the block as soon as they are caught.
+        """
         caught: list[Tensor] = []
         if layer == -1:
             yield caught
             return
         layers = self.trunk.get_submodule("layers")
         block = layers.get_submodule(str(layer - 1)) if layer > 0 else self.embed
-        hook = block.register_forward_hook(
-            lambda _module, _input, out: caught.append(out[0] if isinstance(out, tuple) else out)
-        )
+
+        def catch(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> None:
+            caught.append(out[0] if isinstance(out, tuple) else out)
+            if shallow:
+                raise _Caught
+
+        hook = block.register_forward_hook(catch)
         try:
             yield caught
+        except _Caught:
+            pass
         finally:
             hook.remove()
 
@@ -190,6 +213,10 @@ class Backbone:
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""
         return torch.as_tensor(self.embed(torch.tensor(list(ids), device=self.device)))
+
+
+class _Caught(Exception):
+    """A shallow pass has what it came for."""
 
 
 def fork(cache: DynamicCache) -> DynamicCache:

@@ -84,15 +84,14 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
     ids = [token for branch in branches for token in branch.ids]
     owner = [index for index, branch in enumerate(branches) for _ in branch.ids]
     positions = [branch.length + k for branch in branches for k in range(len(branch.ids))]
-    with backbone.reading(layer) as caught:
-        out = backbone.trunk(
-            input_ids=torch.tensor([ids], device=backbone.device),
-            position_ids=torch.tensor([positions], device=backbone.device),
-            attention_mask=_mask(branches, owner, len(prefix.encoded.ids), backbone.device),
-            past_key_values=fork(prefix.cache),
-            use_cache=True,
-        ).last_hidden_state[0]
-    states = caught[0].reshape(out.shape) if caught else out
+    states, _ = backbone.run(
+        layer,
+        shallow=True,
+        input_ids=torch.tensor([ids], device=backbone.device),
+        position_ids=torch.tensor([positions], device=backbone.device),
+        attention_mask=_mask(branches, owner, len(prefix.encoded.ids), backbone.device),
+        past_key_values=fork(prefix.cache),
+    )
     own = torch.tensor(owner, device=backbone.device)
     return [states[own == index].mean(0).float() for index in range(len(branches))]
 

@@ -46,11 +46,15 @@ class Policy:
         """Whether H(h) stays the same while cloning: nothing at or below the layer it is read from learns."""
         return trained == "frozen" or (trained == "lora" and lora_layers == "above" and self.readout.layer != -1)
 
-    def prefix(self, messages: Sequence[Message], before: Prefix | None = None) -> Prefix:
-        """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given."""
+    def prefix(self, messages: Sequence[Message], before: Prefix | None = None, shallow: bool = False) -> Prefix:
+        """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given.
+
+        Args:
+          shallow: only as deep as H(h) is read.
+        """
         encoded = self.backbone.chat.history(messages, self.system)
         with self.backbone.adapter(self.adapter):
-            return self.backbone.prefix(encoded, self.readout.layer, before)
+            return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
         """H(h_t)."""

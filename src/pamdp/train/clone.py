@@ -13,59 +13,74 @@ import torch
 
 from pamdp import checkpoint
 from pamdp.config import Config
+from pamdp.models.features import FeatureStore
 from pamdp.models.packing import Branch, branch_log_probs
 from pamdp.models.policy import Policy, path
 from pamdp.progress import Progress
 from pamdp.runs import Run
-from pamdp.train.bc import Cloner
+from pamdp.train.bc import Cloner, Example
 from pamdp.train.setup import policy_weights, save_policy, set_weights
-from pamdp.types import Dialogue
+from pamdp.types import Dialogue, PreferencePair
 
 
-def clone(policy: Policy, train: Sequence[Dialogue], test: Sequence[Dialogue], config: Config, run: Run) -> Policy:
+def clone(
+    policy: Policy,
+    train: Sequence[Dialogue],
+    test: Sequence[Dialogue],
+    config: Config,
+    run: Run,
+    pairs: Sequence[PreferencePair] = (),
+    store: FeatureStore | None = None,
+) -> Policy:
     """Clone POLICY on TRAIN, resuming from the run's last checkpoint; TEST is only ever measured.
+
+    Args:
+      pairs: their replies teach what actions mean.
+      store: keeps features across runs.
 
     Returns:
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
-    per_epoch = -(-len(train) // settings.batch_size)
-    total = settings.epochs * per_epoch
-    cloner = Cloner(policy, settings, total)
+    cloner = Cloner(policy, settings, store)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
-    with Progress("features", len(train)) as bar:
-        examples = cloner.prepare(train, bar.advance)
-    order: list[int] = []
+    with Progress("features", len(train) + len(pairs)) as bar:
+        examples = cloner.prepare(train, pairs, bar.advance)
+    order = _order(examples, settings.epochs, random.Random(config.seed))
+    total = cloner.total = -(-len(order) // settings.batch_size)
     done = checkpoint.latest(folder)
     if done is not None:
-        order = _restore(cloner, checkpoint.load(done), rng, generator)
+        _restore(cloner, checkpoint.load(done), rng, generator)
     run.rewind(cloner.step, "clone")
     with Progress("cloning", total, cloner.step) as bar:
         while cloner.step < total:
-            if not order:
-                order = rng.sample(range(len(examples)), len(examples))
-            chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+            chosen = order[cloner.step * settings.batch_size :][: settings.batch_size]
             log = cloner.update([examples[i] for i in chosen], rng, generator)
             run.log(cloner.step, log, "clone")
-            bar.advance(1, f"nll {log['nll']:.3f}")
+            bar.advance(1, f"nll {log.get('nll', log.get('posterior_nll', 0.0)):.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
-                _save(cloner, folder, rng, generator, order, config)
+                _save(cloner, folder, rng, generator, config)
+    fitted = cloner.refit(examples)
+    if fitted is not None:
+        run.log(cloner.step, {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty}, "clone")
     with torch.no_grad():
-        _set_sigma(policy, cloner, config, train)
+        _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
     save_policy(policy, config, run.path / "policy")
     return policy
 
 
-def _set_sigma(policy: Policy, cloner: Cloner, config: Config, train: Sequence[Dialogue]) -> None:
+def _set_sigma(policy: Policy, examples: Sequence[Example], config: Config, train: Sequence[Dialogue]) -> None:
     """σ relative to the RMS of the cloned action over the training states."""
-    planner = cloner.planner
-    states = torch.cat([
+    planner = policy.planner
+    assert planner is not None
+    known = [e.states for e in examples if e.cloned and e.states is not None]
+    states = torch.cat(known or [
         torch.stack([policy.features(prefix, t) for t in range(len(dialogue.turns))])
         for dialogue in train
-        for prefix in [policy.prefix(path(dialogue))]
-    ]) if cloner.states is None else cloner.states  # fmt: skip
+        for prefix in [policy.prefix(path(dialogue), shallow=True)]
+    ])  # fmt: skip
     planner.actor.sigma.fill_(config.rl.sigma * float(planner.actor(states).square().mean().sqrt()))
 
 
@@ -97,9 +112,19 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
     return {name: value / max(tokens, 1) for name, value in sums.items()}
 
 
-def _save(
-    cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator, order: list[int], config: Config
-) -> None:
+def _order(examples: Sequence[Example], epochs: int, rng: random.Random) -> list[int]:
+    """Which example comes when: a dialogue once an epoch, a pair once in all (there are many, and all are alike)."""
+    pairs = [i for i, example in enumerate(examples) if not example.cloned]
+    rng.shuffle(pairs)
+    order: list[int] = []
+    for epoch in range(epochs):
+        part = [i for i, example in enumerate(examples) if example.cloned] + pairs[epoch::epochs]
+        rng.shuffle(part)
+        order += part
+    return order
+
+
+def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator, config: Config) -> None:
     checkpoint.save(
         folder,
         cloner.step,
@@ -109,12 +134,11 @@ def _save(
             "optimizer": cloner.optimizer.state_dict(),
             "random": rng.getstate(),
             "generator": generator.get_state(),
-            "order": list[checkpoint.Tree](order),
         },
     )
 
 
-def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> list[int]:
+def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
     weights = dict(saved.weights)
     cloner.posterior.load_state_dict(weights.pop("posterior"))
     set_weights(cloner.policy, weights)
@@ -122,4 +146,3 @@ def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, g
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
     cloner.step = saved.step
-    return list(saved.state["order"])  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ import torch
 
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
-from pamdp.data import load_dialogues, load_sample, split_by_user
+from pamdp.data import load_dialogues, load_pairs, load_sample, load_sample_pairs, split_by_user
 from pamdp.errors import RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.policy import Policy
-from pamdp.types import Dialogue
+from pamdp.types import Dialogue, PreferencePair
 
 ADAPTER = "policy"
 """Name of the adapter that is cloned with the planner."""
@@ -37,13 +37,21 @@ class Split:
     sha256: str
 
 
-def load_split(config: DataConfig, seed: int) -> Split:
+def load_split(config: DataConfig) -> Split:
     """The sample's own split, or a split of other data by user."""
     if config.path == "sample":
         train, test = load_sample("train"), load_sample("test")
         return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     loaded = load_dialogues(config.path, config.format, config.skip_bad)
-    return Split(*split_by_user(loaded.dialogues, config.test_share, seed=seed), loaded.sha256)
+    return Split(*split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed), loaded.sha256)
+
+
+def load_clone_pairs(config: DataConfig) -> tuple[PreferencePair, ...]:
+    """The preference pairs that cloning learns actions from; of the sample, those of its training users."""
+    if not config.pairs:
+        return ()
+    found = load_sample_pairs("train") if config.pairs == "sample" else load_pairs(config.pairs, "auto")
+    return tuple(found)
 
 
 def new_policy(backbone: Backbone, config: Config) -> Policy:
