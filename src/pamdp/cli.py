@@ -118,6 +118,31 @@ def train_offline(
     _print(commands.train_offline(run, source, judge, config or [], overrides or [], resume), as_json)
 
 
+@train_app.command("online")
+def train_online(
+    run: RunDir,
+    source: Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")] = "shipped",
+    config: Config = None,
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> None:
+    """Online reinforcement learning (section 4.2) from a cloned policy, by talking with simulated users.
+
+    Example: `pamdp train online --run runs/online online.rounds=4 rl.horizon=4`
+    """
+    _print(commands.train_online(run, source, config or [], overrides or [], resume), as_json)
+
+
+@app.command()
+def estimate(config: Config = None, as_json: Json = False, overrides: Overrides = None) -> None:
+    """What `train online` with these settings will call and cost, before it runs.
+
+    Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
+    """
+    _print(commands.estimate_run(config or [], overrides or []), as_json)
+
+
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],

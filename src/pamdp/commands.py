@@ -6,8 +6,11 @@ Owns one function per verb. Knows nothing of options and printing (cli.py).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+
+from rich.table import Table
 
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
@@ -15,6 +18,7 @@ from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
 from pamdp.evaluate.judging import evaluate_judge
 from pamdp.evaluate.report import write_report
+from pamdp.files import Json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.embedded import load_judge, save_judges
 from pamdp.judges.training import train_judges
@@ -29,12 +33,16 @@ from pamdp.runs import Run
 from pamdp.settings import load
 from pamdp.talk import load_critics, talk
 from pamdp.train.clone import clone
-from pamdp.train.offline import R_MAX, offline
+from pamdp.train.estimate import estimate
+from pamdp.train.offline import offline
+from pamdp.train.online import online
+from pamdp.train.reinforce import R_MAX
 from pamdp.train.setup import load_clone_pairs, load_policy, load_split, new_policy, shipped
+from pamdp.train.world import build_world, may_change
 
 __all__ = [
-    "Result", "chat", "data_check", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart", "report",
-    "train_bc", "train_offline",
+    "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
+    "report", "train_bc", "train_offline", "train_online",
 ]  # fmt: skip
 
 
@@ -69,12 +77,7 @@ def train_offline(
     path: Path, source: str, judge_name: str, sources: Sequence[str], overrides: Sequence[str], resume: bool
 ) -> Result:
     """`pamdp train offline`: the cloned policy is copied into the run, so that the run is whole by itself."""
-    start = shipped("policy") if source == "shipped" else Path(source) / "policy"
-    cloned = policy_config(start)
-    config = load(Config, sources, overrides)
-    # What was cloned is what is reinforced: the cloned settings of model and data win where nothing else was asked for.
-    data = config.data if "data" in config.model_fields_set or source == "shipped" else cloned.data
-    config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data})
+    start, config = _from_clone(source, sources, overrides)
     backbone = load_backbone(config.model.name)
     judge = load_judge(judge_name, backbone)
     split = load_split(config.data)
@@ -87,6 +90,43 @@ def train_offline(
         offline(load_policy(path / "policy", backbone), split.train, judge, config, run)
         last = run.metrics()[-1]
     return Result(json.dumps({"run": str(path), **last}), [f"trained into {path}; next: pamdp eval {path} --controls"])
+
+
+def train_online(path: Path, source: str, sources: Sequence[str], overrides: Sequence[str], resume: bool) -> Result:
+    """`pamdp train online`: as offline, with users that answer."""
+    start, config = _from_clone(source, sources, overrides)
+    backbone = load_backbone(config.model.name)
+    split = load_split(config.data)
+    world = build_world(config, backbone)
+    fingerprint = Fingerprint(
+        data=split.sha256,
+        model=backbone.name,
+        revision=backbone.revision,
+        judges=world.fingerprints(split.train),
+    )
+    run = open_run(path, config, fingerprint, resume, may_change())
+    with run:
+        copy_policy(start, path / "policy")
+        online(load_policy(path / "policy", backbone), split.train, world, config, run)
+        last = run.metrics()[-1]
+    costs = world.ledger.to_json()
+    return Result(json.dumps({"run": str(path), "costs": costs, **last}), [f"trained into {path}", _costs(costs)])
+
+
+def estimate_run(sources: Sequence[str], overrides: Sequence[str]) -> Result:
+    """`pamdp estimate`."""
+    config = load(Config, sources, overrides)
+    rows = estimate(config, load_split(config.data).train)
+    table = Table(title="What `train online` will call; answers at their longest, without retries and cache")
+    for column in ("role", "model", "calls", "prompt tokens", "answer tokens", "money"):
+        table.add_column(column, justify="left" if column in ("role", "model") else "right")
+    for row in rows:
+        counts = [f"{n:,}" for n in (row.calls, row.prompt_tokens, row.completion_tokens)]
+        money = "local" if row.kind != "openai" else "no price" if row.money is None else f"{row.money:.2f}"
+        table.add_row(row.role, row.model, *counts, money)
+    known = [row.money for row in rows if row.money is not None]
+    total = sum(known) if len(known) == len(rows) else None
+    return Result(json.dumps({"roles": [asdict(row) for row in rows], "money": total}), [table])
 
 
 def evaluate_run(path: Path, controls: bool, judges: Sequence[str]) -> Result:
@@ -151,3 +191,27 @@ def chat(source: str, show: bool) -> None:
     policy = load_policy(folder, load_backbone(config.model.name))
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)
     talk(policy, load_critics(folder.parent, policy.width, v_max), show, config.rl.max_reply)
+
+
+def _from_clone(source: str, sources: Sequence[str], overrides: Sequence[str]) -> tuple[Path, Config]:
+    """The cloned policy's folder and the settings of a run that reinforces it.
+
+    What was cloned is what is reinforced: the cloned settings of model and data win where nothing else was asked for.
+    """
+    start = shipped("policy") if source == "shipped" else Path(source) / "policy"
+    cloned = policy_config(start)
+    config = load(Config, sources, overrides)
+    data = config.data if "data" in config.model_fields_set or source == "shipped" else cloned.data
+    return start, config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data})
+
+
+def _costs(costs: Mapping[str, Json]) -> Table:
+    table = Table(title="What was called")
+    for column in ("role", "calls", "failed", "prompt tokens", "answer tokens", "money"):
+        table.add_column(column)
+    for role, entry in costs.items():
+        assert isinstance(entry, Mapping)
+        money = "-" if entry["money"] is None else f"{entry['money']:.2f}"
+        counts = [str(entry[name]) for name in ("calls", "failed", "prompt_tokens", "completion_tokens")]
+        table.add_row(role, *counts, money)
+    return table

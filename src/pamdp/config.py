@@ -143,12 +143,93 @@ class RLConfig(Settings):
     paper_literal: bool = False
 
 
+class EndpointConfig(Settings):
+    """A language model that plays one role.
+
+    Attributes:
+      kind: "embedded" is what comes with the package (for the judge: the judge named by `model`), "local" any Hugging
+        Face causal LM on this machine, "openai" a server that speaks OpenAI's chat completions.
+      model: its name there.
+      base_url: of the server, up to and including /v1.
+      key_env: name of the environment variable that holds the server's key. The key itself is no setting, because
+        settings are written into the run.
+      temperature, max_tokens: of its answers.
+      seed: of its draws.
+      timeout: seconds for one call.
+      tries: most tries of a call that fails in passing, ever more slowly.
+      attempts: most answers asked for where one cannot be used.
+      concurrency: most calls under way at once.
+      requests_per_minute, tokens_per_minute: limits of the server, if it has any.
+      price_prompt, price_completion: money for a million tokens, for `pamdp estimate` and the costs of a run.
+    """
+
+    kind: Literal["embedded", "local", "openai"] = "embedded"
+    model: str = "embedded"
+    base_url: str = "http://127.0.0.1:8000/v1"
+    key_env: str = "OPENAI_API_KEY"
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=200, ge=1)
+    seed: int = Field(default=0, ge=0)
+    timeout: float = Field(default=60.0, gt=0)
+    tries: int = Field(default=8, ge=1)
+    attempts: int = Field(default=3, ge=1)
+    concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    price_prompt: float | None = Field(default=None, ge=0)
+    price_completion: float | None = Field(default=None, ge=0)
+
+
+class SimulatorConfig(EndpointConfig):
+    """The user's endpoint: its messages are drawn, and short."""
+
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: int = Field(default=48, ge=1)
+
+
+class JudgeConfig(EndpointConfig):
+    """The judge's endpoint; `model` names an embedded judge where `kind` is "embedded"."""
+
+    model: str = "match"
+
+
+class OnlineConfig(Settings):
+    """Learning from dialogues with simulated users (section 4.2, eq. 16). Horizon and advantage are those of `rl`.
+
+    Attributes:
+      rounds: how many batches of dialogues are played and learned from.
+      users: users of one batch; their dialogues advance together.
+      groups: a batch is parted into so many groups, one of which writes while the others wait for their users.
+      difficulty: how freely users tell of themselves.
+      opening: users begin with the first message of their record, or with one of their own.
+      reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or one that the model
+        `writer` writes (the paper).
+      both_orders: ask the judge in both orders of the replies; costs twice the calls.
+      cache: folder of remembered judgements, shared by runs; absent: the user's cache folder.
+      simulator, profiler, judge, writer: who plays the user, infers its profile (where rl.profile is "inferred"),
+        judges, and writes references.
+    """
+
+    rounds: int = Field(default=6, ge=1)
+    users: int = Field(default=8, ge=1)
+    groups: int = Field(default=2, ge=1)
+    difficulty: Literal["cooperative", "reserved", "topic-changing"] = "cooperative"
+    opening: Literal["recorded", "own"] = "recorded"
+    reference: Literal["clone", "vanilla", "written"] = "clone"
+    both_orders: bool = False
+    cache: str | None = None
+    simulator: SimulatorConfig = SimulatorConfig()
+    profiler: EndpointConfig = EndpointConfig()
+    judge: JudgeConfig = JudgeConfig()
+    writer: EndpointConfig = EndpointConfig()
+
+
 class Config(Settings):
     """Everything that decides what a run computes.
 
     Attributes:
       seed: the one seed; every part derives its own from it.
-      data, model, clone, rl: the parts.
+      data, model, clone, rl, online: the parts.
     """
 
     seed: int = Field(default=0, ge=0)
@@ -156,3 +237,4 @@ class Config(Settings):
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
+    online: OnlineConfig = OnlineConfig()

@@ -28,6 +28,14 @@ class JudgeError(PamdpError):
     """A verdict could not be had; the transition is masked, never scored."""
 
 
+class AnswerError(PamdpError):
+    """A language model's answer could not be used, after being asked again; what hangs on it is masked."""
+
+
+class EndpointError(PamdpError):
+    """A language model cannot be reached or refuses to work; the run pauses with what is done saved."""
+
+
 class RunError(PamdpError):
     """A run directory is missing, foreign or incomplete."""
 

@@ -109,10 +109,12 @@ def controls_table(rows: Sequence[Control]) -> Table:
     return table
 
 
-def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool) -> Run:
-    """A new run, or the interrupted one."""
+def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
+    """A new run, or the interrupted one; MAY_CHANGE names settings that may differ from before."""
     torch.manual_seed(config.seed)
-    return Run.resume(path, config, fingerprint) if resume and path.exists() else Run.create(path, config, fingerprint)
+    if resume and path.exists():
+        return Run.resume(path, config, fingerprint, may_change)
+    return Run.create(path, config, fingerprint)
 
 
 def policy_config(folder: Path) -> Config:

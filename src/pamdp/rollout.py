@@ -1,24 +1,34 @@
 """One rollout for every kind of user: policies reply, environments answer, transitions come out.
 
 Owns batching, prefix reuse across turns and the features that learning needs. Knows nothing of advantages or of who the
-user is. Each state's actions and tokens come from seeds of its own, so results do not depend on the batch.
+user is. Each state's actions and tokens come from seeds of its own, so results do not depend on the batch, nor on how
+many groups of dialogues take turns at writing and waiting.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pamdp.env.dialogue import DialogueEnv
+from pamdp.errors import PamdpError
+from pamdp.journal import Journal, Played
 from pamdp.models.backbone import Prefix
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
 from pamdp.prompts.render import render
-from pamdp.types import TimeStep
+from pamdp.seeds import seed_of
+from pamdp.types import Outcome, TimeStep
+from pamdp.waiting import done
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +63,6 @@ class Rollout:
     features_hw: dict[tuple[str, int], Tensor]
 
 
-def seed_of(*parts: object) -> int:
-    """A 63-bit seed from names and numbers, the same on every machine."""
-    digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
 @torch.no_grad()
 def collect(
     policy: Policy,
@@ -70,6 +74,8 @@ def collect(
     privileged: dict[tuple[str, int], Tensor] | None = None,
     seed: int = 0,
     batch: int = 64,
+    groups: int = 1,
+    journal: Journal | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Rollout:
     """Play every dialogue of ENV to its end or horizon.
@@ -79,42 +85,134 @@ def collect(
       explore: draw a ~ q(a|h); otherwise the mean action.
       privileged: also give H(h, ω), for the critic that sees the profile: known features by (dialogue, turn), to which
         new ones are added; None computes none.
+      groups: the dialogues are parted into so many groups: one writes while the others wait for users and judges.
+      journal: turns that were played before, which are not played again; new ones are added as they end.
       progress: called with the number of replies just written.
+
+    Raises:
+      EndpointError: a model cannot be reached; every turn that ended is in the journal.
     """
-    moments = env.reset()
-    prefixes: dict[str, Prefix] = {}
-    seen: dict[str, Prefix] = {}
-    out = Rollout([], {}, {}, {})
-    while moments:
+    play = _Play(policy, env, sampling, samples, explore, privileged, seed, batch, journal, progress)
+    moments = play.open()
+    flights = deque(play.depart(moments[i::groups]) for i in range(min(groups, len(moments))))
+    try:
+        while flights:
+            if following := play.land(flights.popleft()):
+                flights.append(play.depart(following))
+    except PamdpError:
+        # One dialogue's failure must not cost what the other groups still bring to an end.
+        for flight in flights:
+            with suppress(PamdpError):
+                play.store(flight)
+        raise
+    return play.out
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """Dialogues whose replies are written and whose outcomes are awaited."""
+
+    moments: list[TimeStep]
+    actions: list[tuple[Tensor | None, Sequence[Tensor | None]]]
+    replies: list[Sequence[str]]
+    outcomes: list[Future[list[Outcome]]]
+
+
+@dataclass(slots=True)
+class _Play:
+    policy: Policy
+    env: DialogueEnv
+    sampling: Sampling
+    samples: int
+    explore: bool
+    privileged: dict[tuple[str, int], Tensor] | None
+    seed: int
+    batch: int
+    journal: Journal | None
+    progress: Callable[[int], None] | None
+    prefixes: dict[str, Prefix] = field(default_factory=dict)
+    seen: dict[str, Prefix] = field(default_factory=dict)
+    out: Rollout = field(default_factory=lambda: Rollout([], {}, {}, {}))
+
+    def open(self) -> list[TimeStep]:
+        """The first moments, in the order of the environment's users."""
+        known = {} if self.journal is None else self.journal.openings
+        keys = [key for key in self.env.users if key not in known]
+        futures = dict(zip(self.env.open(keys), keys, strict=True))
+        opened = dict(known)
+        for future in _ended(futures):
+            opened[futures[future]] = moment = future.result()
+            if self.journal is not None:
+                self.journal.open(moment)
+        return [opened[key] for key in self.env.users]
+
+    def depart(self, moments: list[TimeStep]) -> _Flight:
+        """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         for moment in moments:
-            _features(policy, moment, prefixes, seen, privileged, out)
-        waves = [_actions(policy, moment, out, samples, explore, seed) for moment in moments]
-        requests = [
-            Request(i, -1, None if action is None else action, seed_of(seed, moment.key, moment.t, k))
-            for i, (moment, (_, actions)) in enumerate(zip(moments, waves, strict=True))
-            for k, action in enumerate(actions)
+            _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
+        known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
+        drawn = [
+            _actions(self.policy, m, self.out, self.samples, self.explore, self.seed) if p is None else _stored(p)
+            for m, p in zip(moments, known, strict=True)
         ]
-        replies = policy.write([prefixes[m.key] for m in moments], requests, sampling, batch, progress)
-        groups = [replies[i : i + samples] for i in range(0, len(replies), samples)]
+        asked = [i for i, played in enumerate(known) if played is None]
+        replies: list[Sequence[str]] = [() if played is None else played.replies for played in known]
+        written = self._write([moments[i] for i in asked], [drawn[i][1] for i in asked])
+        for i, group in zip(asked, written, strict=True):
+            replies[i] = group
+        begun = iter(self.env.begin([moments[i] for i in asked], [replies[i] for i in asked]) if asked else ())
+        return _Flight(moments, drawn, replies, [next(begun) if p is None else done(list(p.outcomes)) for p in known])
+
+    def land(self, flight: _Flight) -> list[TimeStep]:
+        """Wait for the outcomes, store each turn as it ends, and give the moments that want a reply next."""
+        self.store(flight)
         following = []
-        for moment, (mean, actions), group, outcomes in zip(
-            moments, waves, groups, env.step(moments, groups), strict=True
+        for moment, (mean, actions), group, future in zip(
+            flight.moments, flight.actions, flight.replies, flight.outcomes, strict=True
         ):
+            outcomes = future.result()
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
             for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
-                out.transitions.append(Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name))
+                transition = Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name)
+                self.out.transitions.append(transition)
+            if after is not None and not outcomes[0].truncated:
+                following.append(after)
+                continue
             if after is not None:
-                if outcomes[0].truncated:
-                    _features(policy, after, prefixes, seen, privileged, out)
-                else:
-                    following.append(after)
-        done = {m.key for m in moments} - {m.key for m in following}
-        for key in done:
-            prefixes.pop(key, None)
-            seen.pop(key, None)
-        moments = following
-    return out
+                _features(self.policy, after, self.prefixes, self.seen, self.privileged, self.out)
+            self.prefixes.pop(moment.key, None)
+            self.seen.pop(moment.key, None)
+        return following
+
+    def _write(self, moments: list[TimeStep], actions: list[Sequence[Tensor | None]]) -> list[Sequence[str]]:
+        requests = [
+            Request(i, -1, action, seed_of(self.seed, moment.key, moment.t, k))
+            for i, (moment, drawn) in enumerate(zip(moments, actions, strict=True))
+            for k, action in enumerate(drawn)
+        ]
+        prefixes = [self.prefixes[m.key] for m in moments]
+        replies = self.policy.write(prefixes, requests, self.sampling, self.batch, self.progress) if requests else []
+        return [replies[i : i + self.samples] for i in range(0, len(replies), self.samples)]
+
+    def store(self, flight: _Flight) -> None:
+        """Add the turns of a flight to the journal, each as it ends."""
+        index = {future: i for i, future in enumerate(flight.outcomes)}
+        for future in _ended(index):
+            i = index[future]
+            moment, (mean, actions) = flight.moments[i], flight.actions[i]
+            if self.journal is None or (moment.key, moment.t) in self.journal.turns:
+                continue
+            self.journal.add(
+                Played(
+                    moment.key,
+                    moment.t,
+                    tuple(flight.replies[i]),
+                    tuple(None if action is None else action.tolist() for action in actions),
+                    None if mean is None else mean.tolist(),
+                    tuple(future.result()),
+                )
+            )
 
 
 def _features(
@@ -160,3 +258,22 @@ def _actions(
     generator = torch.Generator().manual_seed(seed_of(seed, "action", moment.key, moment.t))
     noise = torch.randn(samples, len(mean), generator=generator).to(mean)
     return mean, list(mean + actor.sigma * noise)
+
+
+def _stored(played: Played) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+    """The actions of a turn that was played before."""
+    mean = None if played.mean is None else torch.tensor(played.mean)
+    return mean, [None if action is None else torch.tensor(action) for action in played.actions]
+
+
+def _ended(futures: Iterable[Future[T]]) -> Iterator[Future[T]]:
+    """Futures as they end well; once all have ended, the first failure is raised: it must not take the others along."""
+    failed: list[BaseException] = []
+    for future in as_completed(futures):
+        error = future.exception()
+        if error is None:
+            yield future
+        else:
+            failed.append(error)
+    if failed:
+        raise failed[0]

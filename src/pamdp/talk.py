@@ -49,7 +49,8 @@ def talk(
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
     """The critics of a run's last checkpoint, if it has one."""
-    found = checkpoint.latest(folder / "checkpoints" / "offline")
+    stages = ("online", "offline")
+    found = next((c for s in stages if (c := checkpoint.latest(folder / "checkpoints" / s)) is not None), None)
     if found is None:
         return None
     critics = DualCritic(width, width, v_max)

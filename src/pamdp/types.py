@@ -103,12 +103,15 @@ class TimeStep:
       t: index of the user's message that waits for a reply.
       history: h_t; all that a policy may see.
       privileged: ω_t; for critics and judges only.
+      known: whether ω_t could be had; where it could not, `privileged` is the last one that could, and what is replied
+        here is masked.
     """
 
     key: str
     t: int
     history: History
     privileged: Persona
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from pamdp.judges.base import Case, Judge, swap
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
+from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
+from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.adapters import add_adapter
-from pamdp.types import History, Persona
+from pamdp.types import History, Message, Persona
 from tests.tools.chats import LONE, NURSE
 from tests.tools.tiny import make_tiny_backbone
 
@@ -60,9 +63,19 @@ def scorer(request: pytest.FixtureRequest) -> Scorer:
     return found
 
 
-@pytest.fixture
-def judge(scorer: Scorer) -> Judge:
-    return ScoringJudge("it", scorer, Calibration(2.0), {"weights": "random"})
+def _reader(messages: Sequence[Message], seed: int) -> str:
+    """A chat model that judges as WordScorer does, from what the prompt says."""
+    prompt = messages[-1].content
+    person = " ".join(re.findall(r"^(?:Profile|Personality): (.*)$", prompt, re.M)[:2])
+    a, b = (WordScorer().score(Persona(person), LONE, [reply])[0] for reply in re.findall(r"<<<\n(.*?)\n>>>", prompt))
+    return f"Because of the words.\n[[{'A' if a > b else 'B' if b > a else 'C'}]]"
+
+
+@pytest.fixture(scope="module", params=[*SCORERS, "pairwise", "both orders"])
+def judge(request: pytest.FixtureRequest) -> Judge:
+    if request.param in SCORERS:
+        return ScoringJudge("it", SCORERS[request.param](), Calibration(2.0), {"weights": "random"})
+    return PairwiseJudge("it", ScriptedChat(_reader), both_orders=request.param == "both orders")
 
 
 CASES = [
@@ -75,8 +88,8 @@ CASES = [
 
 def test_it_is_a_judge_that_can_be_identified(judge: Judge) -> None:
     assert isinstance(judge, Judge)
-    assert judge.fingerprint["name"] == judge.name
-    assert judge.fingerprint["weights"] == "random" and judge.fingerprint["temperature"] == "2"
+    assert judge.fingerprint["name"] == judge.name == "it"
+    assert judge.fingerprint["temperature"] == ("2" if "weights" in judge.fingerprint else "0")
 
 
 def test_probabilities_sum_to_one_and_decide(judge: Judge) -> None:

@@ -11,7 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli, commands
+from pamdp.config import CloneConfig, Config, ModelConfig
 from pamdp.judges.base import Case, Verdict
+from pamdp.llm.ledger import Metered
+from pamdp.llm.scripted import ScriptedChat
+from pamdp.models.backbone import Backbone
+from pamdp.train.setup import new_policy, save_policy
+from pamdp.train.world import World
+from tests.tools.tiny import make_tiny_backbone
 
 RUN = CliRunner()
 
@@ -92,6 +99,8 @@ def test_data_check_of_a_bad_file(tmp_path: Path) -> None:
         (["report", "no-such-run"], "no-such-run"),
         (["chat", "no-such-run"], "no-such-run"),
         (["train", "offline", "--run", "x", "--from", "no-such-run"], "no-such-run"),
+        (["train", "online", "--run", "x", "--from", "no-such-run"], "no-such-run"),
+        (["estimate", "online.judge.kind=telepathy"], "online.judge.kind"),
         (["train", "bc", "--run", "x", "--config", "papr"], "did you mean 'paper'"),
         (["train", "bc", "--run", "x", "clone.epoch=2"], "did you mean clone.epochs"),
         (["judge", "eval", "--pairs", "no-such.jsonl"], "no-such.jsonl"),
@@ -162,3 +171,52 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
     for extra in ([], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])
     assert asked == ["mine.jsonl", "other.jsonl"]
+
+
+def test_the_estimate_says_what_will_be_called_and_what_it_costs() -> None:
+    judge = ["online.judge.kind=openai", "online.judge.model=big", "online.rounds=2", "online.users=3", "rl.horizon=4"]
+    machine = RUN.invoke(cli.app, ["estimate", *judge, "--json"])
+    found = json.loads(machine.output)
+    assert {row["role"]: row["calls"] for row in found["roles"]} == {"simulator": 24, "judge": 24}
+    assert found["money"] is None
+    prices = ["online.judge.price_prompt=1", "online.judge.price_completion=2"]
+    assert json.loads(RUN.invoke(cli.app, ["estimate", *judge, *prices, "--json"]).output)["money"] > 0
+    shown = RUN.invoke(cli.app, ["estimate", *judge])
+    assert "no price" in shown.output and "local" in shown.output
+
+
+class Vowels:
+    """Counts vowels."""
+
+    name = "vowels"
+    fingerprint = {"name": "vowels"}  # noqa: RUF012
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        counts = [[sum(c in "aeiou" for c in text) for text in (case.a, case.b)] for case in cases]
+        return [Verdict(0.9, 0.1) if a > b else Verdict(0.1, 0.9) for a, b in counts]
+
+
+def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(model=ModelConfig(d_a=8, depth=0.5), clone=CloneConfig(backbone="frozen"))
+    policy = new_policy(make_tiny_backbone(), config)
+    assert policy.planner is not None
+    policy.planner.actor.sigma.fill_(1.0)
+    save_policy(policy, config, tmp_path / "bc" / "policy")
+    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
+
+    def world(config: Config, backbone: Backbone) -> World:
+        made = World(config, ScriptedChat(lambda m, s: f"Well, {s % 10}."), Vowels())
+        made.simulator = Metered(made.simulator, made.ledger, "simulator")
+        return made
+
+    monkeypatch.setattr(commands, "build_world", world)
+    small = ["online.rounds=1", "online.users=2", "rl.horizon=2", "rl.max_reply=4", "rl.epochs=1"]
+    command = ["train", "online", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *small]
+    machine = RUN.invoke(cli.app, [*command, "--json"])
+    assert machine.exit_code == 0, machine.output
+    assert json.loads(machine.output)["costs"]["simulator"]["calls"] == 4
+    assert (tmp_path / "rl" / "trained" / "planner.safetensors").is_file()
+    # A resumed run may ask more slowly, but not another model.
+    again = RUN.invoke(cli.app, [*command, "--resume", "online.simulator.concurrency=2"])
+    assert again.exit_code == 0 and "simulator" in again.output
+    assert RUN.invoke(cli.app, [*command, "--resume", "online.simulator.model=other"]).exit_code == 1

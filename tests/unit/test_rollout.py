@@ -17,7 +17,8 @@ from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone, Prefix, Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
-from pamdp.rollout import Rollout, collect, seed_of
+from pamdp.rollout import Rollout, collect
+from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.tiny import make_tiny_backbone
 
@@ -93,6 +94,8 @@ def test_results_do_not_depend_on_the_batch(policy: Policy) -> None:
     for other in (
         _play(policy, _dialogues(), batch=1),
         _play(policy, _dialogues()[::-1], batch=3),
+        _play(policy, _dialogues(), groups=2),
+        _play(policy, _dialogues(), groups=9),
     ):
         assert _said(other) == _said(whole)
     parts = [_play(policy, [d]) for d in _dialogues()]

@@ -1,16 +1,27 @@
-"""The dialogue environment: many dialogues that advance together.
+"""The dialogue environment of eq. 16: many dialogues that advance together.
 
-Owns turns, horizon and ends. Knows nothing of policies; composed of users and a reward, never subclassed. The horizon T
-truncates (values are bootstrapped), a finished dialogue terminates.
+Owns turns, horizon, ends and what becomes of a user or profiler that has no usable answer. Knows nothing of policies;
+composed of users and a reward, never subclassed. The horizon T truncates (values are bootstrapped), a finished dialogue
+terminates. Users that have to be waited for are asked all at the same time, and while the reward is judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import TypeVar
 
 from pamdp.env.reward import Reward
 from pamdp.env.user import User
-from pamdp.types import History, Outcome, TimeStep
+from pamdp.errors import AnswerError
+from pamdp.prompts.render import load
+from pamdp.types import History, Message, Outcome, Persona, TimeStep
+from pamdp.waiting import at_once, join, settle, start
+
+T = TypeVar("T")
 
 
 class DialogueEnv:
@@ -20,6 +31,9 @@ class DialogueEnv:
       users: one for each dialogue; keys must be distinct.
       reward: scores replies.
       horizon: T, most turns of a dialogue, or None for no limit.
+
+    Attributes:
+      failures: how often a user or its profiler had no usable answer, by "user" and "profile".
     """
 
     def __init__(self, users: Sequence[User], reward: Reward, horizon: int | None = None) -> None:
@@ -27,26 +41,71 @@ class DialogueEnv:
         if len(self.users) != len(users):
             raise ValueError("two users of one environment share a key")
         self.reward, self.horizon = reward, horizon
+        self.failures: Counter[str] = Counter()
 
     def reset(self) -> list[TimeStep]:
         """The first moment of every dialogue."""
-        return [self._moment(user, 0, user.start()) for user in self.users.values()]
+        return [opening.result() for opening in self.open(list(self.users))]
 
     def step(self, moments: Sequence[TimeStep], replies: Sequence[Sequence[str]]) -> list[list[Outcome]]:
         """What comes of the replies to MOMENTS; several replies to one moment are alternatives.
 
         The first of several alternatives is the one that is said: it decides how the dialogue goes on.
         """
-        flat = [(moment, reply) for moment, group in zip(moments, replies, strict=True) for reply in group]
-        rewards = iter(self.reward([m for m, _ in flat], [r for _, r in flat]))
-        out = []
-        for moment, group in zip(moments, replies, strict=True):
-            user = self.users[moment.key]
-            after = user.answer(moment.history, group[0])
-            following = None if after is None else self._moment(user, moment.t + 1, after)
-            last = following is not None and self.horizon is not None and moment.t + 1 >= self.horizon
-            out.append([Outcome(next(rewards), following, last) for _ in group])
-        return out
+        return [outcomes.result() for outcomes in self.begin(moments, replies)]
 
-    def _moment(self, user: User, t: int, history: History) -> TimeStep:
-        return TimeStep(user.key, t, history, user.profile(history))
+    def open(self, keys: Sequence[str]) -> list[Future[TimeStep]]:
+        """The first moments of some dialogues, under way."""
+        return [self._going(user, self._open(user)) for user in (self.users[key] for key in keys)]
+
+    def begin(self, moments: Sequence[TimeStep], replies: Sequence[Sequence[str]]) -> list[Future[list[Outcome]]]:
+        """What `step` gives, under way, one future for each moment.
+
+        Raises:
+          EndpointError: by a future, where a model cannot be reached; the other futures are not touched by it.
+        """
+        following = [
+            self._going(self.users[moment.key], self._follow(self.users[moment.key], moment, group[0]))
+            for moment, group in zip(moments, replies, strict=True)
+        ]
+        rewards = self.reward.begin(moments, replies)
+        return [join(partial(self._outcomes, m), f, r) for m, f, r in zip(moments, following, rewards, strict=True)]
+
+    async def _open(self, user: User) -> TimeStep:
+        try:
+            history = await settle(user.start())
+        except AnswerError:
+            self.failures["user"] += 1
+            history = (Message("user", load("user_greets")),)
+        return await self._moment(user, 0, history, Persona())
+
+    async def _follow(self, user: User, moment: TimeStep, reply: str) -> tuple[TimeStep | None, bool]:
+        """The next moment, and whether the user itself brought it about."""
+        own = True
+        try:
+            after = await settle(user.answer(moment.history, reply))
+        except AnswerError:
+            self.failures["user"] += 1
+            # The dialogue goes on, so that no later turn is lost; what led here is masked, since nobody answered it.
+            after = (*moment.history, Message("assistant", reply), Message("user", load("user_stuck")))
+            own = False
+        return (None if after is None else await self._moment(user, moment.t + 1, after, moment.privileged)), own
+
+    async def _moment(self, user: User, t: int, history: History, before: Persona) -> TimeStep:
+        try:
+            return TimeStep(user.key, t, history, await settle(user.profile(history)))
+        except AnswerError:
+            self.failures["profile"] += 1
+            return TimeStep(user.key, t, history, before, known=False)
+
+    def _outcomes(
+        self, moment: TimeStep, following: tuple[TimeStep | None, bool], rewards: Sequence[float | None]
+    ) -> list[Outcome]:
+        after, own = following
+        last = after is not None and self.horizon is not None and moment.t + 1 >= self.horizon
+        return [Outcome(reward if own else None, after, last) for reward in rewards]
+
+    @staticmethod
+    def _going(user: User, work: Coroutine[object, object, T]) -> Future[T]:
+        """A user that need not be waited for costs no thread and no loop."""
+        return start(work) if iscoroutinefunction(user.answer) else at_once(work)

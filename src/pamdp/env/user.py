@@ -1,30 +1,42 @@
-"""Who talks to the assistant: a recorded, simulated or human user, behind one protocol.
+"""Who talks to the assistant: a recorded or human user here, a simulated one in simulated.py, behind one protocol.
 
 Owns how a dialogue goes on after a reply. Knows nothing of rewards and policies. The environment is the same for all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from pamdp.types import Dialogue, History, Persona
+from pamdp.types import Dialogue, History, Message, Persona
 
 
 class User(Protocol):
-    """The other side of a dialogue; it also knows who it is."""
+    """The other side of a dialogue; it also knows who it is.
+
+    A user that has to be waited for declares its three methods `async`.
+    """
 
     key: str
 
-    def start(self) -> History:
+    def start(self) -> History | Awaitable[History]:
         """h_0."""
         ...
 
-    def answer(self, history: History, reply: str) -> History | None:
-        """h_{t+1} after REPLY to h_t, or None where the dialogue is over."""
+    def answer(self, history: History, reply: str) -> History | Awaitable[History | None] | None:
+        """h_{t+1} after REPLY to h_t, or None where the dialogue is over.
+
+        Raises:
+          AnswerError: the user has no usable answer.
+        """
         ...
 
-    def profile(self, history: History) -> Persona:
-        """ω_t, from h_t and what was true of the user before it; never from later turns."""
+    def profile(self, history: History) -> Persona | Awaitable[Persona]:
+        """ω_t, from h_t and what was true of the user before it; never from later turns.
+
+        Raises:
+          AnswerError: ω_t could not be had.
+        """
         ...
 
 
@@ -57,6 +69,33 @@ class RecordedUser:
         if not self.inferred or not any(turn.inferred.text for turn in self.dialogue.turns):
             return self.dialogue.persona
         return self.dialogue.turns[_turn(history)].inferred
+
+
+class HumanUser:
+    """A person who is asked for every message; nothing is known of who they are.
+
+    Args:
+      key: names the dialogue.
+      ask: shows the assistant's reply (None at the start) and gives what the person says; nothing ends the dialogue.
+    """
+
+    def __init__(self, key: str, ask: Callable[[str | None], str]) -> None:
+        self.key, self.ask = key, ask
+
+    def start(self) -> History:
+        """The first message; it is asked for until there is one."""
+        while not (said := self.ask(None).strip()):
+            pass
+        return (Message("user", said),)
+
+    def answer(self, history: History, reply: str) -> History | None:
+        """What the person says to REPLY."""
+        said = self.ask(reply).strip()
+        return (*history, Message("assistant", reply), Message("user", said)) if said else None
+
+    def profile(self, history: History) -> Persona:
+        """Nobody knows."""
+        return Persona()
 
 
 def _turn(history: History) -> int:

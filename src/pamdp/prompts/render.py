@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 
 from pamdp.errors import ConfigError
+from pamdp.types import History
 
 _SLOT = re.compile(r"\{([a-z_]+)\}")
 
@@ -38,3 +39,14 @@ def render(name: str, **values: str) -> str:
     if slots != values.keys():
         raise ConfigError(f"prompt {name!r} has slots {sorted(slots)}, got {sorted(values)}")
     return _SLOT.sub(lambda match: values[match.group(1)], text)
+
+
+def transcript(history: History, user: str = "Person", assistant: str = "Assistant", numbered: bool = False) -> str:
+    """A history as lines that say who speaks; with NUMBERED the user's messages carry [1], [2], ..."""
+    lines: list[str] = []
+    asked = 0
+    for message in history:
+        asked += message.role == "user"
+        number = f"[{asked}] " if numbered and message.role == "user" else ""
+        lines.append(f"{number}{user if message.role == 'user' else assistant}: {message.content}")
+    return "\n".join(lines)

@@ -1,0 +1,160 @@
+"""P_h of eq. 16: a user played by a language model, who shows who they are bit by bit.
+
+Owns the part that is played, what may be told when, and which answers break the part. Knows nothing of rewards. The
+simulated user knows its whole profile; the assistant sees only what it says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable
+from typing import Literal
+
+from pamdp.env.profile import Profiler
+from pamdp.errors import AnswerError
+from pamdp.llm.ask import ask
+from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.prompts.render import load, render, transcript
+from pamdp.seeds import seed_of
+from pamdp.types import History, Message, Persona
+
+Difficulty = Literal["cooperative", "reserved", "topic-changing"]
+
+PROMPTS = (
+    "user", "user_cooperative", "user_reserved", "user_topic_changing", "user_turn", "user_open", "user_may",
+    "user_keep", "user_turn_away", "user_reminder", "user_stuck",
+)  # fmt: skip
+LONGEST = 800
+"""Characters of the longest message that still is chat."""
+
+_BREAK = re.compile(
+    r"\bas an? (ai|artificial|language model|assistant)\b|\bi(['’]m| am) an? (ai|artificial|language model|assistant)\b"
+    r"|\b(my|the) (profile|persona|character) (says|is|states)\b|\brole-?play",
+    re.I,
+)
+_LABEL = re.compile(r"^\s*(?:you|me|user|person|friend|message|my message)\s*:\s*", re.I)
+_NEXT = re.compile(r"\n\s*(?:friend|assistant|you|user|person)\s*:", re.I)
+
+
+def breaks_role(text: str) -> bool:
+    """Whether a message gives away that its writer plays a part, or is an assistant."""
+    return _BREAK.search(text) is not None
+
+
+def parse_message(text: str) -> str:
+    """A user's message from a model's answer: without name, quotation marks and what others would say next.
+
+    Raises:
+      AnswerError: nothing is left, it is too long for chat, not words, or breaks the part.
+    """
+    said = _NEXT.split(_LABEL.sub("", text), maxsplit=1)[0].strip()
+    if len(said) > 1 and said[0] == said[-1] == '"':
+        said = said[1:-1].strip()
+    if not re.search(r"\w\w", said) or any(ord(c) < 32 and c not in "\n\t" for c in said):
+        raise AnswerError("a message without words")
+    if len(said) > LONGEST:
+        raise AnswerError(f"a message of {len(said)} characters")
+    if breaks_role(said):
+        raise AnswerError("the user fell out of its part")
+    return said
+
+
+class SimulatedUser:
+    """A user that a chat model plays.
+
+    Args:
+      key: names the dialogue.
+      persona: who is played.
+      model: plays.
+      opening: the first message, where there is one; otherwise the model writes it.
+      profiler: infers ω_t; without one ω_t is the whole persona.
+      difficulty: how freely the user tells of itself.
+      attempts: most answers asked for where one cannot be used.
+      temperature, max_tokens: of the model.
+      seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        persona: Persona,
+        model: ChatModel,
+        *,
+        opening: str | None = None,
+        profiler: Profiler | None = None,
+        difficulty: Difficulty = "cooperative",
+        attempts: int = 3,
+        temperature: float = 0.7,
+        max_tokens: int = 80,
+        seed: int = 0,
+    ) -> None:
+        self.key, self.persona, self.model, self.opening, self.profiler = key, persona, model, opening, profiler
+        self.difficulty, self.attempts, self.seed = difficulty, attempts, seed
+        self.decoding = Decoding(temperature, max_tokens)
+        self.facts = sentences(persona.profile)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The model's, the prompts' and how it is played; the same for all users of a run."""
+        prompt = hashlib.sha256("".join(map(load, PROMPTS)).encode()).hexdigest()[:12]
+        return {
+            "role": "simulator", **self.model.fingerprint, "prompt": prompt, "difficulty": self.difficulty,
+            "temperature": f"{self.decoding.temperature:g}",
+        }  # fmt: skip
+
+    async def start(self) -> History:
+        """The opening, or a first message about the first thing that may show."""
+        said = self.opening
+        if said is None:
+            said = await self._say(render("user_open", hint=self._hint(0)), "open")
+        return (Message("user", said),)
+
+    async def answer(self, history: History, reply: str) -> History:
+        """h_{t+1}: the user answers REPLY or turns to something else; it is never the user who ends.
+
+        Raises:
+          AnswerError: no answer could be used.
+          EndpointError: the model cannot be reached.
+        """
+        said = (*history, Message("assistant", reply))
+        turn = sum(m.role == "user" for m in history)
+        question = render("user_turn", history=transcript(said, "You", "Friend"), hint=self._hint(turn))
+        return (*said, Message("user", await self._say(question, turn)))
+
+    async def profile(self, history: History) -> Persona:
+        """ω_t: the persona, or what the profiler tells from h_t.
+
+        Raises:
+          AnswerError: the profiler's answer could not be read.
+          EndpointError: the model cannot be reached.
+        """
+        return self.persona if self.profiler is None else (await self.profiler.infer(history)).persona
+
+    def may_show(self, turn: int) -> int:
+        """How many of the profile's sentences may have shown in messages up to TURN (0-based)."""
+        pace = turn // 2 if self.difficulty == "reserved" else turn
+        return min(len(self.facts), 1 + pace)
+
+    def _hint(self, turn: int) -> str:
+        fresh = self.may_show(turn) > (self.may_show(turn - 1) if turn else 0)
+        if self.difficulty == "topic-changing" and turn and turn % 2 == 0 and self.facts:
+            return render("user_turn_away", fact=self.facts[turn % len(self.facts)])
+        return render("user_may", fact=self.facts[self.may_show(turn) - 1]) if fresh else load("user_keep")
+
+    def _say(self, question: str, turn: int | str) -> Awaitable[str]:
+        part = render(
+            "user",
+            profile=self.persona.profile or "somebody who keeps to themselves",
+            personality=self.persona.personality or "like anybody",
+            manner=load(f"user_{self.difficulty.replace('-', '_')}"),
+        )
+        return ask(
+            self.model, [Message("system", part), Message("user", question)], parse_message, decoding=self.decoding,
+            seed=seed_of(self.seed, self.key, turn), attempts=self.attempts, reminder="user_reminder",
+        )  # fmt: skip
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a profile: what can show one by one."""
+    return tuple(s.strip() for s in re.split(r"(?<=[.!?;])\s+", text) if s.strip())

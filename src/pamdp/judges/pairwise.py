@@ -1,0 +1,129 @@
+"""A language model as judge (paper, appendix C): which of two replies suits a person better.
+
+Owns the question and the reading of the verdict. Knows nothing of endpoints, retries of calls and limits: it is given a
+chat model. All cases are asked at the same time; how many calls run at once is the chat model's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+
+from pamdp.errors import AnswerError, JudgeError
+from pamdp.judges.base import Case, Outcome, Verdict, swap
+from pamdp.llm.ask import ask
+from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.prompts.render import load, render, transcript
+from pamdp.seeds import seed_of
+from pamdp.types import Message
+from pamdp.waiting import run, together
+
+_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_OUTCOMES: dict[str, Outcome] = {"A": "win", "B": "loss", "C": "tie"}
+_VERDICTS = {"win": Verdict(1.0, 0.0), "loss": Verdict(0.0, 1.0), "tie": Verdict(0.0, 0.0, 1.0)}
+
+
+def parse_verdict(text: str) -> Outcome:
+    """The verdict of an answer: [[A]], [[B]] or [[C]], named once or several times, but never two of them.
+
+    Raises:
+      AnswerError: there is no verdict, or more than one.
+    """
+    found = set(_VERDICT.findall(text))
+    if len(found) != 1:
+        raise AnswerError(f"{len(found)} verdicts in an answer" if found else "no verdict in an answer")
+    return _OUTCOMES[found.pop()]
+
+
+class PairwiseJudge:
+    """Asks a chat model; its verdicts are certain.
+
+    Args:
+      name: what results call it.
+      model: is asked.
+      both_orders: ask twice, with the replies exchanged, and average: where the orders disagree, it is a tie.
+      attempts: most answers asked for where one cannot be read.
+      temperature: 0 lets answers be remembered (llm/cache.py).
+      max_tokens: longest answer.
+      seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ChatModel,
+        both_orders: bool = False,
+        attempts: int = 3,
+        temperature: float = 0.0,
+        max_tokens: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.name, self.model, self.both_orders, self.attempts, self.seed = name, model, both_orders, attempts, seed
+        self.decoding = Decoding(temperature, max_tokens)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The model's, the prompt's and how it is asked."""
+        prompt = hashlib.sha256((load("judge_pair") + load("judge_pair_reminder")).encode()).hexdigest()[:12]
+        return {
+            "name": self.name, **self.model.fingerprint, "prompt": prompt, "both_orders": str(self.both_orders),
+            "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
+        }  # fmt: skip
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        """One verdict for each case, in order; all are asked at the same time.
+
+        Raises:
+          JudgeError: a verdict could not be read.
+          EndpointError: the model cannot be reached.
+        """
+        verdicts = run(self.verdicts(cases, progress))
+        missing = verdicts.count(None)
+        if missing:
+            raise JudgeError(f"{self.name}: no verdict in {missing} of {len(cases)} cases")
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    async def verdicts(
+        self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
+    ) -> list[Verdict | None]:
+        """One verdict for each case, in order; None where none could be had.
+
+        Raises:
+          EndpointError: the model cannot be reached.
+        """
+
+        async def one(case: Case) -> Verdict | None:
+            found = await self._verdict(case)
+            if progress is not None:
+                progress(1)
+            return found
+
+        return await together(one(case) for case in cases)
+
+    async def _verdict(self, case: Case) -> Verdict | None:
+        try:
+            if not self.both_orders:
+                return _VERDICTS[await self._ask(case)]
+            first, second = [_VERDICTS[x] for x in await together([self._ask(case), self._ask(swap(case))])]
+        except AnswerError:
+            return None
+        return Verdict(
+            (first.p_a + second.p_b) / 2, (first.p_b + second.p_a) / 2, (first.p_tie + second.p_tie) / 2
+        )  # fmt: skip
+
+    async def _ask(self, case: Case) -> Outcome:
+        question = render(
+            "judge_pair",
+            profile=case.persona.profile or "nothing yet",
+            personality=case.persona.personality or "nothing yet",
+            history=transcript(case.history[:-1]) or "(this is the first message)",
+            query=case.history[-1].content,
+            a=case.a,
+            b=case.b,
+        )
+        seed = seed_of(self.seed, case.persona.text, case.a, case.b, *(m.content for m in case.history))
+        return await ask(
+            self.model, [Message("user", question)], parse_verdict, decoding=self.decoding, seed=seed,
+            attempts=self.attempts, reminder="judge_pair_reminder",
+        )  # fmt: skip

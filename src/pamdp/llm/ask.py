@@ -1,0 +1,70 @@
+"""Asking a chat model for something that can be used: an answer is parsed, and asked for again where that fails.
+
+Owns retries of answers and what a refusal looks like. Knows nothing of what is asked for. Failures of calls are not its
+business (limits.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from pamdp.errors import AnswerError
+from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.prompts.render import load
+from pamdp.seeds import seed_of
+from pamdp.types import Message
+
+T = TypeVar("T")
+
+_REFUSAL = re.compile(
+    r"^\W*(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|unfortunately|i can ?not|i can['’]?t"
+    r"|i['’]?m (not able|unable))"
+    r"\b.{0,60}\b(assist|help with|comply|fulfil|provide that|do that|participate|engage|role-?play)",
+    re.I | re.S,
+)
+
+
+def refuses(text: str) -> bool:
+    """Whether a text is the stock refusal of an assistant."""
+    return _REFUSAL.search(text) is not None
+
+
+async def ask(
+    model: ChatModel,
+    messages: Sequence[Message],
+    parse: Callable[[str], T],
+    *,
+    decoding: Decoding = Decoding(),
+    seed: int = 0,
+    attempts: int = 3,
+    reminder: str = "reminder",
+) -> T:
+    """What PARSE makes of the model's answer; every further try has its own seed, and says what went wrong.
+
+    Args:
+      parse: raises AnswerError where a text cannot be used.
+      attempts: most answers asked for.
+      reminder: prompt that is put behind the question after an answer which could not be used.
+
+    Raises:
+      AnswerError: no answer could be used.
+      EndpointError: the model cannot be reached.
+    """
+    asked = list(messages)
+    for attempt in range(attempts):
+        answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
+        try:
+            if answer.refused or refuses(answer.text):
+                raise AnswerError("the model refuses")
+            if not answer.text:
+                raise AnswerError("an empty answer")
+            return parse(answer.text)
+        except AnswerError as error:
+            last = error
+        # A deterministic model would say the same again: the second question is another one, and its answer is drawn.
+        asked = [*messages[:-1], Message("user", f"{messages[-1].content}\n\n{load(reminder)}")]
+        decoding = replace(decoding, temperature=max(decoding.temperature, 0.5))
+    raise AnswerError(f"no usable answer in {attempts} tries, last: {last}")

@@ -1,0 +1,91 @@
+"""Answers on disk, by content: what was asked once of a deterministic model is not paid for again.
+
+Owns the key and the files. Knows nothing of who asks. Only temperature 0 is stored: a draw is never taken for another
+one. An empty or refused answer is not stored. A key is made of the model's fingerprint, the messages and the decoding;
+none of them holds a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from pamdp.llm.chat import ChatModel, Completion, Decoding
+from pamdp.types import Message
+
+
+class Cached:
+    """A chat model that remembers.
+
+    Args:
+      model: answers what is not known yet.
+      folder: where answers are kept; several processes may share it.
+    """
+
+    def __init__(self, model: ChatModel, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.hits = 0
+        self._asking: dict[str, asyncio.Task[Completion]] = {}
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """That of the model: what is remembered is what it said."""
+        return self.model.fingerprint
+
+    async def complete(
+        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
+    ) -> Completion:
+        """The stored answer, or a new one that is then stored; equal calls at the same time are one. See ChatModel."""
+        if decoding.temperature != 0:
+            return await self.model.complete(messages, decoding, seed=seed)
+        key = self.key(messages, decoding)
+        known = self._read(key)
+        if known is not None:
+            self.hits += 1
+            return known
+        task = self._asking.get(key)
+        mine = task is None
+        if task is None:
+            task = asyncio.ensure_future(self._ask(key, messages, decoding, seed))
+            self._asking[key] = task
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        # Shielded: whoever gives up waiting must not take the answer from the others.
+        answer = await asyncio.shield(task)
+        self.hits += not mine
+        return answer if mine else replace(answer, prompt_tokens=0, completion_tokens=0)
+
+    async def _ask(self, key: str, messages: Sequence[Message], decoding: Decoding, seed: int) -> Completion:
+        answer = await self.model.complete(messages, decoding, seed=seed)
+        if answer.text and not answer.refused:
+            self._write(key, answer.text)
+        return answer
+
+    def key(self, messages: Sequence[Message], decoding: Decoding) -> str:
+        """Name of the answer to a call; the seed is no part of it, because nothing is drawn."""
+        asked = [self.model.fingerprint, [[m.role, m.content] for m in messages], asdict(decoding)]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _read(self, key: str) -> Completion | None:
+        try:
+            text = json.loads(self._path(key).read_bytes())["text"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # nothing there, or not whole: asked again and written anew
+        return Completion(text) if isinstance(text, str) else None
+
+    def _write(self, key: str, text: str) -> None:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed but not synced: an answer that a power failure takes is asked for again.
+        handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"text": text}, file, ensure_ascii=False)
+        os.replace(part, path)

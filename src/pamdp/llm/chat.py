@@ -1,0 +1,82 @@
+"""What a chat model is: messages in, one completion out.
+
+Owns the protocol that endpoints, local models, scripted models and all wrappers share, and what a call may fail with.
+Knows nothing of what is asked. A failed call is either transient, and worth another try, or an EndpointError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from pamdp.errors import PamdpError
+from pamdp.types import Message
+
+
+class TransientError(PamdpError):
+    """A call failed in a way that passes: a time-out, too many requests, a server's fault, a cut connection.
+
+    Args:
+      what: the fault in one phrase.
+      after: seconds that the server asks to wait, if it does.
+    """
+
+    def __init__(self, what: str, after: float | None = None) -> None:
+        self.after = after
+        super().__init__(what)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How an answer is drawn.
+
+    Attributes:
+      temperature: 0 is deterministic, as far as the model is.
+      max_tokens: longest answer.
+      json: ask for a JSON object, where the model has such a mode.
+    """
+
+    temperature: float = 0.0
+    max_tokens: int = 512
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer and what it cost.
+
+    Attributes:
+      text: the answer, trimmed; empty where the model gave none.
+      prompt_tokens, completion_tokens: as the model counts them; 0 for what came from a cache.
+      refused: the model's own sign that it would not answer.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    refused: bool = False
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """Answers messages."""
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies this model: kind, model, where it is; never a secret."""
+        ...
+
+    async def complete(
+        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
+    ) -> Completion:
+        """One answer to messages, the last of which is the user's.
+
+        Args:
+          seed: of the draw; the same call with the same seed gives the same answer where the model can.
+
+        Raises:
+          TransientError: the call failed and may be tried again.
+          EndpointError: no call can succeed, or no further try is left.
+        """
+        ...

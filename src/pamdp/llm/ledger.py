@@ -1,0 +1,111 @@
+"""What calls cost: by role, calls, failures, tokens, and money where prices are known.
+
+Owns the counts. Knows nothing of models. A run writes it beside its metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from pamdp.files import Json
+from pamdp.llm.chat import ChatModel, Completion, Decoding
+from pamdp.types import Message
+
+Role = Literal["simulator", "profiler", "judge", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Money for a million tokens, in any one currency; None is unknown."""
+
+    prompt: float | None = None
+    completion: float | None = None
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Money for so many tokens, or None where a price is unknown."""
+        if self.prompt is None or self.completion is None:
+            return None
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
+
+
+@dataclass(slots=True)
+class Entry:
+    """Counts of one role; failed calls are among the calls."""
+
+    calls: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    money: float | None = None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts of all roles."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def add(self, role: Role, answer: Completion | None, price: Price = Price()) -> None:
+        """One call: its answer, or None where it failed."""
+        entry = self.entries.setdefault(role, Entry())
+        entry.calls += 1
+        if answer is None:
+            entry.failed += 1
+            return
+        entry.prompt_tokens += answer.prompt_tokens
+        entry.completion_tokens += answer.completion_tokens
+        money = price.of(answer.prompt_tokens, answer.completion_tokens)
+        if money is not None:
+            entry.money = (entry.money or 0.0) + money
+
+    def to_json(self) -> dict[str, Json]:
+        """One object for each role."""
+        return {role: asdict(entry) for role, entry in self.entries.items()}
+
+    def load(self, record: Mapping[str, Json]) -> None:
+        """Go on from what `to_json` gave."""
+        for role, counts in record.items():
+            assert isinstance(counts, Mapping)
+            self.entries[role] = Entry(**counts)  # type: ignore[arg-type]
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers for a run's metrics: role_calls, role_tokens, role_money."""
+        out: dict[str, float] = {}
+        for role, entry in self.entries.items():
+            out[f"{role}_calls"] = float(entry.calls)
+            out[f"{role}_tokens"] = float(entry.prompt_tokens + entry.completion_tokens)
+            if entry.money is not None:
+                out[f"{role}_money"] = entry.money
+        return out
+
+
+class Metered:
+    """A chat model whose calls are counted.
+
+    Args:
+      model: is called.
+      ledger: counts.
+      role: on whose account.
+      price: of its tokens.
+    """
+
+    def __init__(self, model: ChatModel, ledger: Ledger, role: Role, price: Price = Price()) -> None:
+        self.model, self.ledger, self.role, self.price = model, ledger, role, price
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """That of the model."""
+        return self.model.fingerprint
+
+    async def complete(
+        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
+    ) -> Completion:
+        """The model's answer; see ChatModel."""
+        answer = None
+        try:
+            answer = await self.model.complete(messages, decoding, seed=seed)
+        finally:
+            self.ledger.add(self.role, answer, self.price)
+        return answer

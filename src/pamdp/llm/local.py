@@ -1,0 +1,105 @@
+"""A Hugging Face model on this machine as a chat model.
+
+Owns the gathering of concurrent calls into batches. Knows nothing of the policy: it has a backbone of its own, because
+it computes in another thread, and adapters of a shared one would be switched under the policy's feet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pamdp.errors import ModelError
+from pamdp.llm.chat import Completion, Decoding
+from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.generate import Row, Sampling, generate
+from pamdp.types import Message
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    messages: tuple[Message, ...]
+    decoding: Decoding
+    seed: int
+    answer: asyncio.Future[Completion]
+
+
+class LocalChat:
+    """Answers of a causal language model; calls that wait at the same time are written together.
+
+    Args:
+      backbone: nobody else may use it at the same time.
+      batch: most answers written at once.
+      top_p: nucleus, when the temperature is above 0.
+      repetition_penalty: small models need one to find an end.
+    """
+
+    def __init__(
+        self, backbone: Backbone, batch: int = 16, top_p: float = 0.95, repetition_penalty: float = 1.1
+    ) -> None:
+        self.backbone, self.batch, self.top_p, self.repetition_penalty = backbone, batch, top_p, repetition_penalty
+        self._waiting: list[_Call] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """Kind, model and revision of the weights."""
+        return {
+            "kind": "local", "model": self.backbone.name, "revision": self.backbone.revision,
+            "top_p": f"{self.top_p:g}", "repetition_penalty": f"{self.repetition_penalty:g}",
+        }  # fmt: skip
+
+    async def complete(
+        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
+    ) -> Completion:
+        """One answer; the same whatever else is written at the same time. See ChatModel."""
+        call = _Call(tuple(messages), decoding, seed, asyncio.get_running_loop().create_future())
+        self._waiting.append(call)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await call.answer
+
+    async def _work(self) -> None:
+        # One round of the loop, for those who call at the same time.
+        await asyncio.sleep(0)
+        while self._waiting:
+            decoding = self._waiting[0].decoding
+            chosen = [call for call in self._waiting if call.decoding == decoding][: self.batch]
+            self._waiting = [call for call in self._waiting if call not in chosen]
+            try:
+                answers = await asyncio.to_thread(self._write, chosen, decoding)
+            except Exception as error:
+                for call in chosen:
+                    if not call.answer.done():
+                        call.answer.set_exception(error)
+                continue
+            for call, answer in zip(chosen, answers, strict=True):
+                if not call.answer.done():
+                    call.answer.set_result(answer)
+
+    @torch.no_grad()
+    def _write(self, calls: Sequence[_Call], decoding: Decoding) -> list[Completion]:
+        prefixes = [self._prefix(call.messages, decoding.max_tokens) for call in calls]
+        sampling = Sampling(decoding.max_tokens, decoding.temperature, self.top_p, self.repetition_penalty)
+        rows = [
+            Row(i, len(p.encoded.ids), seed=call.seed) for i, (p, call) in enumerate(zip(prefixes, calls, strict=True))
+        ]
+        replies = generate(self.backbone, prefixes, rows, sampling, self.batch)
+        return [
+            Completion(self.backbone.chat.decode(ids), len(prefix.encoded.ids), len(ids))
+            for prefix, ids in zip(prefixes, replies, strict=True)
+        ]
+
+    def _prefix(self, messages: Sequence[Message], room: int) -> Prefix:
+        system = "\n".join(m.content for m in messages if m.role == "system")
+        encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
+        limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
+        if limit is not None and len(encoded.ids) + room > limit:
+            raise ModelError(
+                f"{len(encoded.ids)} tokens of prompt and {room} of answer do not fit into the {limit} of "
+                f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
+            )
+        return self.backbone.prefix(encoded)

@@ -1,0 +1,130 @@
+"""`pamdp train online`: reinforcement learning from dialogues with simulated users (paper, section 4.2).
+
+Owns the simulated source of rollouts: whose turn it is in a round, the journal of the round, and what it cost. The loop
+is reinforce.py's. Dialogues go where the assistant's replies take them, so there is one reply for each state.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from pamdp.config import Config
+from pamdp.env.dialogue import DialogueEnv
+from pamdp.env.reward import References, Reward
+from pamdp.files import write_json
+from pamdp.journal import Journal
+from pamdp.models.generate import Sampling
+from pamdp.models.policy import Policy, Request
+from pamdp.progress import Progress
+from pamdp.rollout import Rollout, collect
+from pamdp.runs import Run
+from pamdp.seeds import seed_of
+from pamdp.train.reinforce import reinforce
+from pamdp.train.world import World
+from pamdp.types import Dialogue, TimeStep
+
+STAGE = "online"
+
+
+def online(policy: Policy, dialogues: Sequence[Dialogue], world: World, config: Config, run: Run) -> Policy:
+    """Improve a cloned POLICY by talking with the users of some dialogues; resumes at the turn it stopped at.
+
+    Returns:
+      The same policy with its actor updated, also written to RUN/trained.
+
+    Raises:
+      EndpointError: a model cannot be reached; what is done is saved.
+      JudgeError: every transition of a round is masked.
+    """
+    costs = run.path / "costs.json"
+    if costs.is_file():
+        world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
+    source = _Simulated(policy, dialogues, world, config, run, _references(policy, world, config))
+    try:
+        return reinforce(policy, source, config.online.rounds, config, run, STAGE)
+    finally:
+        write_json(costs, world.ledger.to_json())
+
+
+def users_of(dialogues: Sequence[Dialogue], step: int, users: int, seed: int) -> list[Dialogue]:
+    """The users of round STEP: all take their turns, in an order that changes whenever all had theirs."""
+    n = min(users, len(dialogues))
+    rounds = len(dialogues) // n
+    order = list(dialogues)
+    random.Random(seed_of(seed, "users", step // rounds)).shuffle(order)
+    return order[(step % rounds) * n :][:n]
+
+
+@dataclass(slots=True)
+class _Simulated:
+    policy: Policy
+    dialogues: Sequence[Dialogue]
+    world: World
+    config: Config
+    run: Run
+    references: References
+    last: dict[str, float] = field(default_factory=dict)
+
+    def collect(self, step: int) -> list[Rollout]:
+        online, settings = self.config.online, self.config.rl
+        chosen = users_of(self.dialogues, step, online.users, self.config.seed)
+        seed = self.config.seed + 1000 * (step + 1)
+        reward = Reward(self.world.judge, self.references, settings.soft)
+        env = DialogueEnv([self.world.user(d, seed) for d in chosen], reward, settings.horizon)
+        total = len(chosen) * settings.horizon
+        with (
+            Journal(self._journal(step).path) as journal,
+            Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
+        ):
+            rollout = collect(
+                self.policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
+                journal=journal, progress=bar.advance,
+            )  # fmt: skip
+        failures = {"user": 0, "profile": 0, **env.failures, "judge": reward.failures}
+        self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures.items()}
+        return [rollout]
+
+    def scalars(self) -> dict[str, float]:
+        return self.last | self.world.ledger.scalars()
+
+    def learned(self, step: int) -> None:
+        write_json(self.run.path / "costs.json", self.world.ledger.to_json())
+        self._journal(step).delete()
+
+    def _journal(self, step: int) -> Journal:
+        return Journal(self.run.path / "journal" / f"{step:08d}.jsonl")
+
+
+def returns(rollout: Rollout) -> dict[str, float]:
+    """Mean reward at each turn and their sum: the return of a dialogue, undiscounted as in Table 3; masked ones out."""
+    turns: dict[int, list[float]] = {}
+    for transition in rollout.transitions:
+        if transition.reward is not None:
+            turns.setdefault(transition.t, []).append(transition.reward)
+    means = {t: sum(values) / len(values) for t, values in sorted(turns.items())}
+    return {f"reward_{t + 1}": mean for t, mean in means.items()} | {"return": sum(means.values())}
+
+
+def _references(policy: Policy, world: World, config: Config) -> References:
+    """Who writes u_g: a model of the world, or the cloned policy or Vanilla under the mean action."""
+    if world.writer is not None:
+        return world.writer
+    if config.online.reference == "vanilla":
+        author = Policy(policy.backbone, None, None, policy.readout)
+    else:
+        # A copy: the policy itself is about to change.
+        author = replace(policy, planner=copy.deepcopy(policy.planner))
+
+    def write(steps: Sequence[TimeStep]) -> list[list[str]]:
+        with torch.no_grad():
+            prefixes = [author.prefix(step.history) for step in steps]
+        requests = [Request(i, -1, author.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
+        return [[reply] for reply in author.write(prefixes, requests, Sampling(config.rl.max_reply))]
+
+    return write

@@ -1,0 +1,123 @@
+"""The loop of reinforcement learning, whoever the users are: collect, advantages, update, log, save.
+
+Owns the loop, its checkpoints and its traces. Knows nothing of where dialogues come from: recorded ones (offline.py)
+and simulated ones (online.py) are two sources of the same rollouts. Advantages are the learner's, by name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from pamdp import checkpoint
+from pamdp.config import Config
+from pamdp.learner import Learner, to_batch
+from pamdp.models.critics import DualCritic
+from pamdp.models.policy import Policy
+from pamdp.rl.returns import max_value
+from pamdp.rollout import Rollout
+from pamdp.runs import Run
+from pamdp.train.setup import save_policy
+
+R_MAX = 1.0
+"""Largest reward (paper, section 4.1)."""
+
+
+class Source(Protocol):
+    """Where a round's dialogues come from."""
+
+    def collect(self, step: int) -> list[Rollout]:
+        """The rollouts of round STEP under the policy as it is now; the same again for the same policy."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """What else is worth logging of the round that was collected last."""
+        ...
+
+    def learned(self, step: int) -> None:
+        """Round STEP is in a checkpoint and will not be asked for again."""
+        ...
+
+
+def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: Run, stage: str) -> Policy:
+    """Improve a cloned POLICY for some rounds; resumes from the last finished one.
+
+    Args:
+      stage: names the rows of the log and the folder of checkpoints.
+
+    Returns:
+      The same policy with its actor updated, also written to RUN/trained.
+    """
+    assert policy.planner is not None
+    settings, actor = config.rl, policy.planner.actor
+    critics = DualCritic(policy.width, policy.width, max_value(R_MAX, settings.gamma, settings.horizon))
+    learner = Learner(actor, critics, copy.deepcopy(actor), settings)
+    generator = torch.Generator().manual_seed(config.seed)
+    saved = run.path / "checkpoints" / stage
+    first = _restore(learner, saved, generator)
+    run.rewind(first * settings.epochs, stage)
+    for step in range(first, rounds):
+        rollouts = source.collect(step)
+        batch = to_batch(rollouts)
+        if step == 0:
+            critics.v_h.whiten.fit(batch.h)
+            critics.v_hw.whiten.fit(batch.hw)
+        for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
+            run.log(step * settings.epochs + epoch, metrics | source.scalars(), stage)
+        _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
+        _save(learner, saved, step + 1, generator)
+        source.learned(step)
+    save_policy(policy, config, run.path / "trained")
+    return policy
+
+
+def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner, stage: str) -> None:
+    for rollout in rollouts:
+        for t in rollout.transitions:
+            with torch.no_grad():
+                value_h = float(learner.critics.v_h(rollout.features_h[t.key, t.t]))
+                value_hw = float(learner.critics.v_hw(rollout.features_hw[t.key, t.t]))
+            run.trace(
+                step,
+                {
+                    "dialogue": t.key, "turn": t.t, "sample": t.k, "assistant": t.reply, "reward": t.reward,
+                    "user": rollout.moments[t.key, t.t].history[-1].content,
+                    "profile": rollout.moments[t.key, t.t].privileged.text,
+                    "action": [] if t.action is None else [round(float(x), 4) for x in t.action],
+                    "value_h": value_h, "value_hw": value_hw,
+                },
+                stage,
+            )  # fmt: skip
+
+
+def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator) -> None:
+    checkpoint.save(
+        folder,
+        step,
+        {"actor": learner.actor.state_dict(), "critics": learner.critics.state_dict()},
+        {},
+        {
+            "actor_optimizer": learner.actor_optimizer.state_dict(),
+            "critic_optimizer": learner.critic_optimizer.state_dict(),
+            "generator": generator.get_state(),
+            "learner": dict[str, checkpoint.Tree](learner.state()),
+        },
+    )
+
+
+def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
+    path = checkpoint.latest(folder)
+    if path is None:
+        return 0
+    saved = checkpoint.load(path)
+    learner.actor.load_state_dict(saved.weights["actor"])
+    learner.critics.load_state_dict(saved.weights["critics"])
+    learner.actor_optimizer.load_state_dict(saved.state["actor_optimizer"])  # type: ignore[arg-type]
+    learner.critic_optimizer.load_state_dict(saved.state["critic_optimizer"])  # type: ignore[arg-type]
+    generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
+    learner.load_state(saved.state["learner"])  # type: ignore[arg-type]
+    return saved.step

@@ -1,0 +1,169 @@
+"""Simulated users and the profiler: what they are told, what they may say, and what is read from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from pamdp.env.profile import Finding, Profile, Profiler, parse_profile
+from pamdp.env.references import WrittenReferences
+from pamdp.env.simulated import LONGEST, Difficulty, SimulatedUser, breaks_role, parse_message, sentences
+from pamdp.errors import AnswerError
+from pamdp.llm.scripted import ScriptedChat
+from pamdp.types import History, Message, Persona, TimeStep
+from tests.tools.chats import NURSE
+
+ANA = Persona("Ana is a nurse. She works nights. She keeps bees.", "She is brief.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Tea, please.", "Tea, please."),
+        ('"Tea, please."', "Tea, please."),
+        ("You: Tea, please.\nFriend: Here it is.\nYou: Thanks", "Tea, please."),
+        ("Me: My friend: a nurse {too}", "My friend: a nurse {too}"),
+        ('He said "no".', 'He said "no".'),
+        ("J'aime le thé 🙂", "J'aime le thé 🙂"),
+    ],
+)
+def test_a_message_is_read_without_what_stands_around_it(text: str, expected: str) -> None:
+    assert parse_message(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "...", '""', "x" * (LONGEST + 1), "As an AI, I have no tea.", "I'm an assistant, how can I help?",
+     "My profile says I like tea.", "\x1b[0m tea", "Friend:"],
+)  # fmt: skip
+def test_what_is_no_message_of_a_person_is_refused(text: str) -> None:
+    with pytest.raises(AnswerError):
+        parse_message(text)
+
+
+def test_role_breaks_are_told_from_talk() -> None:
+    assert breaks_role("I am an AI language model") and breaks_role("as an assistant I can")
+    assert not breaks_role("I work in a hospital") and not breaks_role("I love AI films")
+
+
+def _facts(user: SimulatedUser, turns: int = 6) -> list[int]:
+    return [user.may_show(t) for t in range(turns)]
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "shown"),
+    [("cooperative", [1, 2, 3, 3, 3, 3]), ("topic-changing", [1, 2, 3, 3, 3, 3]), ("reserved", [1, 1, 2, 2, 3, 3])],
+)
+def test_a_profile_shows_bit_by_bit(difficulty: Difficulty, shown: list[int]) -> None:
+    user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: "yes, well"), difficulty=difficulty)
+    assert user.facts == ("Ana is a nurse.", "She works nights.", "She keeps bees.")
+    assert _facts(user) == shown
+
+
+def _history(turns: int) -> History:
+    messages = [Message("user", "hello")]
+    for t in range(turns):
+        messages += [Message("assistant", f"reply {t}"), Message("user", f"answer {t}")]
+    return tuple(messages)
+
+
+def _hint(difficulty: Difficulty, turn: int) -> str:
+    model = ScriptedChat(lambda m, s: "yes, well")
+    user = SimulatedUser("d", ANA, model, difficulty=difficulty)
+    asyncio.run(user.answer(_history(turn - 1), "And?"))
+    ((part, question),) = model.asked
+    assert part.role == "system" and ANA.profile in part.content and ANA.personality in part.content
+    return question.content
+
+
+def test_the_hint_follows_the_difficulty() -> None:
+    assert "let this show now: She works nights." in _hint("cooperative", 1)
+    assert "Tell nothing new" in _hint("cooperative", 4)
+    assert "Tell nothing new" in _hint("reserved", 1) and "She works nights." in _hint("reserved", 2)
+    assert "Change the topic now" in _hint("topic-changing", 2)
+
+
+def test_the_user_sees_the_dialogue_from_its_own_side() -> None:
+    question = _hint("cooperative", 2)
+    assert "You: hello\nFriend: reply 0\nYou: answer 0\nFriend: And?" in question
+
+
+def test_a_user_without_a_profile_can_be_played() -> None:
+    user = SimulatedUser("d", Persona(), ScriptedChat(lambda m, s: "hello there"))
+    assert asyncio.run(user.start())[0].content == "hello there"
+    assert len(asyncio.run(user.answer(_history(0), "Hi."))) == 3
+
+
+def test_dialogues_of_another_seed_are_others_and_turns_have_seeds_of_their_own() -> None:
+    def at(seed: int, turn: int) -> str:
+        user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: f"number {s}"), seed=seed)
+        return asyncio.run(user.answer(_history(turn), "?"))[-1].content
+
+    assert at(1, 0) == at(1, 0) and len({at(1, 0), at(2, 0), at(1, 1)}) == 3
+
+
+def test_a_user_that_falls_out_of_its_part_is_asked_again_then_given_up() -> None:
+    said = iter(["As an AI, no.", "I sleep by day."])
+    user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: next(said)))
+    assert asyncio.run(user.answer(_history(0), "?"))[-1].content == "I sleep by day."
+    lost = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: "As an AI, no."))
+    with pytest.raises(AnswerError, match="out of its part"):
+        asyncio.run(lost.answer(_history(0), "?"))
+
+
+def test_findings_cite_the_messages_they_rest_on() -> None:
+    text = (
+        "Here it is:\n[1] works nights.\n- [2, 1] likes plain answers\n[9] flies\n[0] sings\nmade up\n[1] Works nights."
+    )
+    assert parse_profile(text, 3, 8).findings == (
+        Finding("works nights.", (0,)),
+        Finding("likes plain answers", (0, 1)),
+    )
+    assert parse_profile(text, 3, 1).findings == (Finding("works nights.", (0,)),)
+    assert parse_profile(text, 3, 8).persona == Persona("works nights. likes plain answers.")
+
+
+@pytest.mark.parametrize("text", ["[none]", "none", "[None].", "[7] a message that is not there"])
+def test_a_profiler_may_abstain(text: str) -> None:
+    assert parse_profile(text, 3, 8) == Profile() and Profile().persona == Persona()
+
+
+@pytest.mark.parametrize("text", ["", "She is a nurse.", "[x] nurse", "1: nurse"])
+def test_an_answer_without_citations_is_no_profile(text: str) -> None:
+    with pytest.raises(AnswerError):
+        parse_profile(text, 3, 8)
+
+
+def test_a_profile_is_inferred_from_the_history_so_far_alone() -> None:
+    model = ScriptedChat(lambda m, s: "[1] a nurse")
+    found = asyncio.run(Profiler(model).infer(NURSE[:3]))
+    assert found.findings == (Finding("a nurse", (0,)),)
+    ((question,),) = model.asked
+    assert "[1] Person: I am a nurse" in question.content and "[2] Person: Simple." in question.content
+    assert not any(m.content in question.content for m in NURSE[3:])
+
+
+def test_the_reference_s_writer_sees_the_history_and_not_the_profile() -> None:
+    model = ScriptedChat(lambda m, s: "Soup.")
+    step = TimeStep("d", 2, NURSE, Persona("a canary"))
+    (waited,) = WrittenReferences(model)([step])
+    assert asyncio.run(waited) == ["Soup."]
+    ((question,),) = model.asked
+    assert NURSE[-1].content in question.content and "canary" not in question.content
+
+
+def test_sentences_of_a_profile() -> None:
+    assert sentences(" One. Two!  Three? four; five ") == ("One.", "Two!", "Three?", "four;", "five")
+    assert sentences("") == ()
+
+
+def _unused(messages: Sequence[Message], seed: int) -> str:
+    raise AssertionError("nobody should be asked")
+
+
+def test_a_recorded_opening_costs_no_call() -> None:
+    user = SimulatedUser("d", ANA, ScriptedChat(_unused), opening="Hi {there}")
+    history = asyncio.run(user.start())
+    assert history == (Message("user", "Hi {there}"),) and asyncio.run(user.profile(history)) == ANA

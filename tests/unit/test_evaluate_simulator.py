@@ -1,0 +1,44 @@
+"""The audit of simulated users, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from pamdp.evaluate.simulator import Played, audit, content_words
+from pamdp.types import Message, Persona
+
+ANA = Persona("Ana is a nurse. She keeps bees. She works nights. She sings jazz.", "brief")
+
+
+def _played(*said: str, persona: Persona = ANA) -> Played:
+    messages = [m for text in said for m in (Message("user", text), Message("assistant", "As an AI, I am a nurse."))]
+    return Played(persona, tuple(messages[:-1]))
+
+
+def test_what_is_told_early_leaks_and_what_is_told_in_time_does_not() -> None:
+    slow = audit([_played("I, Ana, am a nurse.", "My bees keep me busy: I keep a lot.", "On nights I work.")])
+    assert slow.told == (0.25, 0.5, 0.75) and slow.leaked == (0, 0, 0)
+    fast = audit([_played("Ana here, nurse; I keep bees, work nights and sing jazz.", "Yes.")])
+    assert fast.told == (1.0, 1.0) and fast.leaked == pytest.approx((0.75, 0.5))
+    assert audit([_played("Ana, a nurse.", "I keep bees.")], pace=0.5).leaked == pytest.approx((0, 0.25))
+
+
+def test_turns_are_averaged_over_the_dialogues_that_have_them() -> None:
+    found = audit([_played("Ana, a nurse."), _played("Hello.", "I keep bees.")])
+    assert found.told == (0.125, 0.25) and found.messages == 3
+
+
+def test_role_breaks_and_repetition_are_the_user_s_own() -> None:
+    found = audit([_played("Hello there you.", "As an AI, no.", "hello, there YOU!", "Tea?")])
+    assert found.role_breaks == 0.25 and found.repetitions == pytest.approx(1 / 3)
+
+
+def test_a_user_without_a_profile_cannot_leak() -> None:
+    found = audit([_played("Hello.", persona=Persona())])
+    assert found.leaked == () and found.messages == 1
+    with pytest.raises(ValueError, match="no dialogue"):
+        audit([])
+
+
+def test_words_that_tell_something() -> None:
+    assert content_words("She keeps TWO bees, and a café.") == {"keep", "bee", "café"}
