@@ -20,12 +20,15 @@ class DataConfig(Settings):
       path: a file or folder, or "sample" for the dialogues that come with the package.
       format: the layout, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
+      folds: parts of the topics for cross-validation in place of a share of the users; the seed says which part tests.
+        0 for none.
       skip_bad: count and skip bad records instead of stopping at the first.
     """
 
     path: str = "sample"
     format: Literal["auto", "aloe", "prefeval", "spc", "trl", "jsonl"] = "auto"
     test_share: float = Field(default=0.2, ge=0, lt=1)
+    folds: int = Field(default=0, ge=0)
     skip_bad: bool = False
 
 

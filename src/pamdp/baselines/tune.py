@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,18 +76,20 @@ def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str
     """Train; an adapter is merged into the weights, which are then frozen.
 
     Args:
-      run: where the loss is logged, from the first step on.
+      run: where the loss is logged, from the first step on; without one nothing is shown either.
       what: the stage in the log, and the word before the bar.
     """
     from transformers.trainer_callback import PrinterCallback
 
-    if run is not None:
-        run.rewind(0, what)
     trainer.remove_callback(PrinterCallback)
     total = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
-    with Progress(what, int(total * trainer.args.num_train_epochs)) as bar, warnings.catch_warnings():
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore")
-        trainer.add_callback(_callback(run, bar, what))
+        if run is not None:
+            run.rewind(0, what)
+            bar = stack.enter_context(Progress(what, int(total * trainer.args.num_train_epochs)))
+            trainer.add_callback(_callback(run, bar, what))
         trainer.train()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
@@ -95,7 +98,7 @@ def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str
     return Backbone(model, backbone.tokenizer, backbone.name, backbone.revision)
 
 
-def _callback(run: Run | None, bar: Progress, what: str) -> TrainerCallback:
+def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):  # type: ignore[misc]
@@ -106,7 +109,7 @@ def _callback(run: Run | None, bar: Progress, what: str) -> TrainerCallback:
             self, args: object, state: TrainerState, control: object, logs: Mapping[str, object], **_: object
         ) -> None:
             scalars = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float)) and "time" not in key}
-            if run is not None and "loss" in scalars:
+            if "loss" in scalars:
                 run.log(int(state.global_step), {k: v for k, v in scalars.items() if "per_second" not in k}, what)
 
     return Log()
