@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from pamdp.baselines.registry import load_methods
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.check import check
@@ -22,6 +23,9 @@ from pamdp.models.embedded import load_backbone
 from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
+from pamdp.reproduce import main
+from pamdp.reproduce.config import Preset, load_config
+from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
 from pamdp.settings import load
@@ -32,7 +36,7 @@ from pamdp.train.setup import load_policy, load_split, new_policy, shipped
 
 __all__ = [
     "Result", "chat", "data_check", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart", "report",
-    "train_bc", "train_offline",
+    "reproduce_table", "train_bc", "train_offline",
 ]  # fmt: skip
 
 
@@ -114,6 +118,27 @@ def report(path: Path) -> Result:
     """`pamdp report`."""
     found = write_report(path)
     return Result(json.dumps({"report": str(found)}), [f"report: {found}"])
+
+
+def reproduce_table(
+    name: str,
+    preset: Preset,
+    path: Path,
+    methods: Sequence[Path],
+    sources: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    dry: bool = False,
+    rendered: bool = False,
+) -> Result:
+    """`pamdp reproduce`."""
+    load_methods(methods)
+    if rendered:
+        return main.render(main.stored_config(path), table(name), path)
+    config = load_config(preset, sources, overrides)
+    if dry:
+        return main.dry_run(config, table(name), path)
+    return main.reproduce(config, table(name), path, main.standard_tools())
 
 
 def lab(figure: Path | None) -> Result:
