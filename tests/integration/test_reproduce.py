@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +15,8 @@ from typer.testing import CliRunner
 from pamdp import cli
 from pamdp.baselines import method as methods
 from pamdp.baselines import registry
+from pamdp.baselines.method import Job, Method
+from pamdp.baselines.replies import Replier, Replies
 from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, PamdpError, RunError
@@ -24,6 +28,7 @@ from pamdp.reproduce.config import ReproduceConfig, load_config
 from pamdp.reproduce.results import holm
 from pamdp.reproduce.tables import TABLES, Table, table
 from pamdp.reproduce.work import Tools
+from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.cli_docs import ROOT
 from tests.tools.methods import CLONE, MODEL, RL, TUNE, VowelJudge, few
 from tests.tools.tiny import make_tiny_backbone
@@ -104,6 +109,51 @@ def test_a_table_is_written_with_everything_in_it(whole: tuple[Path, Bench]) -> 
 def test_no_user_is_in_both_parts(whole: tuple[Path, Bench]) -> None:
     for split in json.loads((whole[0] / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8")).values():
         assert split["train"] and split["test"] and not set(split["train"]) & set(split["test"])
+
+
+def test_no_method_is_given_anything_of_a_test_user_but_the_history(
+    config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user has canaries in the persona, in what was inferred, in unsaid replies and in the last reply."""
+
+    def person(name: str) -> Dialogue:
+        first = Turn(f"said {name}", f"said {name}", f"secret {name}", inferred=Persona(f"secret {name}"))
+        last = replace(first, preferred=f"secret {name}")
+        return Dialogue(f"id-{name}", name, Persona(f"secret {name}", f"secret {name}"), (first, last))
+
+    users = ["anna", "bert", "cleo", "dora", "emil"]
+    write_dialogues(tmp_path / "d.jsonl", [person(name) for name in users])
+    data = DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.4)
+    seen: list[tuple[str, str]] = []
+
+    def spied(method: Method) -> Method:
+        def train(job: Job) -> Replier:
+            seen.append(("train", repr(job.train)))
+            replier = method.train(job)
+            write = replier.write
+
+            def writing(dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
+                seen.append(("reply", repr(dialogues)))
+                return write(dialogues, progress)
+
+            return SimpleNamespace(write=writing)  # type: ignore[return-value]
+
+        return replace(method, train=train)
+
+    spies = {name: spied(registry.find(name)) for name in registry.names()}
+    monkeypatch.setattr(methods, "_METHODS", spies)
+    every = replace(SMALL, rows=tuple(name for name in spies if name != "Vanilla"), pairs=())
+    mine = config.model_copy(update={"aloe": data, "seeds": (0,)})
+    main.reproduce(mine, every, tmp_path / "run", Bench().tools)
+    split = json.loads((tmp_path / "run" / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8"))["seed-0"]
+    assert len(split["test"]) == 2 and len(seen) == 2 * len(spies)
+    for phase, text in seen:
+        if phase == "train":
+            assert all(name not in text for name in split["test"])
+            assert all(f"secret {name}" in text for name in split["train"])
+        else:
+            assert all(f"said {name}" in text and f"secret {name}" not in text for name in split["test"])
+            assert all(name not in text for name in split["train"])
 
 
 def test_rendered_again_it_is_the_same_bytes(whole: tuple[Path, Bench]) -> None:

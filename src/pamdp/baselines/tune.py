@@ -39,6 +39,9 @@ def require_trl() -> None:
     from datasets import disable_progress_bars
 
     disable_progress_bars()
+    # TRL sets by its old name what transformers has renamed; nobody who reads this can do anything about it.
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
 def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> dict[str, object]:

@@ -25,7 +25,7 @@ from pamdp.reproduce.tables import Printed
 
 HEADER = (
     "data", "backbone", "method", "against", "judge", "seeds", "wins", "losses", "ties", "masked", "r_w",
-    "95 % interval", "p", "p (Holm)", "significant", "paper's r_w",
+    "95 % interval", "by seed", "p", "p (Holm)", "significant", "paper's r_w",
 )  # fmt: skip
 LEFT = 5
 TEXTS = ("method", "words", "repetition", "distinct-1", "distinct-2", "reference NLL", "empty", "replies")
@@ -106,7 +106,7 @@ def to_markdown(results: Results) -> str:
 def to_grid(results: Results) -> Grid:
     """The main table for a terminal; significant rates stand in colour."""
     grid = Grid(title=results.table.title, title_justify="left")
-    shown = [name for name in HEADER if name not in ("seeds", "masked", "p")]
+    shown = [name for name in HEADER if name not in ("seeds", "masked", "by seed", "p")]
     for name in shown:
         grid.add_column(name, justify="left" if name in HEADER[:LEFT] else "right")
     for c in results.cells:
@@ -162,7 +162,7 @@ def _cells(c: CellResults, line: Line) -> list[str]:
     counts = (len(line.by_seed), row.wins, row.losses, row.ties, row.masked)
     return [
         c.cell.column, c.cell.model, row.method, row.baseline, row.judge, *map(str, counts), signed(row.rate.value, 3),
-        interval(row.rate, 3), p_text(row.p_value), p_text(line.p_holm), "yes" if line.significant else "no",
+        interval(row.rate, 3), " ".join(signed(x) for x in line.by_seed.values()), p_text(row.p_value), p_text(line.p_holm), "yes" if line.significant else "no",
         "; ".join(_reference(p) for p in line.printed) or "not printed",
     ]  # fmt: skip
 
