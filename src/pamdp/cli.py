@@ -186,7 +186,7 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json:
 def reproduce(
     table: Annotated[Table, typer.Argument(help="Which table or figure of the paper.")],
     preset: Annotated[
-        Preset, typer.Option(help="`cpu`: an hour on two cores; `paper`: its models and settings.")
+        Preset, typer.Option(help="`cpu`: the embedded backbone, small; `paper`: its models and settings.")
     ] = "cpu",
     run: Annotated[Path | None, typer.Option("--run", help="Run directory; by default runs/reproduce-PRESET.")] = None,
     method: Annotated[list[Path] | None, typer.Option(help="Python file that registers a method; repeat.")] = None,

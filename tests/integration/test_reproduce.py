@@ -25,7 +25,6 @@ from pamdp.judges.base import Judge
 from pamdp.models.backbone import Backbone
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig, load_config
-from pamdp.reproduce.results import holm
 from pamdp.reproduce.tables import TABLES, Table, table
 from pamdp.reproduce.work import Tools
 from pamdp.types import Dialogue, Persona, Turn
@@ -294,13 +293,6 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
             main.render(main.stored_config(whole[0]), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0]
-    one, none = holm([0.02, float("nan")])
-    assert one == 0.02 and none != none
 
 
 def test_the_paper_s_figures_are_copied_right() -> None:

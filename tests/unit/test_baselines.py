@@ -39,10 +39,12 @@ class Fits:
 
     def __init__(self) -> None:
         self.seen: list[list[str]] = []
+        self.learned: list[list[str]] = []
 
     def __call__(self, backbone: Backbone, examples: Sequence[sft.Example], *_: object, **__: object) -> Backbone:
         decode = backbone.tokenizer.decode
-        self.seen.append([decode([*e.history, *e.reply]) for e in examples])
+        self.seen.append([decode(e.ids) for e in examples])
+        self.learned.append([decode([i for i, m in zip(e.ids, e.mask, strict=True) if m]) for e in examples])
         return backbone
 
 
@@ -60,13 +62,14 @@ def test_a_user_s_adapter_learns_from_that_user_s_earlier_turns_alone(tmp_path: 
     (task,) = fits.seen
     assert not any(name in text for text in task for name in ("anna", "bert", "cleo"))
     fits.seen.clear()
+    fits.learned.clear()
     replier.write([veil(user) for user in users])
     # No adapter at the first turn; then one for each later turn.
     assert len(fits.seen) == 2 * len(users)
     for i, user in enumerate(users):
         for t, texts in enumerate(fits.seen[2 * i : 2 * i + 2], start=1):
-            assert len(texts) == t
-            said = " ".join(texts)
+            (said,) = texts
+            assert fits.learned[2 * i + t - 1] == ["".join(f"{user.id} good {s}<|im_end|>" for s in range(t))]
             assert f"{user.id} asks {t - 1}" in said and f"{user.id} good {t - 1}" in said
             assert not any(other.id in said for other in users if other is not user)
             assert f"asks {t}" not in said and f"good {t}" not in said  # the turn that waits for its reply

@@ -32,7 +32,7 @@ def oppu(job: Job) -> PersonalReplier:
     """The task adapter, merged; users' adapters are fitted when they talk."""
     backbone, config = job.load(), job.tune.oppu
     examples = [
-        Example(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
+        Example.of(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
         for dialogue in job.train
         for t, turn in enumerate(dialogue.turns)
         if turn.preferred
@@ -71,20 +71,27 @@ class PersonalReplier:
             policy = Policy(backbone, system=_system(backbone, history, self.oppu))
             return policy.reply(history, Sampling(self.config.rl.max_reply))
 
-    def own_examples(self, history: History) -> list[Example]:
-        """What the user's adapter learns: the exchanges that the history holds, each after what came before it."""
-        return [
-            Example(
-                _encoded(self.backbone, history[:at], self.oppu),
-                _target(self.backbone, history[at].content, self.config),
-            )
-            for at in range(1, len(history), 2)
-        ]
+    def own_example(self, history: History) -> Example | None:
+        """What the user's adapter learns: every reply that the history holds, in one sequence; None at the first turn.
+
+        What waits for a reply is not in it: the sequence ends with the last reply. Nothing is retrieved for it, because
+        a reply that stands before itself would only be copied.
+        """
+        if len(history) < 2:
+            return None
+        chat, earlier = self.backbone.chat, history[:-1]
+        before = chat.history(earlier[:-1], load("assistant"))
+        ids = [*before.ids, *_target(self.backbone, earlier[-1].content, self.config)]
+        mask = [0] * len(ids)
+        for head, message in zip(before.heads, earlier[1::2], strict=True):
+            stop = head + len(_target(self.backbone, message.content, self.config))
+            mask[head:stop] = [1] * (stop - head)
+        return Example(ids, mask)
 
     @contextmanager
     def personal(self, history: History) -> Iterator[Backbone]:
         """The backbone with this user's adapter inside the block, and exactly as before after it."""
-        examples, model = self.own_examples(history), self.backbone.model
+        example, model = self.own_example(history), self.backbone.model
         kept = {
             name: weight.detach().clone()
             for name, weight in model.named_parameters()
@@ -92,11 +99,11 @@ class PersonalReplier:
         }
         own = self.oppu.model_copy(update={"epochs": self.oppu.user_epochs, "lr": self.oppu.user_lr})
         try:
-            yield (
-                self.backbone
-                if not examples
-                else fit(self.backbone, examples, own, self.run, self.config.seed, USER_TARGETS, "one user", log=False)
-            )
+            if example is None:
+                yield self.backbone
+            else:
+                seed = self.config.seed
+                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, "one user", log=False)
         finally:
             model.load_state_dict(kept, strict=False)
 

@@ -26,10 +26,15 @@ from pamdp.types import Dialogue, Turn
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A history and the reply to learn, as tokens."""
+    """Tokens, and which of them are learned: 1 for a reply's, 0 for all others."""
 
-    history: Sequence[int]
-    reply: Sequence[int]
+    ids: Sequence[int]
+    mask: Sequence[int]
+
+    @classmethod
+    def of(cls, history: Sequence[int], reply: Sequence[int]) -> Example:
+        """A history and the one reply to learn."""
+        return cls([*history, *reply], [0] * len(history) + [1] * len(reply))
 
 
 def fit(
@@ -56,10 +61,7 @@ def fit(
 
     adapter = lora(config, tuple(targets)) if isinstance(config, LoraFitConfig) else None
     backbone.model.requires_grad_(adapter is None)
-    rows = [
-        {"input_ids": [*e.history, *e.reply], "completion_mask": [0] * len(e.history) + [1] * len(e.reply)}
-        for e in examples
-    ]
+    rows = [{"input_ids": list(e.ids), "completion_mask": list(e.mask)} for e in examples]
     settings = SFTConfig(
         **arguments(config, backbone, run.path, seed), max_length=None, completion_only_loss=True, packing=False
     )
@@ -79,7 +81,7 @@ def examples_of(
         encoded = chat.history(path(dialogue), system)
         for head, turn in zip(encoded.heads, dialogue.turns, strict=True):
             if turn.preferred:
-                out.append(Example(encoded.ids[:head], target(dialogue, turn)))
+                out.append(Example.of(encoded.ids[:head], target(dialogue, turn)))
     return out
 
 

@@ -6,7 +6,7 @@ Owns the order. One run directory serves all tables of one preset: what a table 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -74,14 +74,13 @@ def render(config: ReproduceConfig, table: Table, path: Path) -> Result:
     )
 
 
-def stored_config(path: Path, more: Sequence[str] = ()) -> ReproduceConfig:
-    """The settings that a run was made with, and further rows.
+def stored_config(path: Path) -> ReproduceConfig:
+    """The settings that a run was made with.
 
     Raises:
       RunError: there is no such run.
     """
-    config = Run(path).config(ReproduceConfig)
-    return config.model_copy(update={"methods": tuple(dict.fromkeys((*config.methods, *more)))})
+    return Run(path).config(ReproduceConfig)
 
 
 def _open(config: ReproduceConfig, path: Path, tools: Tools, revisions: str) -> Run:

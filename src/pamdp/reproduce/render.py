@@ -158,11 +158,11 @@ def _all_cells(results: Results) -> list[list[str]]:
 
 
 def _cells(c: CellResults, line: Line) -> list[str]:
-    row = line.row
+    row, seeds = line.row, " ".join(signed(x) for x in line.by_seed.values())
     counts = (len(line.by_seed), row.wins, row.losses, row.ties, row.masked)
     return [
         c.cell.column, c.cell.model, row.method, row.baseline, row.judge, *map(str, counts), signed(row.rate.value, 3),
-        interval(row.rate, 3), " ".join(signed(x) for x in line.by_seed.values()), p_text(row.p_value), p_text(line.p_holm), "yes" if line.significant else "no",
+        interval(row.rate, 3), seeds, p_text(row.p_value), p_text(line.p_holm), "yes" if line.significant else "no",
         "; ".join(_reference(p) for p in line.printed) or "not printed",
     ]  # fmt: skip
 

@@ -15,6 +15,7 @@ from pamdp.baselines.method import Budget
 from pamdp.errors import RunError
 from pamdp.evaluate.agreement import Agreement, between_judges, between_orders
 from pamdp.evaluate.records import Judgement, read_judgements
+from pamdp.evaluate.significance import holm
 from pamdp.evaluate.success import Difference, Row, compare, differences
 from pamdp.evaluate.text import TextReport, describe
 from pamdp.reproduce.cells import Cell, cells_of, read_replies_file
@@ -115,21 +116,6 @@ def _read(cell: Cell, config: ReproduceConfig, table: Table) -> CellResults:
         cell, lines, gaps, between_judges(judgements, n=agreement), between_orders(judgements, n=agreement),
         {name: _text(cell, name, config) for name in table.methods(config.methods)}, _budgets(cell, table, config),
     )  # fmt: skip
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's correction: p-values that keep the chance of any false finding among all of them below their level.
-
-        p̃_(i) = max_{j≤i} min(1, (m − j + 1)·p_(j))
-
-    A value that is not a number takes part in nothing and stays.
-    """
-    known = sorted((p, i) for i, p in enumerate(p_values) if p == p)
-    out, highest = list(p_values), 0.0
-    for rank, (p, i) in enumerate(known):
-        highest = max(highest, min(1.0, (len(known) - rank) * p))
-        out[i] = highest
-    return out
 
 
 def _by_judge(judges: Sequence[str], p_values: Sequence[float]) -> list[float]:
