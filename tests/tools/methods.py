@@ -18,7 +18,7 @@ FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}
 TUNE = TuneConfig(
     full=FitConfig(**FIT),
     thought=6,
-    oppu=OppuConfig(**FIT, rank=2, user_lr=1e-1, retrieved_tokens=24),
+    oppu=OppuConfig(**FIT, rank=2, user_epochs=1, user_lr=1e-1, retrieved_tokens=24),
     dpo=DpoConfig(**FIT, rank=2),
     grpo=GrpoConfig(**FIT, rank=2),
 )

@@ -97,7 +97,9 @@ class PersonalReplier:
             for name, weight in model.named_parameters()
             if name.split(".")[-2] in USER_TARGETS
         }
-        own = self.oppu.model_copy(update={"epochs": self.oppu.user_epochs, "lr": self.oppu.user_lr})
+        # A handful of steps has no room to warm up: the first of them would be taken at a learning rate of 0.
+        changes = {"epochs": self.oppu.user_epochs, "lr": self.oppu.user_lr, "warmup": 0.0}
+        own = self.oppu.model_copy(update=changes)
         try:
             if example is None:
                 yield self.backbone
