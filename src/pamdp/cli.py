@@ -16,6 +16,8 @@ from typer.core import TyperGroup
 
 from pamdp import commands
 from pamdp.errors import PamdpError
+from pamdp.reproduce.config import Preset
+from pamdp.reproduce.tables import Name as Table
 
 
 class Verbs(TyperGroup):
@@ -26,7 +28,7 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            print("pamdp: stopped; the same command with --resume continues", file=sys.stderr)
+            print("pamdp: stopped; the same command continues, with --resume where it has it", file=sys.stderr)
             raise typer.Exit(130) from None
 
 
@@ -208,6 +210,33 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json:
     Example: `pamdp report runs/quickstart`
     """
     _print(commands.report(run), as_json)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[Table, typer.Argument(help="Which table or figure of the paper.")],
+    preset: Annotated[
+        Preset, typer.Option(help="`cpu`: the embedded backbone, small; `paper`: its models and settings.")
+    ] = "cpu",
+    run: Annotated[Path | None, typer.Option("--run", help="Run directory; by default runs/reproduce-PRESET.")] = None,
+    method: Annotated[list[Path] | None, typer.Option(help="Python file that registers a method; repeat.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve the settings and estimate the work.")] = False,
+    render: Annotated[bool, typer.Option("--render", help="Only write the table again from what is stored.")] = False,
+    config: Config = None,
+    as_json: Json = False,
+    overrides: Overrides = None,
+) -> None:
+    """Train what is missing, grade it against the same Vanilla replies, and write the table beside the paper's.
+
+    What RUN already holds is not done again: a run that was interrupted continues, and tables share their methods.
+
+    Example: `pamdp reproduce table2 --preset cpu prefeval.path=data/prefeval`
+    """
+    path = run or Path(f"runs/reproduce-{preset}")
+    result = commands.reproduce_table(
+        table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render
+    )
+    _print(result, as_json)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from pamdp.baselines.registry import load_methods
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
@@ -28,6 +29,9 @@ from pamdp.models.features import FeatureStore
 from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
+from pamdp.reproduce import main
+from pamdp.reproduce.config import Preset, load_config
+from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
 from pamdp.settings import load
@@ -42,7 +46,7 @@ from pamdp.train.world import build_world, may_change
 
 __all__ = [
     "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
-    "report", "train_bc", "train_offline", "train_online",
+    "report", "reproduce_table", "train_bc", "train_offline", "train_online",
 ]  # fmt: skip
 
 
@@ -163,6 +167,27 @@ def report(path: Path) -> Result:
     """`pamdp report`."""
     found = write_report(path)
     return Result(json.dumps({"report": str(found)}), [f"report: {found}"])
+
+
+def reproduce_table(
+    name: str,
+    preset: Preset,
+    path: Path,
+    methods: Sequence[Path],
+    sources: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    dry: bool = False,
+    rendered: bool = False,
+) -> Result:
+    """`pamdp reproduce`."""
+    load_methods(methods)
+    if rendered:
+        return main.render(main.stored_config(path), table(name), path)
+    config = load_config(preset, sources, overrides)
+    if dry:
+        return main.dry_run(config, table(name), path)
+    return main.reproduce(config, table(name), path, main.standard_tools())
 
 
 def lab(figure: Path | None) -> Result:

@@ -22,6 +22,8 @@ class DataConfig(Settings):
       test_share: share of the users held out where the data brings no split of its own.
       split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.
       pairs: preference pairs whose replies teach what actions mean (cloning only): "sample", a file, or "" for none.
+      folds: parts of the topics for cross-validation in place of a share of the users; `split_seed` says which part
+        tests. 0 for none.
       skip_bad: count and skip bad records instead of stopping at the first.
     """
 
@@ -30,6 +32,7 @@ class DataConfig(Settings):
     test_share: float = Field(default=0.2, ge=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
     pairs: str = "sample"
+    folds: int = Field(default=0, ge=0)
     skip_bad: bool = False
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.data import load_dialogues, load_pairs, load_personas, split_by_user
+from pamdp.data import load_dialogues, load_pairs, load_personas, split_by_topic, split_by_user
 from pamdp.data.check import check
 from pamdp.errors import DataError
 
@@ -20,6 +20,9 @@ def test_prefeval(shared_data: Path) -> None:
     assert {dialogue.id.split(":")[0] for dialogue in loaded} >= {"travel_hotel", "pet_ownership"}
     train, test = split_by_user(loaded.dialogues)
     assert (len(train), len(test)) == (572, 143)
+    folds = [split_by_topic(loaded.dialogues, 3, fold)[1] for fold in range(3)]
+    assert {d.id for test in folds for d in test} == {d.id for d in loaded} and sum(map(len, folds)) == 715
+    assert [len({d.id.split(":")[0] for d in test}) for test in folds] == [5, 5, 5]
     one = load_dialogues(shared_data / "prefeval" / "persona_driven" / "travel_hotel.json")
     assert min(len(dialogue.turns) for dialogue in one) >= 3 and set(one) < set(loaded)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pamdp.data import split_by_user
+from pamdp.data import split_by_topic, split_by_user
 from pamdp.errors import ConfigError, DataError
 from pamdp.types import Dialogue, Persona, Turn
 
@@ -65,3 +65,30 @@ def test_refusals() -> None:
         split_by_user(dialogues, test_share=0.5, test_users=1)
     with pytest.raises(DataError, match="1 users cannot be split"):
         split_by_user(of_users("a", "a"))
+
+
+def on_topics(*topics: str) -> list[Dialogue]:
+    return [Dialogue(f"{topic}:{n}", f"{topic}:{n}", Persona(), (Turn("Hi"),)) for n, topic in enumerate(topics)]
+
+
+@given(st.lists(st.text(max_size=3), min_size=4, max_size=30).filter(lambda names: len(set(names)) > 3), st.data())
+def test_over_all_folds_every_dialogue_tests_once(names: list[str], data: st.DataObject) -> None:
+    dialogues, folds = on_topics(*names), data.draw(st.integers(2, len(set(names))))
+    parts = [split_by_topic(dialogues, folds, fold) for fold in range(folds)]
+    assert sorted((d for _, test in parts for d in test), key=dialogues.index) == dialogues
+    sizes = [len({d.id.rpartition(":")[0] for d in test}) for _, test in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for train, test in parts:
+        topics = [{d.id.rpartition(":")[0] for d in part} for part in (train, test)]
+        assert topics[0].isdisjoint(topics[1]) and len(train) + len(test) == len(dialogues)
+
+
+def test_folds_that_cannot_be() -> None:
+    with pytest.raises(DataError, match="2 topics cannot be split into 3 folds"):
+        split_by_topic(on_topics("a", "b"), 3, 0)
+    with pytest.raises(ConfigError, match="fold is 2"):
+        split_by_topic(on_topics("a", "b"), 2, 2)
+    one = Dialogue("a:1", "ann", Persona(), (Turn("Hi"),))
+    other = Dialogue("b:1", "ann", Persona(), (Turn("Hi"),))
+    with pytest.raises(DataError, match="user ann talks on topics of two folds"):
+        split_by_topic([one, other], 2, 0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamdp.errors import DataError
-from pamdp.evaluate.significance import Estimate, _multiplicities, cluster_bootstrap, mean, sign_flip_p, student_t
+from pamdp.evaluate.significance import Estimate, _multiplicities, cluster_bootstrap, holm, mean, sign_flip_p, student_t
 
 COVERAGE = 0.95
 
@@ -143,3 +143,18 @@ def test_interval_of_a_rate_stays_in_range_and_mirrors(states: list[tuple[int, i
 
 def test_mean_weighs_turns() -> None:
     assert mean(np.array([1.0, 0.0]), np.array([[3.0, 1.0], [0.0, 2.0]])).tolist() == [0.75, 0]
+
+
+def test_holm_by_hand() -> None:
+    # 0.01 · 3; 0.03 · 2; 0.04 · 1, but no less than the one before.
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    one, none = holm([0.02, math.nan])
+    assert one == 0.02 and math.isnan(none)
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_only_raises_and_keeps_the_order(p_values: list[float]) -> None:
+    found = holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, found, strict=True))
+    assert all(found[i] <= found[j] for i, p in enumerate(p_values) for j, q in enumerate(p_values) if p < q)

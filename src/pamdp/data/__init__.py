@@ -9,7 +9,7 @@ from pamdp.data.jsonl import write_dialogues, write_pairs
 from pamdp.data.load import load_dialogues, load_pairs, load_personas
 from pamdp.data.loaded import Loaded, LoadedPairs, LoadedTexts
 from pamdp.data.preference import write_trl, write_trl_pairs
-from pamdp.data.split import split_by_user
+from pamdp.data.split import split_by_topic, split_by_user
 
 __all__ = [
     "Loaded",
@@ -21,6 +21,7 @@ __all__ = [
     "load_sample",
     "load_sample_pairs",
     "pairs_of",
+    "split_by_topic",
     "split_by_user",
     "write_dialogues",
     "write_pairs",

@@ -1,6 +1,6 @@
 """Parts of a data set that share no user.
 
-Owns the choice of test users. Knows nothing of files.
+Owns the choice of test users, and folds over topics. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -44,6 +44,35 @@ def split_by_user(
     chosen = set(ranked[:test_users])
     train = tuple(dialogue for dialogue in dialogues if dialogue.user_id not in chosen)
     return train, tuple(dialogue for dialogue in dialogues if dialogue.user_id in chosen)
+
+
+def split_by_topic(
+    dialogues: Sequence[Dialogue], folds: int, fold: int, seed: int = 0
+) -> tuple[tuple[Dialogue, ...], tuple[Dialogue, ...]]:
+    """Train and test dialogues of one of FOLDS parts of the topics; over all folds every dialogue tests once.
+
+    A dialogue's topic is its id up to the last colon (data/prefeval.py). Topics are dealt to the folds in an order that
+    depends on seed and names only, so folds differ by one topic at most.
+
+    Raises:
+      ConfigError: FOLD is none of 0 ... FOLDS - 1.
+      DataError: there are fewer topics than folds, or a user talks in two folds.
+    """
+    topics = sorted({_topic(dialogue) for dialogue in dialogues}, key=lambda topic: _rank(topic, seed))
+    if not 0 <= fold < folds:
+        raise ConfigError(f"fold is {fold}; with {folds} folds it must lie in 0..{folds - 1}")
+    if not 1 < folds <= len(topics):
+        raise DataError(f"{len(topics)} topics cannot be split into {folds} folds", fix="2 folds or more, a topic each")
+    chosen = set(topics[fold::folds])
+    train = tuple(dialogue for dialogue in dialogues if _topic(dialogue) not in chosen)
+    test = tuple(dialogue for dialogue in dialogues if _topic(dialogue) in chosen)
+    if both := {d.user_id for d in train} & {d.user_id for d in test}:
+        raise DataError(f"user {min(both)} talks on topics of two folds", fix="split these data by user")
+    return train, test
+
+
+def _topic(dialogue: Dialogue) -> str:
+    return dialogue.id.rpartition(":")[0]
 
 
 def _rank(user: str, seed: int) -> tuple[bytes, str]:

@@ -1,7 +1,8 @@
 """How sure a mean over states is, when the turns of one user are not independent of each other.
 
-Owns resampling: cluster bootstrap intervals and a sign-flip test. Knows nothing of judges, methods and files. A cluster
-is what was drawn independently: a user with all dialogues and turns. Everything is a function of the seed.
+Owns resampling: cluster bootstrap intervals and a sign-flip test; and the correction for many tests. Knows nothing of
+judges, methods and files. A cluster is what was drawn independently: a user with all dialogues and turns. Everything is
+a function of the seed.
 """
 
 from __future__ import annotations
@@ -128,6 +129,21 @@ def sign_flip_p(
         signs = rng.integers(0, 2, size=(min(rows, n - start), count)) * 2.0 - 1.0
         hits += int((np.abs(signs @ sums) >= observed).sum())
     return (1 + hits) / (1 + n)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: p-values that keep the chance of any false finding among all of them below their level.
+
+        p̃_(i) = max_{j≤i} min(1, (m − j + 1)·p_(j))
+
+    A value that is not a number takes part in nothing and stays.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p == p)
+    out, highest = list(p_values), 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        out[i] = highest
+    return out
 
 
 def student_t(probability: float, degrees: int) -> float:

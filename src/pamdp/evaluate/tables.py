@@ -19,6 +19,7 @@ from pamdp.evaluate.success import Row
 
 HEADER = ("method", "against", "judge", "wins", "losses", "ties", "masked", "r_w", "95 % interval", "soft", "p")
 UNKNOWN_TEXT = "n/a"
+_MATHS = {"r_w": "$r_w$", "p": "$p$"}
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -70,16 +71,26 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A pipe table."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "|".join(["---"] * 3 + ["---:"] * (len(HEADER) - 3)) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in _cells(row)) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return markdown_grid(HEADER, [_cells(row) for row in rows], left=3)
 
 
 def to_latex(rows: Sequence[Row]) -> str:
     """A `tabular` for booktabs, like Table 2 of the paper."""
-    head = " & ".join(_latex(name) for name in HEADER).replace(r"r\_w", "$r_w$").replace("& p", "& $p$")
-    body = [" & ".join(_latex(cell) for cell in _cells(row)) + r" \\" for row in rows]
-    start = r"\begin{tabular}{lll" + "r" * (len(HEADER) - 3) + "}"
+    return latex_grid(HEADER, [_cells(row) for row in rows], left=3)
+
+
+def markdown_grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Any cells as a pipe table; all but the first LEFT columns are aligned to the right."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---"] * left + ["---:"] * (len(header) - left)) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def latex_grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
+    """Any cells as a `tabular`; r_w and p of the header are set as mathematics."""
+    head = " & ".join(_MATHS.get(name, _latex(name)) for name in header)
+    body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    start = r"\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}"
     return "\n".join([start, r"\toprule", head + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
 
 

@@ -204,6 +204,23 @@ class Backbone:
         finally:
             hook.remove()
 
+    @contextmanager
+    def steering(self, layer: int, vectors: Tensor | None) -> Iterator[None]:
+        """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block."""
+        if vectors is None:
+            yield
+            return
+        block = self.trunk.get_submodule("layers").get_submodule(str(layer - 1))
+
+        def add(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+            return (out[0] + vectors, *out[1:]) if isinstance(out, tuple) else out + vectors
+
+        hook = block.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            hook.remove()
+
     def layer_at(self, depth: float) -> int:
         """The hidden layer at a share of the backbone's depth; 1 gives -1, the last layer after the final norm."""
         layers = int(self.model.config.num_hidden_layers)

@@ -41,6 +41,8 @@ class Row:
     length: int
     inject: Tensor | None = None
     seed: int = 0
+    steer: Tensor | None = None
+    layer: int = -1
 
 
 @torch.no_grad()
@@ -90,6 +92,7 @@ def _decode(backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row],
         seen = torch.arange(width, device=device) < (lengths - 1)[:, None]
         lengths = lengths - 1
     alive = torch.arange(len(rows), device=device)
+    steer = None if rows[0].steer is None else torch.stack([row.steer for row in rows if row.steer is not None])
     said = torch.full((len(rows), sampling.max_tokens), -1, dtype=torch.long, device=device)
     for k in range(sampling.max_tokens):
         n = step.shape[1]
@@ -98,13 +101,14 @@ def _decode(backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row],
         if n > 1:
             mask = mask.clone()
             mask[..., -n:] &= torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        states = backbone.trunk(
-            inputs_embeds=step,
-            position_ids=lengths[:, None] + torch.arange(n, device=device),
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        with backbone.steering(rows[0].layer, None if steer is None else steer[alive][:, None]):
+            states = backbone.trunk(
+                inputs_embeds=step,
+                position_ids=lengths[:, None] + torch.arange(n, device=device),
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
         lengths = lengths + n
         token = _pick(backbone.head(states).float(), said[alive, :k], uniform[alive, k], sampling)
         going = token != backbone.chat.end

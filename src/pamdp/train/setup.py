@@ -15,7 +15,7 @@ import torch
 
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
-from pamdp.data import load_dialogues, load_pairs, load_sample, load_sample_pairs, split_by_user
+from pamdp.data import load_dialogues, load_pairs, load_sample, load_sample_pairs, split_by_topic, split_by_user
 from pamdp.errors import RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
@@ -38,11 +38,14 @@ class Split:
 
 
 def load_split(config: DataConfig) -> Split:
-    """The sample's own split, or a split of other data by user."""
+    """The sample's own split, or a split of other data by topic or by user."""
     if config.path == "sample":
         train, test = load_sample("train"), load_sample("test")
         return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     loaded = load_dialogues(config.path, config.format, config.skip_bad)
+    if config.folds:
+        fold = config.split_seed % config.folds
+        return Split(*split_by_topic(loaded.dialogues, config.folds, fold), loaded.sha256)
     return Split(*split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed), loaded.sha256)
 
 

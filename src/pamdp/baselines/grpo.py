@@ -1,0 +1,83 @@
+"""GRPO: groups of replies to one state, rewarded by the judge that rewards ours, by TRL's trainer.
+
+Owns the reward as a function of completions. The original loss is named (`loss_type="grpo"`, β above 0), because TRL's
+defaults have moved away from it. It starts from the bare backbone, so what its replies are compared with is Vanilla's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pamdp.baselines.config import TuneConfig
+from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.preference import Said, messages
+from pamdp.baselines.replies import PolicyReplier
+from pamdp.baselines.tune import arguments, lora, require_trl, run_trainer
+from pamdp.config import Config
+from pamdp.env.reward import Reward
+from pamdp.env.user import RecordedUser
+from pamdp.models.backbone import Backbone
+from pamdp.models.policy import Policy
+from pamdp.prompts.render import load
+from pamdp.train.offline import reference_replies
+from pamdp.types import TimeStep
+
+
+def grpo(job: Job) -> PolicyReplier:
+    """Group-relative policy optimisation.
+
+    Raises:
+      ModelError: TRL is not installed.
+    """
+    require_trl()
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    backbone, config, rl, system = job.load(), job.tune.grpo, job.config.rl, load("assistant")
+    steps = [
+        TimeStep(dialogue.id, t, dialogue.history(t), user.profile(dialogue.history(t)))
+        for dialogue in job.train
+        for user in [RecordedUser(dialogue, rl.profile == "inferred")]
+        for t in range(len(dialogue.turns))
+    ]
+    rows = [{"prompt": messages(step.history, system), "state": i} for i, step in enumerate(steps)]
+    reward = rewards(job, backbone, steps)
+    with job.open("GRPO", job.config, backbone) as run:
+        settings = GRPOConfig(
+            **arguments(config, backbone, run.path, job.config.seed)
+            # A micro-batch is one group; a step gathers `batch_size` of them.
+            | {"per_device_train_batch_size": rl.samples},
+            loss_type="grpo",
+            beta=config.beta,
+            num_generations=rl.samples,
+            max_completion_length=rl.max_reply,
+            temperature=config.temperature,
+        )
+        trainer = GRPOTrainer(
+            backbone.model, reward_funcs=reward, args=settings, train_dataset=Dataset.from_list(rows),
+            processing_class=backbone.tokenizer, peft_config=lora(config),
+        )  # fmt: skip
+        tuned = run_trainer(trainer, backbone, run, "grpo")
+    return PolicyReplier(Policy(tuned, system=system), rl)
+
+
+def rewards(job: Job, backbone: Backbone, steps: Sequence[TimeStep]) -> Callable[..., list[float | None]]:
+    """The reward as TRL asks for it; None masks a reply whose verdict could not be had."""
+    start = job.config.rl.model_copy(
+        update={"reference": "preferred" if job.config.rl.reference == "preferred" else "vanilla"}
+    )
+    config = job.config.model_copy(update={"rl": start})
+    score = Reward(job.judge(), reference_replies(Policy(backbone), job.train, config), job.config.rl.soft)
+
+    def judged(completions: Sequence[Sequence[Said]], state: Sequence[int], **_: object) -> list[float | None]:
+        return score([steps[i] for i in state], [said[0]["content"].strip() for said in completions])
+
+    return judged
+
+
+def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
+    draws = turns * tune.grpo.epochs * config.rl.samples
+    return Budget(config.clone.max_context, config.rl.max_reply, draws=draws, verdicts=draws, weights="LoRA")
+
+
+GRPO = register(Method("GRPO", grpo, _budget))

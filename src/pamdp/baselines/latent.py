@@ -1,0 +1,62 @@
+"""BC and what is reinforced from it: RL-base, UAAC, DCRL, PAMDP, ODC; they differ in the advantage and in nothing else.
+
+Owns which advantage a method's name stands for. All methods of one seed start from one cloned policy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from pamdp.baselines.config import TuneConfig
+from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.replies import PolicyReplier
+from pamdp.config import Config
+from pamdp.models.policy import Policy
+from pamdp.train.clone import clone
+from pamdp.train.offline import offline
+from pamdp.train.setup import load_policy, new_policy
+
+ADVANTAGES = {"RL-base": "a2c", "UAAC": "uaac", "DCRL": "dcrl", "PAMDP": "pamdp", "ODC": "odc"}
+"""Method -> `rl.advantage`."""
+
+WATCHED = 2
+"""Training dialogues whose likelihood is logged at the end of cloning: nobody may look at users that test."""
+
+
+def cloned(job: Job) -> Policy:
+    """The cloned policy of this seed: loaded, or cloned now, from where an interrupted run left it."""
+    backbone, folder = job.load(), job.root / "clone"
+    if (folder / "policy" / "config.json").is_file():
+        return load_policy(folder / "policy", backbone)
+    with job.open("clone", job.config, backbone) as run:
+        return clone(new_policy(backbone, job.config), job.train, job.train[:WATCHED], job.config, run)
+
+
+def bc(job: Job) -> PolicyReplier:
+    """The cloned policy itself."""
+    return PolicyReplier(cloned(job), job.config.rl)
+
+
+def reinforced(job: Job, name: str) -> PolicyReplier:
+    """The cloned policy after reinforcement learning with the advantage of NAME."""
+    policy, judge = cloned(job), job.judge()
+    rl = job.config.rl.model_copy(update={"advantage": ADVANTAGES[name]})
+    config = job.config.model_copy(update={"rl": rl})
+    with job.open(name, config, policy.backbone, [judge]) as run:
+        return PolicyReplier(offline(policy, job.train, judge, config, run), rl)
+
+
+def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
+    weights = {"frozen": "planner", "lora": "planner and LoRA", "full": "planner and all"}[config.clone.backbone]
+    examples = turns * config.clone.epochs
+    return Budget(config.clone.max_context, config.rl.max_reply, examples=examples, weights=weights)
+
+
+def _budget_rl(config: Config, tune: TuneConfig, turns: int) -> Budget:
+    draws = turns * config.rl.rounds * config.rl.samples
+    return replace(_budget(config, tune, turns), draws=draws, verdicts=draws)
+
+
+BC = register(Method("BC", bc, _budget))
+REINFORCED = tuple(register(Method(name, partial(reinforced, name=name), _budget_rl)) for name in ADVANTAGES)

@@ -1,0 +1,125 @@
+"""What a method is: a name, a way to learn, and what it costs.
+
+Owns the job that every method is given, the statement of its budget, and the register of methods. Knows no method.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pamdp.baselines.config import TuneConfig
+from pamdp.baselines.replies import Replier
+from pamdp.config import Config
+from pamdp.errors import ConfigError
+from pamdp.fingerprint import Fingerprint
+from pamdp.judges.base import Judge
+from pamdp.models.backbone import Backbone
+from pamdp.runs import Run
+from pamdp.types import Dialogue
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """All that a method may use to learn; test users are no part of it.
+
+    Attributes:
+      train: dialogues of the training users.
+      config, tune: settings; the seed is `config.seed`.
+      load: gives a backbone of the method's own, which it may change.
+      judge: gives the judge that rewards.
+      root: folder that all methods of this seed share.
+      data: sha256 of the dialogues.
+    """
+
+    train: Sequence[Dialogue]
+    config: Config
+    tune: TuneConfig
+    load: Callable[[], Backbone]
+    judge: Callable[[], Judge]
+    root: Path
+    data: str
+
+    def open(self, name: str, config: Config, backbone: Backbone, judges: Sequence[Judge] = ()) -> Run:
+        """The run in `root/NAME`: a new one, or the interrupted one."""
+        torch.manual_seed(config.seed)
+        prints = tuple({**judge.fingerprint, "role": "reward"} for judge in judges)
+        fingerprint = Fingerprint(data=self.data, model=backbone.name, revision=backbone.revision, judges=prints)
+        start = Run.resume if (self.root / name).exists() else Run.create
+        return start(self.root / name, config, fingerprint)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a method may use. `context` and `reply` are the same for all methods of a comparison.
+
+    Attributes:
+      context: longest history, its instruction included, in tokens; dialogues are cut where they would be longer.
+      reply: longest reply, in tokens.
+      beside: tokens read or written for one reply beside these: a profile, earlier exchanges once more.
+      examples: replies of the data that are learned from, counted once per epoch.
+      draws: replies drawn while learning.
+      verdicts: questions to the judge while learning.
+      weights: what learns.
+    """
+
+    context: int
+    reply: int
+    beside: int = 0
+    examples: int = 0
+    draws: int = 0
+    verdicts: int = 0
+    weights: str = "none"
+
+
+def untrained(config: Config, tune: TuneConfig, turns: int) -> Budget:
+    """The budget of a method that does not learn."""
+    return Budget(config.clone.max_context, config.rl.max_reply)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of a comparison.
+
+    Attributes:
+      name: in tables and folders.
+      train: learns, and gives what replies.
+      budget: from settings and the number of training turns.
+      seeded: whether another seed gives another replier; if not, it is run once.
+    """
+
+    name: str
+    train: Callable[[Job], Replier]
+    budget: Callable[[Config, TuneConfig, int], Budget] = untrained
+    seeded: bool = True
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    """Make METHOD known by its name; one of the same name is replaced."""
+    _METHODS[method.name] = method
+    return method
+
+
+def find(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if name not in _METHODS:
+        close = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(_METHODS)}"
+        raise ConfigError(f"no method {name!r}; {hint}")
+    return _METHODS[name]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods that are known."""
+    return tuple(_METHODS)

@@ -1,0 +1,156 @@
+"""PEFT: one adapter per user (OPPU), with BM25 over the user's earlier exchanges.
+
+Owns its three steps: a task LoRA on other users, merged; a fresh LoRA on the user's own earlier turns; retrieval. All
+that is personal is made from the history h_t that waits for a reply, and undone after it: nothing passes from one user
+to the next, nor back from later turns. (The published code trains each user on all earlier users' data.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pamdp.baselines.config import OppuConfig, TuneConfig
+from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.replies import Replies
+from pamdp.baselines.sft import Example, cut, fit
+from pamdp.config import Config
+from pamdp.errors import ModelError
+from pamdp.models.backbone import Backbone
+from pamdp.models.generate import Sampling
+from pamdp.models.policy import Policy
+from pamdp.prompts.render import load, render
+from pamdp.runs import Run
+from pamdp.types import Dialogue, History
+
+USER_TARGETS = ("q_proj", "v_proj")
+"""The modules that a user's own adapter changes."""
+
+
+def oppu(job: Job) -> PersonalReplier:
+    """The task adapter, merged; users' adapters are fitted when they talk."""
+    backbone, config = job.load(), job.tune.oppu
+    examples = [
+        Example.of(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
+        for dialogue in job.train
+        for t, turn in enumerate(dialogue.turns)
+        if turn.preferred
+    ]
+    run = job.open("PEFT", job.config, backbone)
+    with run:
+        tuned = fit(backbone, examples, config, run, job.config.seed)
+    return PersonalReplier(tuned, job, run)
+
+
+class PersonalReplier:
+    """Replies to each history under an adapter made of that history alone.
+
+    Args:
+      backbone: with the task adapter merged.
+      job: its settings are used, its dialogues are not.
+      run: the folder that trainers are told of; nothing is logged.
+    """
+
+    def __init__(self, backbone: Backbone, job: Job, run: Run) -> None:
+        self.backbone, self.config, self.oppu, self.run = backbone, job.config, job.tune.oppu, run
+
+    def write(self, dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
+        """One reply to every state."""
+        out: Replies = {}
+        for dialogue in dialogues:
+            for t in range(len(dialogue.turns)):
+                out[dialogue.id, t] = self.reply(dialogue.history(t))
+                if progress is not None:
+                    progress(1)
+        return out
+
+    def reply(self, history: History) -> str:
+        """The reply to one history."""
+        with self.personal(history) as backbone:
+            policy = Policy(backbone, system=_system(backbone, history, self.oppu))
+            return policy.reply(history, Sampling(self.config.rl.max_reply))
+
+    def own_example(self, history: History) -> Example | None:
+        """What the user's adapter learns: every reply that the history holds, in one sequence; None at the first turn.
+
+        What waits for a reply is not in it: the sequence ends with the last reply. Nothing is retrieved for it, because
+        a reply that stands before itself would only be copied.
+        """
+        if len(history) < 2:
+            return None
+        chat, earlier = self.backbone.chat, history[:-1]
+        before = chat.history(earlier[:-1], load("assistant"))
+        ids = [*before.ids, *_target(self.backbone, earlier[-1].content, self.config)]
+        mask = [0] * len(ids)
+        for head, message in zip(before.heads, earlier[1::2], strict=True):
+            stop = head + len(_target(self.backbone, message.content, self.config))
+            mask[head:stop] = [1] * (stop - head)
+        return Example(ids, mask)
+
+    @contextmanager
+    def personal(self, history: History) -> Iterator[Backbone]:
+        """The backbone with this user's adapter inside the block, and exactly as before after it."""
+        example, model = self.own_example(history), self.backbone.model
+        kept = {
+            name: weight.detach().clone()
+            for name, weight in model.named_parameters()
+            if name.split(".")[-2] in USER_TARGETS
+        }
+        # A handful of steps has no room to warm up: the first of them would be taken at a learning rate of 0.
+        changes = {"epochs": self.oppu.user_epochs, "lr": self.oppu.user_lr, "warmup": 0.0}
+        own = self.oppu.model_copy(update=changes)
+        try:
+            if example is None:
+                yield self.backbone
+            else:
+                seed = self.config.seed
+                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, "one user", log=False)
+        finally:
+            model.load_state_dict(kept, strict=False)
+
+
+def retrieve(history: History, k: int) -> list[str]:
+    """The k earlier exchanges that are most like the last message, in the order in which they happened.
+
+    BM25+ is taken, whose weights stay positive: with a handful of exchanges plain BM25 gives a word that half of them
+    have no weight at all.
+    """
+    exchanges = [f"They: {history[i].content}\nYou: {history[i + 1].content}" for i in range(0, len(history) - 1, 2)]
+    if not exchanges or k == 0:
+        return []
+    try:
+        from rank_bm25 import BM25Plus
+    except ImportError as error:
+        raise ModelError("PEFT needs rank-bm25; `pip install 'pamdp[baselines]'` brings it") from error
+    scores = BM25Plus([_words(text) for text in exchanges]).get_scores(_words(history[-1].content))
+    best = sorted(range(len(exchanges)), key=lambda i: (-scores[i], -i))[:k]
+    return [exchanges[i] for i in sorted(best)]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _system(backbone: Backbone, history: History, config: OppuConfig) -> str:
+    found = retrieve(history, config.retrieved)
+    if not found:
+        return load("assistant")
+    return render("assistant_recall", earlier=cut(backbone.chat, "\n".join(found), config.retrieved_tokens))
+
+
+def _encoded(backbone: Backbone, history: History, config: OppuConfig) -> Sequence[int]:
+    return backbone.chat.history(history, _system(backbone, history, config)).ids
+
+
+def _target(backbone: Backbone, reply: str, config: Config) -> list[int]:
+    return backbone.chat.reply(reply)[: config.clone.max_reply]
+
+
+def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
+    beside = tune.oppu.retrieved_tokens if tune.oppu.retrieved else 0
+    examples, weights = turns * tune.oppu.epochs, "LoRA, and one more per user"
+    return Budget(config.clone.max_context, config.rl.max_reply, beside, examples, weights=weights)
+
+
+PEFT = register(Method("PEFT", oppu, _budget))

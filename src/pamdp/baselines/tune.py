@@ -1,0 +1,118 @@
+"""The way to TRL and PEFT: arguments that all trainers share, adapters, and a model that comes back as a `Backbone`.
+
+Owns how a trainer is fed, logged and unwrapped. Knows nothing of what is learned. TRL is an extra of this package; it
+is imported when a method that needs it learns, because it takes seconds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from peft import LoraConfig, PeftModel
+
+from pamdp.baselines.config import FitConfig, LoraFitConfig
+from pamdp.errors import ModelError
+from pamdp.models.adapters import TARGETS
+from pamdp.models.backbone import Backbone
+from pamdp.progress import Progress
+from pamdp.runs import Run
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback, TrainerState
+
+
+def require_trl() -> None:
+    """Say what is missing before any work is done, and keep the libraries' own progress bars off the screen.
+
+    Raises:
+      ModelError: TRL is not installed.
+    """
+    missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
+    if missing:
+        raise ModelError(f"this method needs {' and '.join(missing)}; `pip install 'pamdp[baselines]'` brings them")
+    from datasets import disable_progress_bars
+
+    disable_progress_bars()
+    # TRL sets by its old name what transformers has renamed; nobody who reads this can do anything about it.
+    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+
+
+def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> dict[str, object]:
+    """Settings that every trainer of TRL takes: one example at a time, gathered to a batch; nothing saved or sent."""
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": fit.epochs,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": fit.batch_size,
+        "learning_rate": fit.lr,
+        "weight_decay": fit.weight_decay,
+        "warmup_steps": fit.warmup,
+        "lr_scheduler_type": "linear",
+        "max_grad_norm": fit.clip,
+        "gradient_checkpointing": fit.checkpointing,
+        "bf16": backbone.dtype == torch.bfloat16,
+        "use_cpu": backbone.device.type == "cpu",
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "no",
+        "report_to": "none",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+    }
+
+
+def lora(fit: LoraFitConfig, targets: tuple[str, ...] = TARGETS) -> LoraConfig:
+    """The adapter that FIT describes, on the modules TARGETS."""
+    return LoraConfig(
+        r=fit.rank, lora_alpha=fit.alpha, lora_dropout=fit.dropout, target_modules=list(targets), task_type="CAUSAL_LM"
+    )
+
+
+def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str) -> Backbone:
+    """Train; an adapter is merged into the weights, which are then frozen.
+
+    Args:
+      run: where the loss is logged, from the first step on; without one nothing is shown either.
+      what: the stage in the log, and the word before the bar.
+    """
+    from transformers.trainer_callback import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+    total = -(-len(trainer.get_train_dataloader()) // trainer.args.gradient_accumulation_steps)
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore")
+        if run is not None:
+            run.rewind(0, what)
+            bar = stack.enter_context(Progress(what, int(total * trainer.args.num_train_epochs)))
+            trainer.add_callback(_callback(run, bar, what))
+        trainer.train()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):
+        model = model.merge_and_unload()
+    model.config.use_cache = True
+    return Backbone(model, backbone.tokenizer, backbone.name, backbone.revision)
+
+
+def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
+    from transformers import TrainerCallback
+
+    class Log(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: object, state: TrainerState, control: object, **_: object) -> None:
+            bar.advance(1)
+
+        def on_log(
+            self, args: object, state: TrainerState, control: object, logs: Mapping[str, object], **_: object
+        ) -> None:
+            scalars = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float)) and "time" not in key}
+            if "loss" in scalars:
+                run.log(int(state.global_step), {k: v for k, v in scalars.items() if "per_second" not in k}, what)
+
+    return Log()

@@ -1,0 +1,304 @@
+"""A table in miniature: trained, judged, killed, continued, and rendered again to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from pamdp import cli
+from pamdp.baselines import method as methods
+from pamdp.baselines import registry
+from pamdp.baselines.method import Job, Method
+from pamdp.baselines.replies import Replier, Replies
+from pamdp.config import DataConfig
+from pamdp.data import write_dialogues
+from pamdp.errors import ConfigError, PamdpError, RunError
+from pamdp.files import read_json_lines
+from pamdp.judges.base import Judge
+from pamdp.models.backbone import Backbone
+from pamdp.reproduce import main
+from pamdp.reproduce.config import ReproduceConfig, load_config
+from pamdp.reproduce.tables import TABLES, Table, table
+from pamdp.reproduce.work import Tools
+from pamdp.types import Dialogue, Persona, Turn
+from tests.tools.cli_docs import ROOT
+from tests.tools.methods import CLONE, MODEL, RL, TUNE, VowelJudge, few
+from tests.tools.tiny import make_tiny_backbone
+
+pytest.importorskip("trl")
+RUN = CliRunner()
+SMALL = replace(table("table6"), rows=("Prompt", "FPFT", "BC", "PAMDP"), pairs=(("PAMDP", "BC"),))
+
+
+class Bench:
+    """The tools of a comparison; remembers what was done, and can die at any piece of work."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.said: list[str] = []
+        self.dies_at = dies_at
+
+    @property
+    def tools(self) -> Tools:
+        return Tools(self._load, self._judge, self._say)
+
+    def _load(self, name: str) -> Backbone:
+        return make_tiny_backbone()
+
+    def _judge(self, name: str) -> Judge:
+        if name not in ("vowels", "stops"):
+            raise ConfigError(f"no judge {name!r}")
+        return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
+
+    def _say(self, text: str) -> None:
+        self.said.append(text)
+        if self.dies_at is not None and len(self.said) > self.dies_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
+    path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
+    write_dialogues(path, [*few("train", 3), *few("test", 2)])
+    return ReproduceConfig(
+        seeds=(0, 1), models=("tiny",), judges=("vowels", "stops"), reward="vowels", resamples=200,
+        aloe=DataConfig(path=str(path), test_share=0.4), model=MODEL, clone=CLONE, rl=RL, tune=TUNE,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config: ReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
+    path, bench = tmp_path_factory.mktemp("whole") / "run", Bench()
+    main.reproduce(config, SMALL, path, bench.tools)
+    return path, bench
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_a_table_is_written_with_everything_in_it(whole: tuple[Path, Bench]) -> None:
+    path, _ = whole
+    assert set(_files(path / "table6")) == {f"table6.{end}" for end in ("csv", "md", "tex", "json", "svg")}
+    found = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))
+    (cell,) = found["cells"]
+    rows = {(c["method"], c["against"], c["judge"]): c for c in cell["comparisons"]}
+    pairs = [*((m, "Vanilla") for m in SMALL.rows), ("PAMDP", "BC")]
+    assert set(rows) == {(m, b, judge) for m, b in pairs for judge in ("vowels", "stops")}
+    states = json.loads((path / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8"))["seed-0"]["test_turns"]
+    for (method, _, _), row in rows.items():
+        seeds = 1 if method == "Prompt" else 2
+        assert row["seeds"] == seeds and row["wins"] + row["losses"] + row["ties"] == seeds * states
+        assert row["low"] <= row["r_w"] <= row["high"] and 0 <= row["p"] <= row["p_holm"] <= 1
+    assert rows["PAMDP", "Vanilla", "stops"]["printed"][0]["rate"] == 0.4655
+    assert {a["second"] for a in cell["agreement"]} == {"vowels", "stops"}
+    assert len(cell["differences"]) == 2 * 6  # every two of four methods, under two judges
+    assert set(cell["budgets"]) == set(cell["texts"]) == {"Vanilla", *SMALL.rows}
+    assert cell["texts"]["BC"]["nll"]["value"] > 0 and cell["budgets"]["PAMDP"]["verdicts"] > 0
+    page = (path / "table6" / "table6.md").read_text(encoding="utf-8")
+    assert "significant" in page and "+0.466" in page and "Only 2 seed(s)" in page and "vowels also gave" in page
+
+
+def test_no_user_is_in_both_parts(whole: tuple[Path, Bench]) -> None:
+    for split in json.loads((whole[0] / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8")).values():
+        assert split["train"] and split["test"] and not set(split["train"]) & set(split["test"])
+
+
+def test_no_method_is_given_anything_of_a_test_user_but_the_history(
+    config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user has canaries in the persona, in what was inferred, in unsaid replies and in the last reply."""
+
+    def person(name: str) -> Dialogue:
+        first = Turn(f"said {name}", f"said {name}", f"secret {name}", inferred=Persona(f"secret {name}"))
+        last = replace(first, preferred=f"secret {name}")
+        return Dialogue(f"id-{name}", name, Persona(f"secret {name}", f"secret {name}"), (first, last))
+
+    users = ["anna", "bert", "cleo", "dora", "emil"]
+    write_dialogues(tmp_path / "d.jsonl", [person(name) for name in users])
+    data = DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.4)
+    seen: list[tuple[str, str]] = []
+
+    def spied(method: Method) -> Method:
+        def train(job: Job) -> Replier:
+            seen.append(("train", repr(job.train)))
+            replier = method.train(job)
+            write = replier.write
+
+            def writing(dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
+                seen.append(("reply", repr(dialogues)))
+                return write(dialogues, progress)
+
+            return SimpleNamespace(write=writing)  # type: ignore[return-value]
+
+        return replace(method, train=train)
+
+    spies = {name: spied(registry.find(name)) for name in registry.names()}
+    monkeypatch.setattr(methods, "_METHODS", spies)
+    every = replace(SMALL, rows=tuple(name for name in spies if name != "Vanilla"), pairs=())
+    mine = config.model_copy(update={"aloe": data, "seeds": (0,)})
+    main.reproduce(mine, every, tmp_path / "run", Bench().tools)
+    split = json.loads((tmp_path / "run" / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8"))["seed-0"]
+    assert len(split["test"]) == 2 and len(seen) == 2 * len(spies)
+    for phase, text in seen:
+        if phase == "train":
+            assert all(name not in text for name in split["test"])
+            assert all(f"secret {name}" in text for name in split["train"])
+        else:
+            assert all(f"said {name}" in text and f"secret {name}" not in text for name in split["test"])
+            assert all(name not in text for name in split["train"])
+
+
+def test_rendered_again_it_is_the_same_bytes(whole: tuple[Path, Bench]) -> None:
+    path, _ = whole
+    before = _files(path / "table6")
+    main.render(main.stored_config(path), SMALL, path)
+    assert _files(path / "table6") == before
+
+
+def test_what_is_there_is_not_done_again(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
+    path, _ = whole
+    again = Bench()
+    main.reproduce(config, SMALL, path, again.tools)
+    assert again.said == []
+
+
+@pytest.mark.parametrize("dies_at", [3, 5, 9])
+def test_a_killed_run_goes_on_where_it_was(
+    config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path, dies_at: int
+) -> None:
+    path, bench = whole
+    first, second = Bench(dies_at), Bench()
+    with pytest.raises(KeyboardInterrupt):
+        main.reproduce(config, SMALL, tmp_path / "run", first.tools)
+    main.reproduce(config, SMALL, tmp_path / "run", second.tools)
+    assert [*first.said[:-1], *second.said] == bench.said
+    assert _files(tmp_path / "run" / "table6") == _files(path / "table6")
+
+
+def test_other_settings_are_refused(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
+    other = config.model_copy(update={"test_dialogues": 1})
+    with pytest.raises(ConfigError, match="test_dialogues was 0, is 1"):
+        main.reproduce(other, SMALL, whole[0], Bench().tools)
+
+
+def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> None:
+    """Over as many seeds as folds every dialogue tests once, and Vanilla replies in each fold."""
+    folder = tmp_path / "prefeval"
+    folder.mkdir()
+    for topic in ("music", "food", "sport"):
+        talk = {
+            "0": {"user": f"I like {topic}", "assistant": "Good."},
+            "1": {"user": "And you?", "assistant": "Me too."},
+        }
+        items = [{"preference": f"{topic} {n}", "persona": "somebody", "conversation": talk} for n in range(2)]
+        (folder / f"{topic}.json").write_text(json.dumps(items), encoding="utf-8")
+    sources = {"aloe": DataConfig(path=""), "prefeval": DataConfig(path=str(folder), format="prefeval", folds=3)}
+    mine = config.model_copy(update={**sources, "seeds": (0, 1, 2)})
+    only = replace(table("table2"), rows=("Prompt",))
+    main.reproduce(mine, only, tmp_path / "run", Bench().tools)
+    cell = tmp_path / "run" / "PrefEval-tiny"
+    tested = [row["dialogue"] for n in range(3) for row in read_json_lines(cell / f"seed-{n}" / "Prompt.jsonl")]
+    assert len(tested) == 12 and len(set(tested)) == 6
+    found = json.loads((tmp_path / "run" / "table2" / "table2.json").read_text(encoding="utf-8"))
+    (row, _) = found["cells"][0]["comparisons"]
+    assert row["wins"] + row["losses"] + row["ties"] == 12 and len(row["printed"]) == 2
+
+
+def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "_METHODS", {name: registry.find(name) for name in registry.names()})
+    example = ROOT / "examples" / "add_a_method.py"
+    assert len(example.read_text(encoding="utf-8").splitlines()) <= 45
+    registry.load_methods([example])
+    with_it = config.model_copy(update={"methods": ("Brief",)})
+    only = replace(table("table6"), rows=(), pairs=())
+    main.reproduce(with_it, only, tmp_path / "run", Bench().tools)
+    assert "Brief" in (tmp_path / "run" / "table6" / "table6.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_every_table_can_be_planned_where_nothing_is_at_hand(
+    name: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = RUN.invoke(cli.app, ["reproduce", name, "--preset", preset, "--dry-run", "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert found["totals"]["judgements"] > 0 and list(tmp_path.iterdir()) == []
+    made: Table = table(name)
+    assert {p["method"] for p in found["pieces"]} == set(made.methods())
+    if preset == "paper":
+        assert {p["backbone"] for p in found["pieces"]} == {
+            "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"
+        }  # fmt: skip
+        aloe = [p for p in found["pieces"] if p["data"] == "ALOE" and p["method"] == "Vanilla"]
+        assert all(p["replies"] == 3834 for p in aloe) and "assumed" in found["data"]["ALOE"]
+        assert found["settings"]["clone.lr"] == 2e-5 and found["settings"]["tune.dpo.beta"] == 0.1
+        assert "14 GB" in found["weights"]["Qwen/Qwen2.5-7B-Instruct"]
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
+    config = load_config(preset)  # type: ignore[arg-type]
+    job = config.of_job("x", config.aloe, 0)
+    budgets = {name: registry.find(name).budget(job, config.tune, 100) for name in registry.names()}
+    assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0
+    assert len({(b.context, b.reply) for b in budgets.values()}) == 1
+    assert len(config.seeds) >= 3 and len(config.judges) >= 2
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["table2", "--render", "--run", "no-such-run"], "no-such-run"),
+        (["table2", "--method", "nowhere.py"], "nowhere.py"),
+        (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean PAMDP"),
+        (["table2", "--dry-run", "tune.dpo.bata=1"], "did you mean tune.dpo.beta"),
+        (["table2", "--dry-run", "judges=[match]"], "at least 2 items"),
+        (["table2", "--dry-run", "aloe.path="], "no data"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pamdp", "reproduce", *args])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    err = capsys.readouterr().err
+    assert end.value.code == 1 and says in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, tmp_path: Path) -> None:
+    bench = Bench()
+    with pytest.raises(PamdpError, match="no judge 'moon'"):
+        main.reproduce(config.model_copy(update={"judges": ("vowels", "moon")}), SMALL, tmp_path / "run", bench.tools)
+    assert bench.said == [] and not (tmp_path / "run").exists()
+
+
+def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:
+    file = whole[0] / "ALOE-tiny" / "seed-1" / "BC.jsonl"
+    text = file.read_text(encoding="utf-8")
+    try:
+        file.unlink()
+        with pytest.raises(RunError, match=r"BC\.jsonl"):
+            main.render(main.stored_config(whole[0]), SMALL, whole[0])
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
+def test_the_paper_s_figures_are_copied_right() -> None:
+    """r_w of each row is (wins − losses) / n for one n of about the test set's size."""
+    for made in TABLES.values():
+        for p in made.printed:
+            n = {"ALOE": 3834, "PrefEval": 98}[p.column]
+            assert (p.wins - p.losses) / n == pytest.approx(p.rate, abs=0.004), p
+            assert p.wins + p.losses + p.ties == n

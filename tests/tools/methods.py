@@ -1,0 +1,61 @@
+"""A miniature comparison: tiny backbones, three training users, two test users, a judge that counts vowels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pamdp.baselines.config import DpoConfig, FitConfig, GrpoConfig, OppuConfig, TuneConfig
+from pamdp.baselines.method import Job
+from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
+from pamdp.data import load_sample
+from pamdp.judges.base import Case, Verdict
+from pamdp.types import Dialogue, Turn
+from tests.tools.tiny import make_tiny_backbone
+
+FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}
+TUNE = TuneConfig(
+    full=FitConfig(**FIT),
+    thought=6,
+    oppu=OppuConfig(**FIT, rank=2, user_epochs=1, user_lr=1e-1, retrieved_tokens=24),
+    dpo=DpoConfig(**FIT, rank=2),
+    grpo=GrpoConfig(**FIT, rank=2),
+)
+CLONE = CloneConfig(epochs=1, batch_size=2, save_every=1)
+RL = RLConfig(rounds=1, samples=2, epochs=1, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2)
+MODEL = ModelConfig(d_a=8, depth=0.5)
+
+
+class VowelJudge:
+    """Prefers the reply with the larger share of vowels; `name` lets several stand side by side."""
+
+    def __init__(self, name: str = "vowels", letters: str = "aeiou") -> None:
+        self.name, self.letters = name, letters
+        self.fingerprint = {"name": name, "letters": letters}
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        return [self._verdict(self._share(c.a) - self._share(c.b)) for c in cases]
+
+    def _share(self, text: str) -> float:
+        return sum(c in self.letters for c in text) / max(len(text), 1)
+
+    def _verdict(self, gap: float) -> Verdict:
+        return Verdict(0.0, 0.0, 1.0) if gap == 0 else Verdict(0.9, 0.1) if gap > 0 else Verdict(0.1, 0.9)
+
+
+def few(part: str, users: int, turns: int = 2) -> tuple[Dialogue, ...]:
+    """The first turns of the sample's first dialogues, their messages cut short."""
+    found = load_sample(part).dialogues[:users]  # type: ignore[arg-type]
+    return tuple(replace(d, turns=tuple(_short(turn) for turn in d.turns[:turns])) for d in found)
+
+
+def _short(turn: Turn) -> Turn:
+    preferred, rejected = (text and " ".join(text.split()[:6]) for text in (turn.preferred, turn.rejected))
+    return replace(turn, user=" ".join(turn.user.split()[:8]), preferred=preferred, rejected=rejected)
+
+
+def make_job(root: Path, train: Sequence[Dialogue] | None = None, seed: int = 0) -> Job:
+    """A job on the tiny backbone."""
+    config = Config(seed=seed, model=MODEL, clone=CLONE, rl=RL)
+    return Job(few("train", 3) if train is None else train, config, TUNE, make_tiny_backbone, VowelJudge, root, "data")
