@@ -209,9 +209,8 @@ def lab(figure: Path | None) -> Result:
 
 def chat(source: str, show: bool) -> None:
     """`pamdp chat`."""
-    folder = shipped("trained") if source == "shipped" else Path(source) / "trained"
-    if source != "shipped" and not folder.is_dir():
-        folder = Path(source) / "policy"
+    trained, cloned = Path(source) / "trained", Path(source) / "policy"
+    folder = shipped() if source == "shipped" else trained if trained.is_dir() else cloned
     config = policy_config(folder)
     policy = load_policy(folder, load_backbone(config.model.name))
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)
@@ -223,7 +222,7 @@ def _from_clone(source: str, sources: Sequence[str], overrides: Sequence[str]) -
 
     What was cloned is what is reinforced: the cloned settings of model and data win where nothing else was asked for.
     """
-    start = shipped("policy") if source == "shipped" else Path(source) / "policy"
+    start = shipped() if source == "shipped" else Path(source) / "policy"
     cloned = policy_config(start)
     config = load(Config, sources, overrides)
     data = config.data if "data" in config.model_fields_set or source == "shipped" else cloned.data

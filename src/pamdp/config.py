@@ -66,6 +66,8 @@ class CloneConfig(Settings):
       lora_rank: rank of the adapters.
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
       posterior: learn what actions mean from an encoder of replies, beside plain cross-entropy.
+      steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
+        shift, actions are input embeddings only, as in the paper.
       match: weight of drawing A1 towards the posterior of the preferred reply (c_kl of Table 4 is the nearest thing).
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
@@ -82,6 +84,7 @@ class CloneConfig(Settings):
     lora_rank: int = Field(default=8, ge=1)
     lora_layers: Literal["above", "all"] = "above"
     posterior: bool = True
+    steer: float = Field(default=8.0, ge=0)
     match: float = Field(default=1.0, ge=0)
     noise: float = Field(default=0.5, ge=0)
     context_dropout: float = Field(default=0.5, ge=0, le=1)

@@ -10,7 +10,9 @@ from torch import Tensor
 from pamdp.errors import ShapeError
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone
+from pamdp.models.generate import Row, Sampling, generate
 from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.types import Message
 from tests.tools import naive
 from tests.tools.chats import ECHO, NURSE, SYSTEM
 
@@ -185,3 +187,38 @@ def test_an_impossible_branch_is_refused(backbone: Backbone, length: int, ids: l
     prefix = backbone.prefix(backbone.chat.history(NURSE, SYSTEM))
     with pytest.raises(ShapeError, match="branch 0"):
         branch_log_probs(backbone, prefix, [Branch(length, ids)])
+
+
+def test_a_steered_reply_is_scored_as_it_is_written(tiny_backbone: Backbone) -> None:
+    """The shift reaches the tokens of its own branch and no other, in scoring as in generation."""
+    encoded = tiny_backbone.chat.history((Message("user", "what is for dinner?"),), "Be kind.")
+    prefix = tiny_backbone.prefix(encoded)
+    g = torch.Generator().manual_seed(3)
+    inject = torch.randn(2, tiny_backbone.d, generator=g)
+    steer = 2 * torch.randn(tiny_backbone.d, generator=g)
+    ids = tiny_backbone.chat.reply("soup, and bread")
+    length = encoded.heads[0]
+    plain, steered = Branch(length, ids, inject), Branch(length, ids, inject, steer=steer)
+    with torch.no_grad():
+        alone = branch_log_probs(tiny_backbone, prefix, [steered], 1)[0]
+        beside = branch_log_probs(tiny_backbone, prefix, [plain, steered], 1)
+        bare = branch_log_probs(tiny_backbone, prefix, [plain])[0]
+        torch.testing.assert_close(beside[1], alone)
+        torch.testing.assert_close(beside[0], bare)
+        assert (alone - bare).abs().max() > 1e-2
+        # By hand: the same tokens in one row, the shift added to the first layer's output behind the history.
+        row = torch.cat([tiny_backbone.embed_ids(encoded.ids), inject, tiny_backbone.embed_ids(ids[:-1])])
+        shift = torch.zeros_like(row)
+        shift[length:] = steer
+        with tiny_backbone.steering(1, shift):
+            states = tiny_backbone.trunk(inputs_embeds=row[None]).last_hidden_state[0]
+        expected = tiny_backbone.head(states[length + 1 :]).log_softmax(-1)
+        torch.testing.assert_close(alone, expected.gather(1, torch.tensor(ids)[:, None])[:, 0], atol=1e-4, rtol=1e-4)
+        greedy = Sampling(4, repetition_penalty=1.0)
+        rows = [Row(0, length, inject), Row(0, length, inject, 0, steer, 1)]
+        written = generate(tiny_backbone, [prefix], [rows[1]], greedy)[0]
+        scores = []
+        for token in range(len(tiny_backbone.tokenizer)):
+            first = Branch(length, [token], inject, steer=steer)
+            scores.append(float(branch_log_probs(tiny_backbone, prefix, [first], 1)[0]))
+        assert written[0] == max(range(len(scores)), key=scores.__getitem__)

@@ -82,11 +82,10 @@ def _nll(policy: Policy, dialogue: Dialogue) -> dict[Key, float]:
     for t, turn in enumerate(dialogue.turns):
         if turn.preferred:
             action = policy.mean_action(prefix, t)
-            inject = None if action is None or policy.planner is None else policy.planner.injector(action)
             ids = policy.backbone.chat.reply(turn.preferred)
-            branches[dialogue.id, t] = Branch(prefix.encoded.heads[t], ids, inject)
+            branches[dialogue.id, t] = policy.branch(prefix, t, ids, action)
     if not branches:
         return {}
     with policy.backbone.adapter(policy.adapter):
-        scored = branch_log_probs(policy.backbone, prefix, list(branches.values()))
+        scored = branch_log_probs(policy.backbone, prefix, list(branches.values()), policy.readout.layer)
     return {key: -float(score.mean()) for key, score in zip(branches, scored, strict=True)}

@@ -19,7 +19,7 @@ from pamdp.evaluate.records import Judgement, write_judgements
 from pamdp.evaluate.samples import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Case, Judge, Verdict, swap
 from pamdp.models.generate import Sampling
-from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, Request, path
 from pamdp.progress import Progress
 from pamdp.types import Dialogue
@@ -147,12 +147,9 @@ def nll_gain(
             if not turn.preferred:
                 continue
             ids = policy.backbone.chat.reply(turn.preferred)
-            pair = [
-                Branch(prefix.encoded.heads[t], ids, policy.planner.injector(actions[dialogue.id, t]))
-                for actions in (own, other)
-            ]
+            pair = [policy.branch(prefix, t, ids, actions[dialogue.id, t]) for actions in (own, other)]
             with policy.backbone.adapter(policy.adapter):
-                a, b = branch_log_probs(policy.backbone, prefix, pair)
+                a, b = branch_log_probs(policy.backbone, prefix, pair, policy.readout.layer)
             gains.append(float((a.sum() - b.sum()) / len(ids)))
             users.append(dialogue.user_id)
     return gains, users

@@ -96,9 +96,21 @@ class Injector(nn.Module):
 
 
 class Planner(nn.Module):
-    """Actor and injector together: the part of a policy that is trained, copied and shipped."""
+    """Actor and injector together: the part of a policy that is trained, copied and shipped.
 
-    def __init__(self, width: int, d: int, d_a: int = 64, n: int = 1) -> None:
+    Args:
+      width, d, d_a, n: as those of Actor and Injector.
+      steers: the action also shifts the reply's hidden states; its directions are fitted while cloning.
+    """
+
+    steering: Tensor | None
+
+    def __init__(self, width: int, d: int, d_a: int = 64, n: int = 1, steers: bool = False) -> None:
         super().__init__()
         self.actor = Actor(width, d_a)
         self.injector = Injector(d, d_a, n)
+        self.register_buffer("steering", torch.zeros(d_a, d) if steers else None)
+
+    def steer(self, action: Float[Tensor, "... d_a"]) -> Float[Tensor, "... d"] | None:
+        """What is added to the hidden states of the reply, or None: a planner that does not steer."""
+        return None if self.steering is None else action @ self.steering

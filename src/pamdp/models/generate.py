@@ -35,7 +35,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One reply to write: after `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed."""
+    """One reply to write: after `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed.
+
+    `steer` [d] is added to the reply's hidden states at `layer`.
+    """
 
     prefix: int
     length: int

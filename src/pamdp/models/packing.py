@@ -26,16 +26,21 @@ class Branch:
       ids: the reply's tokens, end of turn included.
       inject: action embeddings that stand between history and reply, [n, d], or None.
       hidden: token span of the prefix that this branch may not see (context dropout), or None.
+      steer: added to the hidden states of the branch's tokens at the layer that is steered, [d], or None.
     """
 
     length: int
     ids: Sequence[int]
     inject: Tensor | None = None
     hidden: tuple[int, int] | None = None
+    steer: Tensor | None = None
 
 
-def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
+def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
     """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
+
+    Args:
+      layer: hidden layer that is steered.
 
     Raises:
       ShapeError: a branch is empty or longer than the prefix it follows.
@@ -60,13 +65,14 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
     flat = torch.cat(parts)
     states = flat
     if len(flat):
-        states = backbone.trunk(
-            inputs_embeds=flat[None].to(backbone.dtype),
-            position_ids=torch.cat(positions)[None],
-            attention_mask=_mask(branches, owner, len(prefix.encoded.ids), device),
-            past_key_values=fork(prefix.cache),
-            use_cache=True,
-        ).last_hidden_state[0]
+        with backbone.steering(layer, _steers(branches, parts)):
+            states = backbone.trunk(
+                inputs_embeds=flat[None].to(backbone.dtype),
+                position_ids=torch.cat(positions)[None],
+                attention_mask=_mask(branches, owner, len(prefix.encoded.ids), device),
+                past_key_values=fork(prefix.cache),
+                use_cache=True,
+            ).last_hidden_state[0]
     out: list[Tensor] = []
     taken, heads = 0, iter(first)
     for branch, block in zip(branches, parts, strict=True):
@@ -94,6 +100,16 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
     )
     own = torch.tensor(owner, device=backbone.device)
     return [states[own == index].mean(0).float() for index in range(len(branches))]
+
+
+def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:
+    """What is added to every branch token, [tokens, d], or None where nothing is."""
+    if all(branch.steer is None for branch in branches):
+        return None
+    return torch.cat([
+        torch.zeros_like(part) if branch.steer is None else branch.steer.to(part).expand(len(part), -1)
+        for branch, part in zip(branches, parts, strict=True)
+    ])  # fmt: skip
 
 
 def token_log_probs(backbone: Backbone, states: Tensor, ids: Sequence[int]) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone, Prefix, Readout
 from pamdp.models.generate import Row, Sampling, generate
+from pamdp.models.packing import Branch
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message
 
@@ -65,6 +66,13 @@ class Policy:
         """E[a | h_t], or None without a planner."""
         return None if self.planner is None else self.planner.actor(self.features(prefix, t))
 
+    def branch(self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None) -> Branch:
+        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered)."""
+        if self.planner is None or action is None:
+            return Branch(prefix.encoded.heads[t], ids)
+        inject, steer = self.planner.injector(action), self.planner.steer(action)
+        return Branch(prefix.encoded.heads[t], ids, inject, steer=steer)
+
     @torch.no_grad()
     def write(
         self,
@@ -77,11 +85,11 @@ class Policy:
         """One reply for each request, u = F(a)."""
         rows = []
         for request in requests:
-            inject = None
+            inject = steer = None
             if self.planner is not None and request.action is not None:
-                inject = self.planner.injector(request.action)
+                inject, steer = self.planner.injector(request.action), self.planner.steer(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
-            rows.append(Row(request.prefix, length, inject, request.seed))
+            rows.append(Row(request.prefix, length, inject, request.seed, steer, self.readout.layer))
         with self.backbone.adapter(self.adapter):
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress)
         return [self.backbone.chat.decode(ids) for ids in replies]

@@ -22,6 +22,7 @@ from pamdp.models.packing import Branch, branch_log_probs, reply_features
 from pamdp.models.policy import Policy, path
 from pamdp.models.posterior import Posterior
 from pamdp.rl.losses import cloning_loss
+from pamdp.train.contrast import contrasts, directions
 from pamdp.train.refit import Ridge, ridge
 from pamdp.types import Dialogue, History, PreferencePair
 
@@ -160,11 +161,11 @@ class Cloner:
             if example.cloned:
                 match.append((mean[t] - m[0].detach()).square().mean())
             if not self.config.posterior or (example.cloned and rng.random() < 0.5):
-                own.append(Branch(encoded.heads[t], replies[0], self._inject(mean[t], generator), hidden))
+                own.append(Branch(encoded.heads[t], replies[0], self._inject(mean[t], generator), hidden=hidden))
                 continue
             # A pair is there for the contrast of its two replies; a dialogue's turns are many.
             for which in [rng.randrange(len(replies))] if example.cloned else range(len(replies)):
-                meant.append(Branch(encoded.heads[t], replies[which], self._inject(m[which], generator), hidden))
+                meant.append(Branch(encoded.heads[t], replies[which], self._inject(m[which], generator), hidden=hidden))
         with self.policy.backbone.adapter(self.policy.adapter):
             scored = branch_log_probs(self.policy.backbone, prefix, [*own, *meant])
         terms = {"nll": _cross_entropy(scored[: len(own)])} if own else {}
@@ -173,6 +174,38 @@ class Cloner:
         if match and self.config.posterior:
             terms["match"] = self.config.match * torch.stack(match).mean()
         return terms
+
+    @torch.no_grad()
+    def steer(self, examples: Sequence[Example]) -> Ridge | None:
+        """Actions that shift hidden states: fit their directions, and A1 to them (train/contrast.py).
+
+        The embeddings stay what they are under the mean action: a prompt that is the same for everybody.
+
+        Returns:
+          The regression of A1, or None where nothing is to be steered.
+        """
+        if self.planner.steering is None or not self.fixed:
+            return None
+        actor, injector = self.planner.actor, self.planner.injector
+        known = [e for e in examples if e.cloned and e.states is not None]
+        mean = torch.cat([actor(e.states) for e in known if e.states is not None]).mean(0)
+        injector.a2.bias.add_(injector.a2.weight @ mean)
+        injector.a2.weight.zero_()
+        space = directions([contrasts(e.meanings) for e in examples], len(self.planner.steering))
+        self.planner.steering.copy_(self.config.steer * space)
+        x, y, owner = [], [], []
+        for number, example in enumerate(known):
+            turns = [t for t, group in enumerate(example.replies) if len(group) == 2]
+            assert example.states is not None
+            x.append(actor.whiten(example.states[turns]))
+            y.append(contrasts(example.meanings) @ torch.linalg.pinv(space))
+            owner += [number] * len(turns)
+        if not owner:
+            return None
+        found = ridge(torch.cat(x), torch.cat(y), torch.tensor(owner))
+        actor.a1.weight.copy_(found.weight.T)
+        actor.a1.bias.copy_(found.bias)
+        return found
 
     @torch.no_grad()
     def refit(self, examples: Sequence[Example]) -> Ridge | None:

@@ -14,7 +14,7 @@ import torch
 from pamdp import checkpoint
 from pamdp.config import Config
 from pamdp.models.features import FeatureStore
-from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, path
 from pamdp.progress import Progress
 from pamdp.runs import Run
@@ -61,7 +61,7 @@ def clone(
             bar.advance(1, f"nll {log.get('nll', log.get('posterior_nll', 0.0)):.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, config)
-    fitted = cloner.refit(examples)
+    fitted = cloner.steer(examples) or cloner.refit(examples)
     if fitted is not None:
         run.log(cloner.step, {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty}, "clone")
     with torch.no_grad():
@@ -103,9 +103,9 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
                 continue
             ids = policy.backbone.chat.reply(turn.preferred)
             choices = (actions[i][t], other[min(t, len(other) - 1)], mean)
-            branches = [Branch(prefix.encoded.heads[t], ids, policy.planner.injector(a)) for a in choices]
+            branches = [policy.branch(prefix, t, ids, a) for a in choices]
             with policy.backbone.adapter(policy.adapter):
-                scores = branch_log_probs(policy.backbone, prefix, branches)
+                scores = branch_log_probs(policy.backbone, prefix, branches, policy.readout.layer)
             for name, score in zip(sums, scores, strict=True):
                 sums[name] -= float(score.sum())
             tokens += len(ids)

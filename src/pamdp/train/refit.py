@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Penalties tried, relative to the mean square of a whitened feature times the number of states."""
 
 

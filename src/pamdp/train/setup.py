@@ -62,7 +62,7 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
     readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
     policy = Policy(backbone, None, None, readout)
     torch.manual_seed(config.seed)
-    planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings)
+    planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
     adapter = None
     if config.clone.backbone == "lora":
         adapter = ADAPTER
@@ -124,7 +124,7 @@ def load_policy(folder: Path, backbone: Backbone) -> Policy:
     return replace(policy, system=about["system"])
 
 
-def shipped(name: str) -> Path:
-    """Folder of weights that come with the package: "policy" (cloned), "trained" (after reinforcement learning)."""
-    with as_file(files("pamdp") / "assets" / name) as folder:
+def shipped() -> Path:
+    """Folder of the cloned policy that comes with the package."""
+    with as_file(files("pamdp") / "assets" / "policy") as folder:
         return Path(folder)
