@@ -70,7 +70,7 @@ def train_bc(path: Path, sources: Sequence[str], overrides: Sequence[str], resum
     )
     with run:
         store = FeatureStore(cache_dir() / "features")
-        pairs = load_clone_pairs(config.data)
+        pairs = load_clone_pairs(config)
         clone(new_policy(backbone, config), split.train, split.test, config, run, pairs, store)
         last = run.metrics()[-1]
     text = f"cloned into {path}; next: pamdp train offline --run runs/rl --from {path}"

@@ -161,7 +161,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
     (folder / "config.json").write_text(json.dumps({"config": {"data": {"path": "mine.jsonl"}}}), encoding="utf-8")
     asked: list[str] = []
 
-    def stop(config: object, seed: int) -> None:
+    def stop(config: object) -> None:
         asked.append(config.path)  # type: ignore[attr-defined]
         raise KeyboardInterrupt
 

@@ -49,11 +49,12 @@ def load_split(config: DataConfig) -> Split:
     return Split(*split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed), loaded.sha256)
 
 
-def load_clone_pairs(config: DataConfig) -> tuple[PreferencePair, ...]:
-    """The preference pairs that cloning learns actions from; of the sample, those of its training users."""
-    if not config.pairs:
+def load_clone_pairs(config: Config) -> tuple[PreferencePair, ...]:
+    """The preference pairs that cloning learns actions from, if it does; of the sample, those of its training users."""
+    path = config.data.pairs
+    if not path or not (config.clone.posterior or config.clone.steer):
         return ()
-    found = load_sample_pairs("train") if config.pairs == "sample" else load_pairs(config.pairs, "auto")
+    found = load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
     return tuple(found)
 
 
