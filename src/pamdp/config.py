@@ -65,10 +65,8 @@ class CloneConfig(Settings):
       lr_backbone: learning rate of the adapters or of the backbone.
       lora_rank: rank of the adapters.
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
-      posterior: learn what actions mean from an encoder of replies, beside plain cross-entropy.
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper.
-      match: weight of drawing A1 towards the posterior of the preferred reply (c_kl of Table 4 is the nearest thing).
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
       clip: largest gradient norm.
@@ -83,9 +81,7 @@ class CloneConfig(Settings):
     lr_backbone: float = Field(default=8e-4, gt=0)
     lora_rank: int = Field(default=8, ge=1)
     lora_layers: Literal["above", "all"] = "above"
-    posterior: bool = True
-    steer: float = Field(default=8.0, ge=0)
-    match: float = Field(default=1.0, ge=0)
+    steer: float = Field(default=3.0, ge=0)
     noise: float = Field(default=0.5, ge=0)
     context_dropout: float = Field(default=0.5, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)
@@ -109,9 +105,10 @@ class RLConfig(Settings):
       beta: weight of the oracle critic in `dcrl`.
       leave_one_out: subtract what the other samples of the same state have in common (for `odc`: one more control).
       normalize: divide advantages by their standard deviation.
-      clip: range of the importance ratio over the epochs on one batch.
+      clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
       permute: control: shuffle the advantages over the transitions; what is then learned is noise.
-      subspace: A1 moves only along this many directions of H(h), those that the cloned actor answers to most; 0: all.
+      subspace: A1 moves only along this many principal components of H(h), each in units of its own spread; 0: along
+        every feature.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's
@@ -127,9 +124,9 @@ class RLConfig(Settings):
     beta: float = Field(default=0.5, gt=0, le=1)
     leave_one_out: bool = True
     normalize: bool = True
-    clip: float = Field(default=0.2, gt=0)
+    clip: float | None = Field(default=None, gt=0)
     permute: bool = False
-    subspace: int = Field(default=16, ge=0)
+    subspace: int = Field(default=4, ge=0)
     rounds: int = Field(default=3, ge=1)
     samples: int = Field(default=4, ge=1)
     reference: Literal["clone", "vanilla", "preferred"] = "clone"

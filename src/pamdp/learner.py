@@ -1,7 +1,6 @@
 """One learner for offline and online: stored transitions in, a better actor and better critics out.
 
-Owns the update: values, targets, advantages, the clipped policy gradient with its leash (eqs. 6, 9, 12, 14). Knows
-nothing of
+Owns the update: values, targets, advantages, the policy gradient with its leash (eqs. 6, 9, 12, 14). Knows nothing of
 language models: everything it needs is features, actions and rewards, so an epoch takes seconds.
 """
 
@@ -12,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
+from pamdp.models.moves import Moves
 from pamdp.rl.advantages import ORACLE_TARGETS, AdvantageInputs, advantage
-from pamdp.rl.losses import critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
+from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
 from pamdp.rl.metrics import explained_variance
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
 from pamdp.rl.returns import literal_target, td_target
@@ -90,10 +89,17 @@ class Learner:
 
     def __init__(self, actor: Actor, critics: DualCritic, reference: Actor, config: RLConfig) -> None:
         self.actor, self.critics, self.reference, self.config = actor, critics, reference, config
-        self.actor_optimizer = torch.optim.AdamW(actor.a1.parameters(), config.lr_actor, weight_decay=0.0)
+        self.moves = Moves(reference, config.subspace)
+        self.actor_optimizer = torch.optim.AdamW(self.moves.parameters(), config.lr_actor, weight_decay=0.0)
         self.critic_optimizer = torch.optim.AdamW(critics.parameters(), config.lr_critic, weight_decay=0.01)
         self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))
         self.updates = 0
+
+    def fit(self, batch: Batch) -> None:
+        """Take units and directions of states from the first batch; needed once, before the first update."""
+        self.critics.v_h.whiten.fit(batch.h)
+        self.critics.v_hw.whiten.fit(batch.hw)
+        self.moves.fit(batch.h)
 
     def update(self, batch: Batch, generator: torch.Generator) -> list[dict[str, float]]:
         """`epochs` passes over a batch; the actor moves every f_a critic updates.
@@ -193,24 +199,23 @@ class Learner:
         return float(loss.detach())
 
     def _actor_step(self, part: Batch, delta: Tensor) -> dict[str, float]:
-        sigma = float(self.actor.sigma)
+        sigma, clip = float(self.actor.sigma), self.config.clip
         features = part.h[part.state]
-        mean = self.actor(features)
+        mean = self.moves(features)
         with torch.no_grad():
             cloned = self.reference(features)
             old = gaussian_log_prob(part.action, part.mean, sigma)
-        kl = gaussian_kl(mean, cloned, sigma)
-        gain = surrogate_loss(gaussian_log_prob(part.action, mean, sigma), old, delta, self.config.clip, part.kept)
-        loss = gain + self.config.kl * kl[part.kept].mean()
+        log_prob, kl = gaussian_log_prob(part.action, mean, sigma), gaussian_kl(mean, cloned, sigma)
+        if clip is None:
+            loss = actor_loss(log_prob, delta, kl, self.config.kl, part.kept)
+        else:
+            gain = surrogate_loss(log_prob, old, delta, clip, part.kept)
+            loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.actor.a1.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.moves.parameters(), 1.0)
         self.actor_optimizer.step()
-        if self.config.subspace:
-            with torch.no_grad():
-                cloned_a1 = self.reference.a1.weight
-                span = leading_inputs(cloned_a1, self.config.subspace)
-                self.actor.a1.weight.copy_(cloned_a1 + (self.actor.a1.weight - cloned_a1) @ span.T @ span)
+        self.moves.write(self.actor)
         return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
 
     def state(self) -> Mapping[str, float]:
@@ -221,15 +226,6 @@ class Learner:
         """Take up a checkpoint's numbers."""
         self.updates = int(state["updates"])
         self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
-
-
-def leading_inputs(weight: Float[Tensor, "d_a F"], k: int) -> Float[Tensor, "k F"]:
-    """The K directions of H(h) to which a linear actor answers most, orthonormal (its right singular vectors).
-
-    Moving only along these, A1 has k·d_a numbers to learn instead of F·d_a: with a few thousand rewards the others
-    only fit noise (docs/decisions.md).
-    """
-    return torch.as_tensor(torch.linalg.svd(weight, full_matrices=False).Vh[:k])
 
 
 def _spread(values: Tensor) -> float:

@@ -18,7 +18,8 @@ from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, path
 from pamdp.progress import Progress
 from pamdp.runs import Run
-from pamdp.train.bc import Cloner, Example
+from pamdp.train.bc import Cloner
+from pamdp.train.examples import Example
 from pamdp.train.setup import policy_weights, save_policy, set_weights
 from pamdp.types import Dialogue, PreferencePair
 
@@ -46,9 +47,9 @@ def clone(
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
     with Progress("features", len(train) + len(pairs)) as bar:
-        examples = cloner.prepare(train, pairs, bar.advance)
+        examples, fitted = cloner.prepare(train, pairs, bar.advance)
     order = _order(examples, settings.epochs, random.Random(config.seed))
-    total = cloner.total = -(-len(order) // settings.batch_size)
+    total = -(-len(order) // settings.batch_size)
     done = checkpoint.latest(folder)
     if done is not None:
         _restore(cloner, checkpoint.load(done), rng, generator)
@@ -56,14 +57,13 @@ def clone(
     with Progress("cloning", total, cloner.step) as bar:
         while cloner.step < total:
             chosen = order[cloner.step * settings.batch_size :][: settings.batch_size]
-            log = cloner.update([examples[i] for i in chosen], rng, generator)
+            log = cloner.update([examples[i] for i in chosen], rng, generator, total)
             run.log(cloner.step, log, "clone")
-            bar.advance(1, f"nll {log.get('nll', log.get('posterior_nll', 0.0)):.3f}")
+            bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, config)
-    fitted = cloner.steer(examples) or cloner.refit(examples)
     if fitted is not None:
-        run.log(cloner.step, {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty}, "clone")
+        run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
@@ -128,7 +128,7 @@ def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Gen
     checkpoint.save(
         folder,
         cloner.step,
-        {**policy_weights(cloner.policy, config.clone.backbone), "posterior": cloner.posterior.state_dict()},
+        policy_weights(cloner.policy, config.clone.backbone),
         {},
         {
             "optimizer": cloner.optimizer.state_dict(),
@@ -139,9 +139,7 @@ def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Gen
 
 
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
-    weights = dict(saved.weights)
-    cloner.posterior.load_state_dict(weights.pop("posterior"))
-    set_weights(cloner.policy, weights)
+    set_weights(cloner.policy, dict(saved.weights))
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]

@@ -64,8 +64,7 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
         rollouts = source.collect(step)
         batch = to_batch(rollouts)
         if step == 0:
-            critics.v_h.whiten.fit(batch.h)
-            critics.v_hw.whiten.fit(batch.hw)
+            learner.fit(batch)
         for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
             run.log(step * settings.epochs + epoch, metrics | source.scalars(), stage)
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
@@ -98,7 +97,7 @@ def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator)
     checkpoint.save(
         folder,
         step,
-        {"actor": learner.actor.state_dict(), "critics": learner.critics.state_dict()},
+        {"moves": learner.moves.state_dict(), "critics": learner.critics.state_dict()},
         {},
         {
             "actor_optimizer": learner.actor_optimizer.state_dict(),
@@ -114,7 +113,8 @@ def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
     if path is None:
         return 0
     saved = checkpoint.load(path)
-    learner.actor.load_state_dict(saved.weights["actor"])
+    learner.moves.load_state_dict(saved.weights["moves"])
+    learner.moves.write(learner.actor)
     learner.critics.load_state_dict(saved.weights["critics"])
     learner.actor_optimizer.load_state_dict(saved.state["actor_optimizer"])  # type: ignore[arg-type]
     learner.critic_optimizer.load_state_dict(saved.state["critic_optimizer"])  # type: ignore[arg-type]

@@ -52,7 +52,7 @@ def load_split(config: DataConfig) -> Split:
 def load_clone_pairs(config: Config) -> tuple[PreferencePair, ...]:
     """The preference pairs that cloning learns actions from, if it does; of the sample, those of its training users."""
     path = config.data.pairs
-    if not path or not (config.clone.posterior or config.clone.steer):
+    if not path or not config.clone.steer:
         return ()
     found = load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
     return tuple(found)

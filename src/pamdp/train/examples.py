@@ -1,0 +1,102 @@
+"""What cloning learns from: histories with their replies, and the features that never change meanwhile.
+
+Owns the way from dialogues and preference pairs to examples. Knows nothing of losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pamdp.errors import DataError
+from pamdp.models.features import FeatureStore
+from pamdp.models.packing import Branch, reply_features
+from pamdp.models.policy import Policy, path
+from pamdp.types import Dialogue, History, PreferencePair
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A history with what never changes while cloning: features of states and of replies.
+
+    Attributes:
+      messages: the whole chosen path of a dialogue, or the history of a preference pair.
+      states: H(h_t) of every turn, [turns, width]; None where the gradient must reach H.
+      replies: for every turn token ids of the preferred reply and, where there is one, of the rejected one.
+      meanings: features of those replies, [replies, d], for the turns that have any.
+      cloned: whether A1 learns from it; a pair's history need not tell whose it is, so its replies only teach what
+        actions mean.
+    """
+
+    messages: History
+    states: Tensor | None
+    replies: list[list[list[int]]]
+    meanings: list[Tensor]
+    cloned: bool = True
+
+
+def prepare(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    pairs: Sequence[PreferencePair],
+    max_reply: int,
+    store: FeatureStore,
+    progress: Callable[[int], None] | None = None,
+) -> list[Example]:
+    """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
+
+    Args:
+      pairs: twins may be given whole: what two users prefer in one scene is learned once.
+
+    Raises:
+      DataError: no dialogue has a preferred reply.
+    """
+    told = [dialogue for dialogue in dialogues if any(turn.preferred for turn in dialogue.turns)]
+    if not told:
+        raise DataError("no dialogue has a preferred reply: there is nothing to clone; see `pamdp data check`")
+    histories = [(path(d), [(turn.preferred, turn.rejected) for turn in d.turns], True) for d in told]
+    scenes = {(pair.history, frozenset((pair.preferred, pair.rejected))): pair for pair in pairs}
+    for pair in scenes.values():
+        earlier = sum(message.role == "user" for message in pair.history) - 1
+        silent: list[tuple[str | None, str | None]] = [(None, None)] * earlier
+        histories.append((pair.history, [*silent, (pair.preferred, pair.rejected)], False))
+    examples = []
+    for messages, texts, cloned in histories:
+        examples.append(_example(policy, messages, texts, cloned, max_reply, store))
+        if progress is not None:
+            progress(1)
+    return examples
+
+
+def without_states(examples: Sequence[Example]) -> list[Example]:
+    """The same where H(h) is about to change."""
+    return [replace(example, states=None) for example in examples]
+
+
+def _example(
+    policy: Policy,
+    messages: History,
+    texts: Sequence[tuple[str | None, str | None]],
+    cloned: bool,
+    max_reply: int,
+    store: FeatureStore,
+) -> Example:
+    chat = policy.backbone.chat
+    replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
+    key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
+    found = store.get(key, lambda: _features(policy, messages, replies))
+    meanings = torch.split(found["replies"], [len(group) for group in replies if group])
+    return Example(messages, found["states"], replies, list(meanings), cloned)
+
+
+@torch.no_grad()
+def _features(policy: Policy, messages: History, replies: Sequence[Sequence[list[int]]]) -> dict[str, Tensor]:
+    prefix = policy.prefix(messages, shallow=True)
+    branches = [Branch(prefix.encoded.heads[t], ids) for t, group in enumerate(replies) for ids in group]
+    with policy.backbone.adapter(policy.adapter):
+        means = reply_features(policy.backbone, prefix, branches, policy.readout.layer)
+    states = torch.stack([policy.features(prefix, t) for t in range(len(replies))])
+    return {"states": states, "replies": torch.stack(means)}
