@@ -1,6 +1,6 @@
 """`pamdp train bc`: the main loop of behaviour cloning.
 
-Owns order, checkpoints, validation and logs. The step itself is Cloner in train/bc.py.
+Owns order, checkpoints, validation and logs. The step is Cloner's (bc.py), the regression of A1 at its end fit.py's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, path
 from pamdp.progress import Progress
 from pamdp.runs import Run
-from pamdp.train.bc import Cloner, Example
+from pamdp.train.bc import Cloner
+from pamdp.train.examples import Example, prepare
+from pamdp.train.fit import fit_actor
 from pamdp.train.setup import policy_weights, save_policy, set_weights
 from pamdp.types import Dialogue, PreferencePair
 
@@ -42,13 +44,14 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
-    cloner = Cloner(policy, settings, store)
+    assert policy.planner is not None
+    cloner = Cloner(policy, settings)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
     with Progress("features", len(train) + len(pairs)) as bar:
-        examples = cloner.prepare(train, pairs, bar.advance)
+        examples = prepare(policy, cloner.posterior, settings, train, pairs, store, bar.advance)
     order = _order(examples, settings.epochs, random.Random(config.seed))
-    total = cloner.total = -(-len(order) // settings.batch_size)
+    total = -(-len(order) // settings.batch_size)
     done = checkpoint.latest(folder)
     if done is not None:
         _restore(cloner, checkpoint.load(done), rng, generator)
@@ -56,12 +59,12 @@ def clone(
     with Progress("cloning", total, cloner.step) as bar:
         while cloner.step < total:
             chosen = order[cloner.step * settings.batch_size :][: settings.batch_size]
-            log = cloner.update([examples[i] for i in chosen], rng, generator)
+            log = cloner.update([examples[i] for i in chosen], rng, generator, total)
             run.log(cloner.step, log, "clone")
             bar.advance(1, f"nll {log.get('nll', log.get('posterior_nll', 0.0)):.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, config)
-    fitted = cloner.steer(examples) or cloner.refit(examples)
+    fitted = fit_actor(policy.planner, cloner.posterior if settings.posterior else None, examples, settings.steer)
     if fitted is not None:
         run.log(cloner.step, {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty}, "clone")
     with torch.no_grad():
