@@ -215,8 +215,7 @@ def test_a_steered_reply_is_scored_as_it_is_written(tiny_backbone: Backbone) -> 
         expected = tiny_backbone.head(states[length + 1 :]).log_softmax(-1)
         torch.testing.assert_close(alone, expected.gather(1, torch.tensor(ids)[:, None])[:, 0], atol=1e-4, rtol=1e-4)
         greedy = Sampling(4, repetition_penalty=1.0)
-        rows = [Row(0, length, inject), Row(0, length, inject, 0, steer, 1)]
-        written = generate(tiny_backbone, [prefix], [rows[1]], greedy)[0]
+        written = generate(tiny_backbone, [prefix], [Row(0, length, inject, 0, steer)], greedy, layer=1)[0]
         scores = []
         for token in range(len(tiny_backbone.tokenizer)):
             first = Branch(length, [token], inject, steer=steer)

@@ -16,7 +16,7 @@ import torch
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
 from pamdp.data import load_dialogues, load_pairs, load_sample, load_sample_pairs, split_by_topic, split_by_user
-from pamdp.errors import RunError
+from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
@@ -59,8 +59,19 @@ def load_clone_pairs(config: Config) -> tuple[PreferencePair, ...]:
 
 
 def new_policy(backbone: Backbone, config: Config) -> Policy:
-    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable."""
+    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable.
+
+    Raises:
+      ConfigError: actions are to shift hidden states, but H(h) is read where none can be shifted.
+    """
     readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
+    if config.clone.steer > 0 and readout.layer < 1:
+        where = "the embeddings" if readout.layer == 0 else "the last layer"
+        raise ConfigError(
+            f"clone.steer = {config.clone.steer:g} shifts hidden states where H(h) is read, and model.depth = "
+            f"{config.model.depth:g} reads {where}, where nothing can be shifted; set a depth between 0 and 1 "
+            "(such as model.depth=0.6), or clone.steer=0"
+        )
     policy = Policy(backbone, None, None, readout)
     torch.manual_seed(config.seed)
     planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
