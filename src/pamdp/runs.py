@@ -59,7 +59,7 @@ class Run:
           may_change: dotted settings that may differ from before, such as the number of epochs.
 
         Raises:
-          RunError: there is no run, or its data, model or judges are others.
+          RunError: there is no run, or its data, model, pairs or judges are others.
           ConfigError: its settings are others.
         """
         run = cls(path)
@@ -68,7 +68,9 @@ class Run:
         if wrong := [f"{key} was {before[key]!r}, is {after[key]!r}" for key in changed if key not in may_change]:
             raise ConfigError(f"{run.path} was started with other settings: {'; '.join(wrong)}")
         record, now = run.fingerprint(), fingerprint.model_dump(mode="json")
-        if wrong := [f"{key} was {record.get(key)!r}, is {now[key]!r}" for key in now if record.get(key) != now[key]]:
+        # A run that is older than a field of the fingerprint has nothing there.
+        was = {key: record.get(key, "") for key in now}
+        if wrong := [f"{key} was {was[key]!r}, is {now[key]!r}" for key in now if was[key] != now[key]]:
             raise RunError(f"{run.path} was started from something else: {'; '.join(wrong)}; choose another name")
         sweep(run.path)
         if changed:

@@ -88,6 +88,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     [
         ({"data": "d2"}, r"data was 'd1', is 'd2'"),
         ({"model": "big", "revision": "r2"}, r"model was 'tiny', is 'big'; revision was 'r1', is 'r2'"),
+        ({"pairs": "p2"}, r"pairs was '', is 'p2'"),
         ({"judges": ()}, r"judges was \[\{'name': 'match', .*\}\], is \[\]"),
     ],
 )
@@ -95,6 +96,15 @@ def test_other_data_models_or_judges_are_refused(tmp_path: Path, change: dict[st
     Run.create(tmp_path / "a", Config(), MARK)
     with pytest.raises(RunError, match=message):
         Run.resume(tmp_path / "a", Config(), MARK.model_copy(update=change))
+
+
+def test_a_run_from_before_pairs_were_recorded_goes_on_without_any(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    record = {key: value for key, value in run.fingerprint().items() if key != "pairs"}
+    (run.path / "fingerprint.json").write_text(json.dumps(record))
+    Run.resume(run.path, Config(), MARK)
+    with pytest.raises(RunError, match=r"pairs was '', is 'p2'"):
+        Run.resume(run.path, Config(), MARK.model_copy(update={"pairs": "p2"}))
 
 
 def test_another_environment_is_remembered(tmp_path: Path) -> None:
