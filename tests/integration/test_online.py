@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import pamdp.models.policy as policy_module
 from pamdp.config import CloneConfig, Config, ModelConfig, OnlineConfig, RLConfig
 from pamdp.data import load_sample
 from pamdp.env.profile import Profiler
@@ -24,13 +23,13 @@ from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Metered, Role
 from pamdp.llm.limits import Limited, Retrying
 from pamdp.llm.scripted import ERRORS, FAULTS, Faulty, ScriptedChat
-from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
 from pamdp.train.online import online, users_of
 from pamdp.train.setup import new_policy
 from pamdp.train.world import World
 from pamdp.types import Dialogue, Message, Persona
+from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
 
 PRINT = Fingerprint(data="0", model="tiny", revision="0")
@@ -238,34 +237,14 @@ def test_no_profile_reaches_the_policy(
     tmp_path: Path, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     config = _config().model_copy(update={"rl": _config().rl.model_copy(update={"profile": profile})})
-    read: list[tuple[int, ...]] = []
-    privileged: list[tuple[int, ...]] = []
-    prefix, generate, run = Policy.prefix, policy_module.generate, Backbone.prefix
-
-    def spy_prefix(self: Policy, *args: object) -> Prefix:
-        found = prefix(self, *args)  # type: ignore[arg-type]
-        read.append(found.encoded.ids)
-        return found
-
-    def spy_generate(backbone: Backbone, prefixes: Sequence[Prefix], *args: object) -> list[list[int]]:
-        read.extend(p.encoded.ids for p in prefixes)
-        return generate(backbone, prefixes, *args)  # type: ignore[arg-type]
-
-    def spy_run(self: Backbone, *args: object) -> Prefix:
-        found = run(self, *args)  # type: ignore[arg-type]
-        privileged.append(found.encoded.ids)
-        return found
-
-    monkeypatch.setattr(Policy, "prefix", spy_prefix)
-    monkeypatch.setattr(policy_module, "generate", spy_generate)
-    monkeypatch.setattr(Backbone, "prefix", spy_run)
+    read = spy_on_reading(monkeypatch)
     world = _world(config)
     if profile == "persona":
         world.profiler = None
     _run(tmp_path / "run", config, dialogues, world)
     decode = make_tiny_backbone().tokenizer.decode
-    assert len(read) >= ROUNDS * USERS * T and not any(CANARY in decode(list(ids)) for ids in read)
-    assert any(CANARY in decode(list(ids)) for ids in privileged)  # the critic's input has it: the test can fail
+    assert len(read.policy) >= ROUNDS * USERS * T and not any(CANARY in decode(list(ids)) for ids in read.policy)
+    assert any(CANARY in decode(list(ids)) for ids in read.backbone)  # the critic's input has it: the test can fail
 
 
 def test_the_reference_may_be_a_policy_s_own_reply(tmp_path: Path, dialogues: list[Dialogue]) -> None:
