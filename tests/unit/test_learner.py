@@ -231,9 +231,11 @@ def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
 
 
 def test_leading_inputs_by_hand() -> None:
-    """diag(1, 3, 2) answers most to the second input, then to the third."""
-    span = leading_inputs(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2).abs()
-    torch.testing.assert_close(span, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
+    """Three actions of four inputs: most is answered to the second input, then the third, and nothing to the last."""
+    weight = torch.zeros(3, 4)
+    weight[0, 0], weight[2, 1], weight[1, 2] = 1.0, 3.0, 2.0
+    span = leading_inputs(weight, 2).abs()
+    torch.testing.assert_close(span, torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]))
 
 
 def test_in_a_subspace_the_actor_moves_along_it_and_nowhere_else() -> None:

@@ -15,6 +15,7 @@ from pamdp.models.packing import Branch, branch_log_probs
 from pamdp.types import Message
 from tests.tools import naive
 from tests.tools.chats import ECHO, NURSE, SYSTEM
+from tests.tools.tiny import make_tiny_backbone
 
 PLACES = ("users", "user")
 REPLIES = ("Tea it is.", "A long answer about soup, bread and nights, with émincé 🙂.", "ok")
@@ -189,8 +190,9 @@ def test_an_impossible_branch_is_refused(backbone: Backbone, length: int, ids: l
         branch_log_probs(backbone, prefix, [Branch(length, ids)])
 
 
-def test_a_steered_reply_is_scored_as_it_is_written(tiny_backbone: Backbone) -> None:
+def test_a_steered_reply_is_scored_as_it_is_written() -> None:
     """The shift reaches the tokens of its own branch and no other, in scoring as in generation."""
+    tiny_backbone = make_tiny_backbone()
     encoded = tiny_backbone.chat.history((Message("user", "what is for dinner?"),), "Be kind.")
     prefix = tiny_backbone.prefix(encoded)
     g = torch.Generator().manual_seed(3)

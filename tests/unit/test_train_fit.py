@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -25,9 +26,9 @@ from tests.tools.tiny import make_tiny_backbone
 D_A = 4
 
 
-@pytest.fixture(scope="module")
-def prepared() -> tuple[Planner, Posterior, list[Example]]:
-    """Examples of three dialogues and two pairs on the tiny backbone; every test gets copies of the modules."""
+@cache
+def _prepared() -> tuple[Planner, Posterior, list[Example]]:
+    """Examples of three dialogues and two pairs on the tiny backbone; every test gets copies of them."""
     backbone = make_tiny_backbone()
     torch.manual_seed(0)
     planner = Planner(2 * backbone.d, backbone.d, D_A, 2, steers=True)
@@ -39,8 +40,8 @@ def prepared() -> tuple[Planner, Posterior, list[Example]]:
 
 
 @torch.no_grad()
-def _copy(prepared: tuple[Planner, Posterior, list[Example]], steers: bool) -> tuple[Planner, Posterior, list[Example]]:
-    planner, posterior, examples = copy.deepcopy(prepared)
+def _copy(steers: bool) -> tuple[Planner, Posterior, list[Example]]:
+    planner, posterior, examples = copy.deepcopy(_prepared())
     torch.nn.init.normal_(planner.injector.a2.weight, generator=torch.Generator().manual_seed(1))
     if not steers:
         planner.register_buffer("steering", None)
@@ -52,10 +53,8 @@ def _cloned(examples: list[Example]) -> list[tuple[Tensor, Example]]:
 
 
 @torch.no_grad()
-def test_a_planner_that_steers_learns_half_of_preferred_minus_rejected(
-    prepared: tuple[Planner, Posterior, list[Example]],
-) -> None:
-    planner, posterior, examples = _copy(prepared, steers=True)
+def test_a_planner_that_steers_learns_half_of_preferred_minus_rejected() -> None:
+    planner, posterior, examples = _copy(steers=True)
     before, actor = copy.deepcopy(planner), planner.actor
     known = _cloned(examples)
     assert len(known) == 3 < len(examples)
@@ -75,10 +74,8 @@ def test_a_planner_that_steers_learns_half_of_preferred_minus_rejected(
 
 
 @torch.no_grad()
-def test_a_planner_that_does_not_steer_learns_the_posterior_of_the_preferred_reply(
-    prepared: tuple[Planner, Posterior, list[Example]],
-) -> None:
-    planner, posterior, examples = _copy(prepared, steers=False)
+def test_a_planner_that_does_not_steer_learns_the_posterior_of_the_preferred_reply() -> None:
+    planner, posterior, examples = _copy(steers=False)
     before, known = copy.deepcopy(planner), _cloned(examples)
     x = torch.cat([planner.actor.whiten(states) for states, _ in known])
     y = torch.stack([posterior(meaning)[0] for _, e in known for meaning in e.meanings])
@@ -92,11 +89,9 @@ def test_a_planner_that_does_not_steer_learns_the_posterior_of_the_preferred_rep
 
 
 @pytest.mark.parametrize("states", [True, False])
-def test_where_nothing_says_what_an_action_should_be_a1_stays(
-    prepared: tuple[Planner, Posterior, list[Example]], states: bool
-) -> None:
+def test_where_nothing_says_what_an_action_should_be_a1_stays(states: bool) -> None:
     """No posterior, or H(h) that changed while cloning."""
-    planner, posterior, examples = _copy(prepared, steers=False)
+    planner, posterior, examples = _copy(steers=False)
     before = copy.deepcopy(planner.state_dict())
     if not states:
         examples = [replace(e, states=None) for e in examples]
@@ -104,10 +99,8 @@ def test_where_nothing_says_what_an_action_should_be_a1_stays(
     assert all(torch.equal(value, planner.state_dict()[name]) for name, value in before.items())
 
 
-def test_a_dialogue_without_rejected_replies_is_no_example_of_a_contrast(
-    prepared: tuple[Planner, Posterior, list[Example]],
-) -> None:
-    planner, posterior, examples = _copy(prepared, steers=True)
+def test_a_dialogue_without_rejected_replies_is_no_example_of_a_contrast() -> None:
+    planner, posterior, examples = _copy(steers=True)
     first = examples[0]
     alone = replace(
         first, replies=[group[:1] for group in first.replies], meanings=[meaning[:1] for meaning in first.meanings]
@@ -120,12 +113,10 @@ def test_a_dialogue_without_rejected_replies_is_no_example_of_a_contrast(
     assert found is not None and torch.equal(found.weight, ridge(x, y, torch.tensor([1, 1, 2, 2])).weight)
 
 
-def test_without_any_rejected_reply_the_posterior_is_learned(
-    prepared: tuple[Planner, Posterior, list[Example]],
-) -> None:
-    planner, posterior, examples = _copy(prepared, steers=True)
+def test_without_any_rejected_reply_the_posterior_is_learned() -> None:
+    planner, posterior, examples = _copy(steers=True)
     alone = [replace(e, replies=[g[:1] for g in e.replies], meanings=[m[:1] for m in e.meanings]) for e in examples]
     found = fit_actor(planner, posterior, alone, 3.0)
-    bare, _, _ = _copy(prepared, steers=False)
+    bare, _, _ = _copy(steers=False)
     expected = fit_actor(bare, posterior, alone, 3.0)
     assert found is not None and expected is not None and torch.equal(found.weight, expected.weight)
