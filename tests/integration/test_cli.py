@@ -163,7 +163,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
     asked: list[str] = []
 
     def stop(config: object) -> None:
-        asked.append(config.path)  # type: ignore[attr-defined]
+        asked.append(config.path)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "load_backbone", lambda *_: None)

@@ -43,7 +43,7 @@ def _config(**settings: object) -> Config:
         clone=CloneConfig(backbone="frozen"),
         rl=RLConfig(
             epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T, profile="inferred",
-            **settings,  # type: ignore[arg-type]
+            **settings,
         ),
         online=OnlineConfig(rounds=ROUNDS, users=USERS, groups=2, reference="written"),
     )  # fmt: skip
@@ -161,7 +161,7 @@ def test_no_fault_loses_or_doubles_a_transition(
         assert len(kept) == len(ids)  # what passes costs calls and no transition
     assert any(entry.failed for entry in world.ledger.entries.values()) == bool(set(faults) & set(ERRORS))
     masked = [m["masked"] for m in Run(tmp_path / "run").metrics()]
-    assert sum(map(float, masked[::2])) * USERS * T == pytest.approx(len(ids) - len(kept))  # type: ignore[arg-type]
+    assert sum(map(float, masked[::2])) * USERS * T == pytest.approx(len(ids) - len(kept))
 
 
 class _Kill(BaseException):
@@ -218,9 +218,9 @@ def test_a_dead_endpoint_pauses_with_what_is_done_saved(
             self.left -= 1
             if self.left < 0:
                 raise EndpointError("nobody answers")
-            return await self.model.complete(*args, **settings)  # type: ignore[arg-type]
+            return await self.model.complete(*args, **settings)
 
-    dying = _world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)  # type: ignore[arg-type, return-value]
+    dying = _world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)
     with pytest.raises(EndpointError, match="nobody answers"):
         _run(tmp_path / "run", config, dialogues, dying)
     (file,) = (tmp_path / "run" / "journal").iterdir()
@@ -249,7 +249,7 @@ def test_no_profile_reaches_the_policy(
 
 def test_the_reference_may_be_a_policy_s_own_reply(tmp_path: Path, dialogues: list[Dialogue]) -> None:
     for reference in ("clone", "vanilla"):
-        config = _config().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})  # type: ignore[arg-type]
+        config = _config().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})
         world = _world(config)
         world.writer = None
         _, traces = _run(tmp_path / reference, config, dialogues, world)

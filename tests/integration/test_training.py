@@ -45,7 +45,7 @@ def _share(text: str) -> float:
 def _config(**clone_settings: object) -> Config:
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
-        clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),  # type: ignore[arg-type]
+        clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),
         rl=RLConfig(
             rounds=2, samples=2, epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2
         ),
@@ -76,9 +76,9 @@ def _interrupt(run: Run, calls: int) -> None:
         seen.append(1)
         if len(seen) >= calls:
             raise KeyboardInterrupt
-        log(*args, **kwargs)  # type: ignore[arg-type]
+        log(*args, **kwargs)
 
-    run.log = dying  # type: ignore[method-assign]
+    run.log = dying
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_cloning_lowers_the_loss_and_can_be_loaded(
     )
     policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
     rows = [r for r in Run(tmp_path / "run").metrics() if "nll" in r]
-    assert rows[-1]["nll"] < rows[0]["nll"]  # type: ignore[operator]
+    assert rows[-1]["nll"] < rows[0]["nll"]
     if settings["backbone"] == "full":
         return  # another full backbone has another revision; loading it is tested by its weights
     loaded = load_policy(tmp_path / "run" / "policy", make_backbone())

@@ -65,7 +65,7 @@ def _play(policy: Policy, dialogues: Sequence[Dialogue], horizon: int | None = N
     references = {d.history(t): ["a few words"] for d in dialogues for t in range(len(d.turns))}
     env = DialogueEnv([RecordedUser(d) for d in dialogues], Reward(LengthJudge(), references), horizon)
     given: dict[str, object] = {"samples": 2, "privileged": {}, "seed": 3, "batch": 64} | settings
-    return collect(policy, env, Sampling(5, temperature=1.0), **given)  # type: ignore[arg-type]
+    return collect(policy, env, Sampling(5, temperature=1.0), **given)
 
 
 def _said(rollout: Rollout) -> dict[tuple[str, int, int], tuple[str, float | None, tuple[str, int] | None]]:

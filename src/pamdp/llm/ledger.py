@@ -68,7 +68,7 @@ class Ledger:
         """Go on from what `to_json` gave."""
         for role, counts in record.items():
             assert isinstance(counts, Mapping)
-            # JSON knows no fields; a foreign one is a TypeError of Entry.
+            # The counts are those of an Entry's asdict; JSON does not tell a type checker so.
             self.entries[role] = Entry(**counts)  # type: ignore[arg-type]
 
     def scalars(self) -> dict[str, float]:

@@ -145,6 +145,7 @@ def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, g
     weights = dict(saved.weights)
     cloner.posterior.load_state_dict(weights.pop("posterior"))
     set_weights(cloner.policy, weights)
+    # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
