@@ -23,6 +23,7 @@ from pamdp.reproduce.tables import Name as Table
 class Verbs(TyperGroup):
     """All verbs; Ctrl-C leaves a run that resumes, and says so (typer itself would leave without a word)."""
 
+    # Typer hands its own context to what click declares for any.
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run a verb."""
         try:

@@ -65,13 +65,11 @@ def train_bc(path: Path, sources: Sequence[str], overrides: Sequence[str], resum
     config = load(Config, sources, overrides)
     backbone = load_backbone(config.model.name)
     split = load_split(config.data)
-    run = open_run(
-        path, config, Fingerprint(data=split.sha256, model=backbone.name, revision=backbone.revision), resume
-    )
-    with run:
+    pairs = load_clone_pairs(config)
+    fingerprint = Fingerprint(data=split.sha256, model=backbone.name, revision=backbone.revision, pairs=pairs.sha256)
+    with open_run(path, config, fingerprint, resume) as run:
         store = FeatureStore(cache_dir() / "features")
-        pairs = load_clone_pairs(config)
-        clone(new_policy(backbone, config), split.train, split.test, config, run, pairs, store)
+        clone(new_policy(backbone, config), split.train, split.test, config, run, pairs.pairs, store)
         last = run.metrics()[-1]
     text = f"cloned into {path}; next: pamdp train offline --run runs/rl --from {path}"
     return Result(json.dumps({"run": str(path), **last}), [text])

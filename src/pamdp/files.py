@@ -1,10 +1,12 @@
 """Writing files so that a kill at any moment leaves the old content or the new one, and JSON lines that survive it.
 
-Owns atomic writes, atomic folders and the torn last line of an append-only file. Knows nothing of runs or checkpoints.
+Owns atomic writes, atomic folders, the torn last line of an append-only file, and locks between processes. Knows
+nothing of runs or checkpoints.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -12,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from pamdp.errors import RunError
 
@@ -74,6 +76,21 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(part)
         else:
             part.unlink()
+
+
+def lock(path: Path) -> IO[str]:
+    """Hold PATH's lock until the returned file is closed, or this process dies; the file stays.
+
+    Raises:
+      BlockingIOError: somebody else holds it.
+    """
+    file = path.open("a", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def json_line(record: Mapping[str, Json]) -> str:

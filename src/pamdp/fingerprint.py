@@ -23,6 +23,7 @@ class Fingerprint(BaseModel):
     Attributes:
       data: sha256 of the dialogues (`CheckReport.sha256`).
       model, revision: the backbone and the version of its weights.
+      pairs: sha256 of the preference pairs that were cloned from; empty where there were none.
       judges: of each judge and simulator its `fingerprint`, with its "name" and its "role" (such as "reward").
     """
 
@@ -31,6 +32,7 @@ class Fingerprint(BaseModel):
     data: str
     model: str
     revision: str
+    pairs: str = ""
     judges: tuple[dict[str, str], ...] = ()
 
 

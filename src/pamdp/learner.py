@@ -194,7 +194,7 @@ class Learner:
             v_h, target_h, v_hw, target_hw, kind="l1" if self.config.paper_literal else "mse", mask=part.kept
         )
         self.critic_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         self.critic_optimizer.step()
         return float(loss.detach())
 
@@ -212,7 +212,7 @@ class Learner:
             gain = surrogate_loss(log_prob, old, delta, clip, part.kept)
             loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.moves.parameters(), 1.0)
         self.actor_optimizer.step()
         self.moves.write(self.actor)

@@ -1,7 +1,7 @@
 """A run directory: what was asked (config.toml), of what (fingerprint.json), and what came of it (metrics, traces).
 
-Owns creating, resuming and rewinding a run, and its append-only logs. Knows nothing of checkpoints, models
-or training. TensorBoard's tb/ is a view on metrics.jsonl, rebuilt on resume.
+Owns creating, resuming and rewinding a run, its append-only logs, and that one process at a time writes there. Knows
+nothing of checkpoints, models or training. TensorBoard's tb/ is a view on metrics.jsonl, rebuilt on resume.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Self, TypeVar
 from torch.utils.tensorboard import SummaryWriter
 
 from pamdp.errors import ConfigError, RunError
-from pamdp.files import Json, json_line, new_folder, read_json_lines, sweep, write_atomic, write_json
+from pamdp.files import Json, json_line, lock, new_folder, read_json_lines, sweep, write_atomic, write_json
 from pamdp.fingerprint import Fingerprint, environment
 from pamdp.settings import Settings, dump, flatten, load
 
@@ -24,12 +24,16 @@ S = TypeVar("S", bound=Settings)
 
 
 class Run:
-    """One directory. Reading needs no more than the path; `create` and `resume` give a run that can be written."""
+    """One directory. Reading needs no more than the path; `create` and `resume` give a run that can be written.
+
+    Whoever resumes, enters or logs holds the run until `close` or until the process dies; any number may read.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._files: dict[str, IO[str]] = {}
         self._board: SummaryWriter | None = None
+        self._lock: IO[str] | None = None
 
     @classmethod
     def create(cls, path: str | Path, config: Settings, fingerprint: Fingerprint) -> Self:
@@ -59,7 +63,7 @@ class Run:
           may_change: dotted settings that may differ from before, such as the number of epochs.
 
         Raises:
-          RunError: there is no run, or its data, model or judges are others.
+          RunError: there is no run, its data, model, pairs or judges are others, or another process writes it.
           ConfigError: its settings are others.
         """
         run = cls(path)
@@ -68,8 +72,11 @@ class Run:
         if wrong := [f"{key} was {before[key]!r}, is {after[key]!r}" for key in changed if key not in may_change]:
             raise ConfigError(f"{run.path} was started with other settings: {'; '.join(wrong)}")
         record, now = run.fingerprint(), fingerprint.model_dump(mode="json")
-        if wrong := [f"{key} was {record.get(key)!r}, is {now[key]!r}" for key in now if record.get(key) != now[key]]:
+        # A run that is older than a field of the fingerprint has nothing there.
+        was = {key: record.get(key, "") for key in now}
+        if wrong := [f"{key} was {was[key]!r}, is {now[key]!r}" for key in now if was[key] != now[key]]:
             raise RunError(f"{run.path} was started from something else: {'; '.join(wrong)}; choose another name")
+        run._hold()
         sweep(run.path)
         if changed:
             write_atomic(run.path / "config.toml", dump(config))
@@ -114,7 +121,8 @@ class Run:
 
     def rewind(self, step: int | None = None, stage: str = "") -> None:
         """Forget what STAGE logged after STEP, so that nothing counts twice; None drops torn lines only."""
-        self.close()
+        self._hold()
+        self._close_logs()
         for name in ("metrics.jsonl", "traces.jsonl"):
             rows = read_json_lines(self.path / name)
             kept = [
@@ -134,7 +142,13 @@ class Run:
                         self._board.add_scalar(tag, value, _step(row, self.path / "metrics.jsonl"))
 
     def close(self) -> None:
-        """Close the logs; the next `log` opens them again."""
+        """Close the logs and let others write the run; the next `log` opens them again."""
+        self._close_logs()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_logs(self) -> None:
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -143,12 +157,29 @@ class Run:
             self._board = None
 
     def __enter__(self) -> Self:
+        self._hold()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _hold(self) -> None:
+        """Be the one that writes here.
+
+        Raises:
+          RunError: somebody else is.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self._lock = lock(self.path / "lock")
+        except BlockingIOError as error:
+            raise RunError(
+                f"{self.path} is being written by another process; wait until it ends, or choose another name"
+            ) from error
+
     def _append(self, name: str, record: Mapping[str, Json]) -> None:
+        self._hold()
         if name not in self._files:
             self._files[name] = (self.path / name).open("a", encoding="utf-8")
         self._files[name].write(json_line(record))

@@ -72,7 +72,7 @@ def array(records: list[object]) -> str:
 def table(records: list[object]) -> str:
     text = io.StringIO()
     rows = [["user 1 personas", "user 2 personas", "Best Generated Conversation"], *records]
-    csv.writer(text, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 

@@ -16,6 +16,7 @@ from pamdp.judges.base import Case, Verdict
 from pamdp.llm.ledger import Metered
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
+from pamdp.runs import Run
 from pamdp.train.setup import new_policy, save_policy
 from pamdp.train.world import World
 from tests.tools.tiny import make_tiny_backbone
@@ -162,7 +163,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
     asked: list[str] = []
 
     def stop(config: object) -> None:
-        asked.append(config.path)  # type: ignore[attr-defined]
+        asked.append(config.path)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "load_backbone", lambda *_: None)
@@ -220,3 +221,27 @@ def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkey
     again = RUN.invoke(cli.app, [*command, "--resume", "online.simulator.concurrency=2"])
     assert again.exit_code == 0 and "simulator" in again.output
     assert RUN.invoke(cli.app, [*command, "--resume", "online.simulator.model=other"]).exit_code == 1
+
+
+def test_a_clone_run_is_not_resumed_with_other_pairs(
+    tmp_path: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned: list[int] = []
+
+    def clone(
+        policy: object, train: object, test: object, config: object, run: Run, given: Sequence[object], *_: object
+    ):
+        learned.append(len(given))
+        run.log(1, {"nll": 1.0})
+
+    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
+    monkeypatch.setattr(commands, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(commands, "clone", clone)
+    small = ["clone.backbone=frozen", "model.d_a=4", "model.depth=0.5", f"data.pairs={pairs}"]
+    command = ["train", "bc", "--run", str(tmp_path / "bc"), *small]
+    assert RUN.invoke(cli.app, command).exit_code == 0
+    assert RUN.invoke(cli.app, [*command, "--resume"]).exit_code == 0
+    _write(pairs, PAIRS[:3])
+    again = RUN.invoke(cli.app, [*command, "--resume"])
+    assert again.exit_code == 1 and "pairs was" in str(again.exception)
+    assert learned == [4, 4]

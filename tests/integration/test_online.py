@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import pamdp.models.policy as policy_module
 from pamdp.config import CloneConfig, Config, ModelConfig, OnlineConfig, RLConfig
 from pamdp.data import load_sample
 from pamdp.env.profile import Profiler
@@ -24,13 +23,13 @@ from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Metered, Role
 from pamdp.llm.limits import Limited, Retrying
 from pamdp.llm.scripted import ERRORS, FAULTS, Faulty, ScriptedChat
-from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
 from pamdp.train.online import online, users_of
 from pamdp.train.setup import new_policy
 from pamdp.train.world import World
 from pamdp.types import Dialogue, Message, Persona
+from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
 
 PRINT = Fingerprint(data="0", model="tiny", revision="0")
@@ -44,7 +43,7 @@ def _config(**settings: object) -> Config:
         clone=CloneConfig(backbone="frozen"),
         rl=RLConfig(
             epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T, profile="inferred",
-            **settings,  # type: ignore[arg-type]
+            **settings,
         ),
         online=OnlineConfig(rounds=ROUNDS, users=USERS, groups=2, reference="written"),
     )  # fmt: skip
@@ -162,7 +161,7 @@ def test_no_fault_loses_or_doubles_a_transition(
         assert len(kept) == len(ids)  # what passes costs calls and no transition
     assert any(entry.failed for entry in world.ledger.entries.values()) == bool(set(faults) & set(ERRORS))
     masked = [m["masked"] for m in Run(tmp_path / "run").metrics()]
-    assert sum(map(float, masked[::2])) * USERS * T == pytest.approx(len(ids) - len(kept))  # type: ignore[arg-type]
+    assert sum(map(float, masked[::2])) * USERS * T == pytest.approx(len(ids) - len(kept))
 
 
 class _Kill(BaseException):
@@ -219,9 +218,9 @@ def test_a_dead_endpoint_pauses_with_what_is_done_saved(
             self.left -= 1
             if self.left < 0:
                 raise EndpointError("nobody answers")
-            return await self.model.complete(*args, **settings)  # type: ignore[arg-type]
+            return await self.model.complete(*args, **settings)
 
-    dying = _world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)  # type: ignore[arg-type, return-value]
+    dying = _world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)
     with pytest.raises(EndpointError, match="nobody answers"):
         _run(tmp_path / "run", config, dialogues, dying)
     (file,) = (tmp_path / "run" / "journal").iterdir()
@@ -238,39 +237,19 @@ def test_no_profile_reaches_the_policy(
     tmp_path: Path, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
     config = _config().model_copy(update={"rl": _config().rl.model_copy(update={"profile": profile})})
-    read: list[tuple[int, ...]] = []
-    privileged: list[tuple[int, ...]] = []
-    prefix, generate, run = Policy.prefix, policy_module.generate, Backbone.prefix
-
-    def spy_prefix(self: Policy, *args: object) -> Prefix:
-        found = prefix(self, *args)  # type: ignore[arg-type]
-        read.append(found.encoded.ids)
-        return found
-
-    def spy_generate(backbone: Backbone, prefixes: Sequence[Prefix], *args: object) -> list[list[int]]:
-        read.extend(p.encoded.ids for p in prefixes)
-        return generate(backbone, prefixes, *args)  # type: ignore[arg-type]
-
-    def spy_run(self: Backbone, *args: object) -> Prefix:
-        found = run(self, *args)  # type: ignore[arg-type]
-        privileged.append(found.encoded.ids)
-        return found
-
-    monkeypatch.setattr(Policy, "prefix", spy_prefix)
-    monkeypatch.setattr(policy_module, "generate", spy_generate)
-    monkeypatch.setattr(Backbone, "prefix", spy_run)
+    read = spy_on_reading(monkeypatch)
     world = _world(config)
     if profile == "persona":
         world.profiler = None
     _run(tmp_path / "run", config, dialogues, world)
     decode = make_tiny_backbone().tokenizer.decode
-    assert len(read) >= ROUNDS * USERS * T and not any(CANARY in decode(list(ids)) for ids in read)
-    assert any(CANARY in decode(list(ids)) for ids in privileged)  # the critic's input has it: the test can fail
+    assert len(read.policy) >= ROUNDS * USERS * T and not any(CANARY in decode(list(ids)) for ids in read.policy)
+    assert any(CANARY in decode(list(ids)) for ids in read.backbone)  # the critic's input has it: the test can fail
 
 
 def test_the_reference_may_be_a_policy_s_own_reply(tmp_path: Path, dialogues: list[Dialogue]) -> None:
     for reference in ("clone", "vanilla"):
-        config = _config().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})  # type: ignore[arg-type]
+        config = _config().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})
         world = _world(config)
         world.writer = None
         _, traces = _run(tmp_path / reference, config, dialogues, world)

@@ -135,7 +135,7 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
                 seen.append(("reply", repr(dialogues)))
                 return write(dialogues, progress)
 
-            return SimpleNamespace(write=writing)  # type: ignore[return-value]
+            return SimpleNamespace(write=writing)
 
         return replace(method, train=train)
 
@@ -246,7 +246,7 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
-    config = load_config(preset)  # type: ignore[arg-type]
+    config = load_config(preset)
     job = config.of_job("x", config.aloe, 0)
     budgets = {name: registry.find(name).budget(job, config.tune, 100) for name in registry.names()}
     assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0

@@ -47,7 +47,7 @@ def _share(text: str) -> float:
 def _config(**clone_settings: object) -> Config:
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
-        clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),  # type: ignore[arg-type]
+        clone=CloneConfig(epochs=2, batch_size=2, save_every=1, **clone_settings),
         rl=RLConfig(
             rounds=2, samples=2, epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, dialogues=2
         ),
@@ -78,9 +78,9 @@ def _interrupt(run: Run, calls: int) -> None:
         seen.append(1)
         if len(seen) >= calls:
             raise KeyboardInterrupt
-        log(*args, **kwargs)  # type: ignore[arg-type]
+        log(*args, **kwargs)
 
-    run.log = dying  # type: ignore[method-assign]
+    run.log = dying
 
 
 BACKBONES: list[dict[str, object]] = [

@@ -46,7 +46,7 @@ class VowelJudge:
 
 def few(part: str, users: int, turns: int = 2) -> tuple[Dialogue, ...]:
     """The first turns of the sample's first dialogues, their messages cut short."""
-    found = load_sample(part).dialogues[:users]  # type: ignore[arg-type]
+    found = load_sample(part).dialogues[:users]
     return tuple(replace(d, turns=tuple(_short(turn) for turn in d.turns[:turns])) for d in found)
 
 

@@ -106,7 +106,7 @@ def test_full_tuning_is_on_the_reply_only_and_lowers_its_loss(tmp_path: Path, na
     find(name).train(job)
     losses = [row["loss"] for row in job.open(name, job.config, job.load()).metrics()]
     assert len(losses) == 6 * sum(len(d.turns) for d in job.train)
-    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])  # type: ignore[arg-type]
+    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
     backbone = job.load()
     plain = PolicyReplier(Policy(backbone), job.config.rl).reference_nll(job.train)
     if name == "FPFT":
@@ -137,7 +137,7 @@ def test_grpo_is_rewarded_by_our_reward(tmp_path: Path) -> None:
     """Against Vanilla's reply, and None where the judge fails."""
 
     class Moody(VowelJudge):
-        def judge(self, cases: Sequence[Case], progress: object = None) -> list:  # type: ignore[type-arg]
+        def judge(self, cases: Sequence[Case], progress: object = None) -> list:
             if any(c.a == "fail" for c in cases):
                 raise JudgeError("no verdict")
             return super().judge(cases)

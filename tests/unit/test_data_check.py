@@ -39,7 +39,7 @@ PAIRS = [
 def shown(report: CheckReport) -> str:
     console = Console(file=io.StringIO(), width=160)
     console.print(report.table())
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    return console.file.getvalue()
 
 
 def test_dialogues(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_trl_lines_without_names_share_a_user_by_their_first_message(tmp_path: P
 
 def test_trl_system_message_is_left_out_and_counted(tmp_path: Path) -> None:
     line = trl(["Hi"], "Hello.", "Yo!")
-    line["prompt"] = [{"role": "system", "content": "Be kind."}, *line["prompt"]]  # type: ignore[misc]
+    line["prompt"] = [{"role": "system", "content": "Be kind."}, *line["prompt"]]
     path = write(tmp_path / "a.jsonl", line)
     for loaded in (load_dialogues(path), load_pairs(path)):
         assert loaded.repaired == {"system messages left out": 1}

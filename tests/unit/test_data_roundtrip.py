@@ -42,7 +42,7 @@ HISTORIES = st.lists(SAID, min_size=1, max_size=5).map(
 def several_pairs(draw: st.DrawFn) -> list[PreferencePair]:
     ids = draw(st.lists(SAID, max_size=3, min_size=1, unique=True))
     parts = (PERSONAS, HISTORIES, SAID, SAID, MAYBE, st.none() | SAID)
-    return [PreferencePair(name, *(draw(part) for part in parts)) for name in ids]  # type: ignore[arg-type]
+    return [PreferencePair(name, *(draw(part) for part in parts)) for name in ids]
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ SPLITS = ("train", "test")
 
 @pytest.mark.parametrize(("split", "users", "pairs"), [("train", 96, 2110), ("test", 24, 312), ("all", 120, 2422)])
 def test_size(split: str, users: int, pairs: int) -> None:
-    dialogues = load_sample(split)  # type: ignore[arg-type]
+    dialogues = load_sample(split)
     assert len(dialogues) == len({dialogue.user_id for dialogue in dialogues}) == users
     assert {len(dialogue.turns) for dialogue in dialogues} == {5, 6}
-    assert len(load_sample_pairs(split)) == pairs  # type: ignore[arg-type]
+    assert len(load_sample_pairs(split)) == pairs
 
 
 def test_it_is_what_the_files_hold() -> None:
@@ -33,7 +33,7 @@ def test_it_is_what_the_files_hold() -> None:
     assert load_sample().dialogues == load_sample("train").dialogues + load_sample("test").dialogues
     assert load_sample().sha256 != load_sample("train").sha256
     with pytest.raises(ConfigError, match="no split 'dev'"):
-        load_sample("dev")  # type: ignore[arg-type]
+        load_sample("dev")
 
 
 def test_train_and_test_share_nobody_and_no_text() -> None:
@@ -44,7 +44,7 @@ def test_train_and_test_share_nobody_and_no_text() -> None:
     assert {pair.persona for pair in train_pairs}.isdisjoint(pair.persona for pair in test_pairs)
     assert {pair.history for pair in train_pairs}.isdisjoint(pair.history for pair in test_pairs)
     assert {pair.preferred for pair in train_pairs}.isdisjoint(pair.preferred for pair in test_pairs)
-    parts = [load_sample_pairs(part) for part in ("all", "valid", "fresh")]  # type: ignore[arg-type]
+    parts = [load_sample_pairs(part) for part in ("all", "valid", "fresh")]
     everyone = [pair.persona for part in parts for pair in part]
     assert len(everyone) == len(set(everyone)), "every pair has a person of its own"
     assert len({pair.id for part in parts for pair in part}) == len(everyone)
@@ -57,7 +57,7 @@ def test_pairs_for_measuring_are_balanced(part: str) -> None:
     assert report.kinds == dict.fromkeys(("both", "conflict", "content", "style"), 40)
     assert report.twins >= report.pairs / 3
     learned = {pair.history for pair in load_sample_pairs("train")}
-    assert learned.isdisjoint(pair.history for pair in load_sample_pairs(part))  # type: ignore[arg-type]
+    assert learned.isdisjoint(pair.history for pair in load_sample_pairs(part))
 
 
 def test_every_voice_is_there_twice_in_test() -> None:

@@ -23,7 +23,7 @@ NAMES = st.lists(st.text(max_size=3), min_size=2, max_size=30).filter(lambda nam
 
 
 @given(NAMES, st.floats(0.01, 0.99), st.integers(0, 5), st.randoms())
-def test_the_parts_share_no_user_and_lose_nothing(names: list[str], share: float, seed: int, random) -> None:  # type: ignore[no-untyped-def]
+def test_the_parts_share_no_user_and_lose_nothing(names: list[str], share: float, seed: int, random) -> None:
     dialogues = of_users(*names)
     train, test = split_by_user(dialogues, test_share=share, seed=seed)
     assert users(train).isdisjoint(users(test)) and train and test

@@ -65,7 +65,7 @@ def test_an_unknown_learning_file_is_said_and_skipped(tmp_path: Path) -> None:
      ([1, 1, 1, 1], "zero", False), ([-1, -1, -1, -1], "positive", False)],
 )  # fmt: skip
 def test_when_a_control_passes(tmp_path: Path, values: list[float], expect: str, passed: bool) -> None:
-    made = Control.measure(values, "abcd", name="n", what="w", judge="j", expect=expect)  # type: ignore[arg-type]
+    made = Control.measure(values, "abcd", name="n", what="w", judge="j", expect=expect)
     assert made.passed is passed
     write_controls(tmp_path / "controls.json", [made])
     assert read_controls(tmp_path / "controls.json") == (made,)
@@ -73,7 +73,7 @@ def test_when_a_control_passes(tmp_path: Path, values: list[float], expect: str,
 
 def test_one_user_gives_no_interval_and_no_pass() -> None:
     for expect in ("positive", "zero"):
-        made = Control.measure([1, 1], "aa", name="n", what="w", judge="j", expect=expect)  # type: ignore[arg-type]
+        made = Control.measure([1, 1], "aa", name="n", what="w", judge="j", expect=expect)
         assert made.low is None and not made.passed
 
 
@@ -88,7 +88,7 @@ def test_a_worse_method_is_called_worse() -> None:
 def test_what_was_compared_is_read_from_the_records() -> None:
     def at(method: str, turn: int, orders: bool = True) -> Judgement:
         seen = ("win", "win") if orders else None
-        return Judgement(method, "Vanilla", "j", "u", "d", turn, 0, 1.0, 0.0, 0.0, "win", orders=seen)  # type: ignore[arg-type]
+        return Judgement(method, "Vanilla", "j", "u", "d", turn, 0, 1.0, 0.0, 0.0, "win", orders=seen)
 
     assert compared([at("a", 0), at("b", 0)]).startswith("All comparisons are of the same turns. Each judge saw")
     assert compared([at("a", 0), at("b", 1)]).startswith("Not all comparisons are of the same turns")

@@ -108,7 +108,7 @@ def test_the_named_problems_are_what_they_say() -> None:
     assert torch.equal(drawn, torch.full_like(drawn, 0.5))
     assert float(persona(terminal=True).turns[1].reward.abs().max()) == 0
     with pytest.raises(Exception, match="unknown regime"):
-        random_pamdps("weekly", 1, seed=0)  # type: ignore[arg-type]
+        random_pamdps("weekly", 1, seed=0)
 
 
 def test_cells() -> None:

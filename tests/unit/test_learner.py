@@ -131,7 +131,7 @@ def test_one_transition_is_enough_to_stay_finite() -> None:
 
 @pytest.mark.parametrize("advantage", ["pamdp", "odc"])
 def test_masked_transitions_change_nothing(advantage: str) -> None:
-    config = RLConfig(advantage=advantage, actor_every=1, lr_actor=1e-2, epochs=2, batch_size=16)  # type: ignore[arg-type]
+    config = RLConfig(advantage=advantage, actor_every=1, lr_actor=1e-2, epochs=2, batch_size=16)
     ends = []
     for broken in (False, True):
         learner = _learner(config)
@@ -217,7 +217,7 @@ def test_paper_literal_halves_what_critics_learn(literal: bool, value: float) ->
 
 @pytest.mark.parametrize("advantage", ["odc", "pamdp"])
 def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
-    config = RLConfig(advantage=advantage, actor_every=3, lr_actor=1e-2, epochs=2, batch_size=16)  # type: ignore[arg-type]
+    config = RLConfig(advantage=advantage, actor_every=3, lr_actor=1e-2, epochs=2, batch_size=16)
     first, second = _learner(config), _learner(config, seed=5)
     batch = _batch(first)
     first.fit(batch)

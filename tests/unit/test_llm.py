@@ -27,7 +27,7 @@ def _echo(messages: object, seed: int) -> str:
 
 
 def _once(model: ChatModel, decoding: Decoding = Decoding(), seed: int = 0) -> Completion:
-    return asyncio.run(model.complete(ASKED, decoding, seed=seed))  # type: ignore[arg-type]
+    return asyncio.run(model.complete(ASKED, decoding, seed=seed))
 
 
 def test_what_a_deterministic_model_said_is_not_asked_again(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_local_model_writes_together_what_waits_together(monkeypatch: pytest.M
 
     def spy(calls: list[object], decoding: Decoding) -> list[Completion]:
         sizes.append(len(calls))
-        return write(calls, decoding)  # type: ignore[arg-type]
+        return write(calls, decoding)
 
     monkeypatch.setattr(model, "_write", spy)
 

@@ -88,6 +88,16 @@ def test_a_planner_is_small_and_has_no_state_but_its_own() -> None:
     }  # fmt: skip
 
 
+def test_the_shift_of_an_action_by_hand() -> None:
+    """Each number of an action goes along its own direction, forwards."""
+    planner = Planner(width=4, d=3, d_a=2, steers=True)
+    assert planner.steering is not None
+    planner.steering.copy_(torch.tensor([[1.0, 0.0, 2.0], [0.0, 10.0, 0.0]]))
+    shift = planner.steer(torch.tensor([[3.0, 0.5], [0.0, -1.0]]))
+    assert shift is not None and shift.tolist() == [[3.0, 5.0, 6.0], [0.0, -10.0, 0.0]]
+    assert Planner(width=4, d=3, d_a=2).steer(torch.ones(2)) is None
+
+
 def test_critic_by_hand_and_never_beyond_v_max() -> None:
     critic = Critic(2, v_max=5.0)
     assert critic(torch.ones(3, 2)).tolist() == [0.0, 0.0, 0.0]

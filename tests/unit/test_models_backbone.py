@@ -9,6 +9,7 @@ from peft import LoraConfig
 from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone, Readout, fork
 from tests.tools.chats import ECHO, NURSE, SYSTEM
+from tests.tools.tiny import make_tiny_backbone
 
 
 def add_adapters(backbone: Backbone, *names: str) -> None:
@@ -153,3 +154,21 @@ def test_an_adapter_that_is_not_there_is_refused(tiny_backbone: Backbone) -> Non
     add_adapters(tiny_backbone, "one")
     with pytest.raises(ModelError, match="nobody"), tiny_backbone.adapter("nobody"):
         pass
+
+
+@torch.no_grad()
+def test_a_shift_is_added_to_the_states_of_its_layer() -> None:
+    backbone = make_tiny_backbone()
+    ids = torch.tensor([[5, 6, 7]])
+    vectors = torch.randn(3, backbone.d, generator=torch.Generator().manual_seed(0))
+    plain = backbone.model(ids, output_hidden_states=True).hidden_states
+    with backbone.steering(1, vectors), backbone.reading(1) as caught:
+        shifted = backbone.model(ids).logits
+    torch.testing.assert_close(caught[0], plain[1] + vectors)
+    # What layer 2 then makes of it, by hand; behind the block all is as before.
+    positions = torch.arange(3)[None]
+    rotary = backbone.trunk.rotary_emb(plain[1], position_ids=positions)
+    after = backbone.trunk.layers[1](plain[1] + vectors, position_embeddings=rotary, position_ids=positions)
+    expected = backbone.head(backbone.trunk.norm(after[0] if isinstance(after, tuple) else after))
+    torch.testing.assert_close(shifted, expected)
+    assert torch.equal(backbone.model(ids, output_hidden_states=True).hidden_states[2], plain[2])

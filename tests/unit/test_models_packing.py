@@ -15,6 +15,7 @@ from pamdp.models.packing import Branch, branch_log_probs
 from pamdp.types import Message
 from tests.tools import naive
 from tests.tools.chats import ECHO, NURSE, SYSTEM
+from tests.tools.tiny import make_tiny_backbone
 
 PLACES = ("users", "user")
 REPLIES = ("Tea it is.", "A long answer about soup, bread and nights, with émincé 🙂.", "ok")
@@ -189,8 +190,9 @@ def test_an_impossible_branch_is_refused(backbone: Backbone, length: int, ids: l
         branch_log_probs(backbone, prefix, [Branch(length, ids)])
 
 
-def test_a_steered_reply_is_scored_as_it_is_written(tiny_backbone: Backbone) -> None:
+def test_a_steered_reply_is_scored_as_it_is_written() -> None:
     """The shift reaches the tokens of its own branch and no other, in scoring as in generation."""
+    tiny_backbone = make_tiny_backbone()
     encoded = tiny_backbone.chat.history((Message("user", "what is for dinner?"),), "Be kind.")
     prefix = tiny_backbone.prefix(encoded)
     g = torch.Generator().manual_seed(3)
@@ -215,8 +217,7 @@ def test_a_steered_reply_is_scored_as_it_is_written(tiny_backbone: Backbone) -> 
         expected = tiny_backbone.head(states[length + 1 :]).log_softmax(-1)
         torch.testing.assert_close(alone, expected.gather(1, torch.tensor(ids)[:, None])[:, 0], atol=1e-4, rtol=1e-4)
         greedy = Sampling(4, repetition_penalty=1.0)
-        rows = [Row(0, length, inject), Row(0, length, inject, 0, steer, 1)]
-        written = generate(tiny_backbone, [prefix], [rows[1]], greedy)[0]
+        written = generate(tiny_backbone, [prefix], [Row(0, length, inject, 0, steer)], greedy, layer=1)[0]
         scores = []
         for token in range(len(tiny_backbone.tokenizer)):
             first = Branch(length, [token], inject, steer=steer)

@@ -36,7 +36,7 @@ CASES = [(function, name) for function, names in ELEMENTWISE.items() for name in
 
 
 def settings(function: Callable[..., object]) -> dict[str, float]:
-    code = function.__init__.__code__ if isinstance(function, type) else function.__code__  # type: ignore[attr-defined]
+    code = function.__init__.__code__ if isinstance(function, type) else function.__code__
     return {name: value for name, value in OTHERS.items() if name in code.co_varnames}
 
 
@@ -111,7 +111,7 @@ REFUSED: list[Callable[[], object]] = [
     lambda: losses.surrogate_loss(FLAT, FLAT, FLAT, 0.0),
     lambda: losses.critic_loss(FLAT, FLAT, FLAT, FLAT, alpha1=-1.0),
     lambda: losses.critic_loss(FLAT, FLAT, FLAT, FLAT, alpha2=-1.0),
-    lambda: losses.critic_loss(FLAT, FLAT, FLAT, FLAT, kind="huber"),  # type: ignore[arg-type]
+    lambda: losses.critic_loss(FLAT, FLAT, FLAT, FLAT, kind="huber"),
     lambda: odc.gaussian_score_sq(HEAD, HEAD, HEAD, 0.0),
     lambda: odc.OptimalDualCritic(decay=1.5),
     lambda: odc.OptimalDualCritic(ridge=-1.0),

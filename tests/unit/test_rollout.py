@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import pamdp.models.policy as policy_module
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import Reward
 from pamdp.env.user import RecordedUser
 from pamdp.judges.base import Case, Verdict
 from pamdp.models.actor import Planner
-from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.backbone import Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.rollout import Rollout, collect
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, Persona, Turn
+from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
 
 CANARY = "xyzzy"
@@ -65,7 +65,7 @@ def _play(policy: Policy, dialogues: Sequence[Dialogue], horizon: int | None = N
     references = {d.history(t): ["a few words"] for d in dialogues for t in range(len(d.turns))}
     env = DialogueEnv([RecordedUser(d) for d in dialogues], Reward(LengthJudge(), references), horizon)
     given: dict[str, object] = {"samples": 2, "privileged": {}, "seed": 3, "batch": 64} | settings
-    return collect(policy, env, Sampling(5, temperature=1.0), **given)  # type: ignore[arg-type]
+    return collect(policy, env, Sampling(5, temperature=1.0), **given)
 
 
 def _said(rollout: Rollout) -> dict[tuple[str, int, int], tuple[str, float | None, tuple[str, int] | None]]:
@@ -150,30 +150,11 @@ def test_vanilla_has_no_actions() -> None:
 
 
 def test_no_profile_reaches_the_policy(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, privileged = [], []
-    prefix, generate, run = Policy.prefix, policy_module.generate, Backbone.prefix
-
-    def spy_prefix(self: Policy, *args: object) -> Prefix:
-        found = prefix(self, *args)  # type: ignore[arg-type]
-        read.append(found.encoded.ids)
-        return found
-
-    def spy_generate(backbone: Backbone, prefixes: Sequence[Prefix], *args: object) -> list[list[int]]:
-        read.extend(p.encoded.ids for p in prefixes)
-        return generate(backbone, prefixes, *args)  # type: ignore[arg-type]
-
-    def spy_run(self: Backbone, *args: object) -> Prefix:
-        found = run(self, *args)  # type: ignore[arg-type]
-        privileged.append(found.encoded.ids)
-        return found
-
-    monkeypatch.setattr(Policy, "prefix", spy_prefix)
-    monkeypatch.setattr(policy_module, "generate", spy_generate)
-    monkeypatch.setattr(Backbone, "prefix", spy_run)
+    read = spy_on_reading(monkeypatch)
     seen = _play(policy, _dialogues(CANARY))
     decode = policy.backbone.tokenizer.decode
-    assert len(read) >= 9 and not any(CANARY in decode(list(ids)) for ids in read)
-    assert any(CANARY in decode(list(ids)) for ids in privileged)  # the critic's input has it: the test can fail
+    assert len(read.policy) >= 9 and not any(CANARY in decode(list(ids)) for ids in read.policy)
+    assert any(CANARY in decode(list(ids)) for ids in read.backbone)  # the critic's input has it: the test can fail
 
     plain = _play(policy, _dialogues())
     assert [(t.reply, t.reward) for t in seen.transitions] == [(t.reply, t.reward) for t in plain.transitions]

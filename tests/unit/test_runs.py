@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     [
         ({"data": "d2"}, r"data was 'd1', is 'd2'"),
         ({"model": "big", "revision": "r2"}, r"model was 'tiny', is 'big'; revision was 'r1', is 'r2'"),
+        ({"pairs": "p2"}, r"pairs was '', is 'p2'"),
         ({"judges": ()}, r"judges was \[\{'name': 'match', .*\}\], is \[\]"),
     ],
 )
@@ -95,6 +97,15 @@ def test_other_data_models_or_judges_are_refused(tmp_path: Path, change: dict[st
     Run.create(tmp_path / "a", Config(), MARK)
     with pytest.raises(RunError, match=message):
         Run.resume(tmp_path / "a", Config(), MARK.model_copy(update=change))
+
+
+def test_a_run_from_before_pairs_were_recorded_goes_on_without_any(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+    record = {key: value for key, value in run.fingerprint().items() if key != "pairs"}
+    (run.path / "fingerprint.json").write_text(json.dumps(record))
+    Run.resume(run.path, Config(), MARK)
+    with pytest.raises(RunError, match=r"pairs was '', is 'p2'"):
+        Run.resume(run.path, Config(), MARK.model_copy(update={"pairs": "p2"}))
 
 
 def test_another_environment_is_remembered(tmp_path: Path) -> None:
@@ -171,6 +182,58 @@ def test_a_process_killed_while_logging_can_be_resumed(tmp_path: Path) -> None:
         assert rows == list(range(len(rows))) and len(rows) > 0
         again.trace(len(rows), {"text": "on"})
     assert len(again.traces()) == len(rows) + 1
+
+
+def _in_another_process(work: Callable[[], object]) -> int:
+    """Id of a process that has done WORK and then does nothing until it is killed."""
+    ready, done = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            held = work()  # the lock lives as long as this
+            os.write(done, b"0" if held is None else b"1")
+            signal.pause()
+        finally:
+            os._exit(0)
+    os.close(done)
+    assert os.read(ready, 1) == b"1"
+    os.close(ready)
+    return child
+
+
+@pytest.mark.parametrize("how", ["resumed", "entered", "logged"])
+def test_two_processes_do_not_write_one_run(tmp_path: Path, how: str) -> None:
+    run = Run.create(tmp_path / "a", Config(), MARK)
+
+    def work() -> object:
+        if how == "resumed":
+            return Run.resume(run.path, Config(), MARK)
+        return run.__enter__() if how == "entered" else run.log(1, {"loss": 1.0}) or run
+
+    child = _in_another_process(work)
+    try:
+        before = sorted(path.name for path in run.path.iterdir())
+        with pytest.raises(RunError, match=r"a is being written by another process; wait until it ends"):
+            Run.resume(run.path, Config(), MARK)
+        with pytest.raises(RunError, match="another process"):
+            run.log(2, {"loss": 2.0})
+        assert sorted(path.name for path in run.path.iterdir()) == before
+        assert len(Run(run.path).metrics()) == (how == "logged")  # reading is free
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with Run.resume(run.path, Config(), MARK) as again:
+        again.log(2, {"loss": 2.0})
+
+
+def test_a_closed_run_is_free_for_others(tmp_path: Path) -> None:
+    with Run.create(tmp_path / "a", Config(), MARK) as run:
+        run.log(1, {"loss": 1.0})
+        run.rewind(1)
+        with pytest.raises(RunError, match="another process"):
+            Run.resume(run.path, Config(), MARK)
+    with Run.resume(run.path, Config(), MARK) as again:
+        assert [row["step"] for row in again.metrics()] == [1]
 
 
 def test_the_commit_shows_changed_files(tmp_path: Path) -> None:

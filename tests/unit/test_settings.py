@@ -158,7 +158,7 @@ def test_dumped_settings_load_as_themselves(settings: Outer) -> None:
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Outer().inner.rate = 1.0  # type: ignore[misc]
+        Outer().inner.rate = 1.0
 
 
 @pytest.mark.parametrize("name", presets())

@@ -6,13 +6,13 @@ from pamdp.train.refit import PENALTIES, ridge
 
 
 def test_by_hand() -> None:
-    """One feature, x = -1, 1 and y = 1, 3: centred gram 2, cross 2; with penalty p the slope is 2 / (2 + 2p)."""
-    x = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+    """One feature, x = 1, 3 and y = 1, 3: centred gram 2, cross 2; with penalty p the slope is 2 / (2 + 2p)."""
+    x = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
     y = torch.tensor([[1.0], [3.0]], dtype=torch.float64)
     found = ridge(x, y, torch.tensor([0, 0]))  # one group cannot be left out: the default penalty
     assert found.penalty == 1.0
     torch.testing.assert_close(found.weight, torch.tensor([[0.5]], dtype=torch.float64))
-    torch.testing.assert_close(found.bias, torch.tensor([2.0], dtype=torch.float64))
+    torch.testing.assert_close(found.bias, torch.tensor([1.0], dtype=torch.float64))
 
 
 def test_what_is_linear_is_found_and_noise_is_shrunk() -> None:
@@ -23,7 +23,8 @@ def test_what_is_linear_is_found_and_noise_is_shrunk() -> None:
     found = ridge(x, x @ true + 2.0, groups)
     assert found.penalty == min(PENALTIES)
     assert found.r2 > 0.98
-    noise = ridge(x, torch.randn(200, 3, generator=g, dtype=torch.float64), groups)
+    # An offset is no variance: whoever predicts it has explained nothing.
+    noise = ridge(x, 5 + torch.randn(200, 3, generator=g, dtype=torch.float64), groups)
     assert noise.penalty == max(PENALTIES)
     assert noise.r2 < 0.02
 

@@ -104,6 +104,7 @@ def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str
 def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
     from transformers import TrainerCallback
 
+    # transformers is not typed, so its class is Any to mypy.
     class Log(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: object, state: TrainerState, control: object, **_: object) -> None:
             bar.advance(1)

@@ -56,6 +56,11 @@ class _Found:
                 if turn.preferred is not None and turn.rejected is not None:
                     yield f"dialogue {dialogue.id!r}, turn {number}", turn.preferred, turn.rejected
 
+    def replies(self) -> list[tuple[str, str, str]]:
+        """Place, preferred and rejected reply of every labelled turn and every pair."""
+        pairs = [(f"pair {pair.id!r}", pair.preferred, pair.rejected) for pair in self.pairs]
+        return [*self.labelled(), *pairs]
+
 
 def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> CheckReport:
     """Read everything and report on it; the files of a folder may have different formats.
@@ -69,29 +74,16 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
       ConfigError: there is no such format.
       DataError: the path is missing, or its one file shows no known format (in a folder, that is a problem).
     """
-    files, intake, found = data_files(Path(path)), Intake(skip_bad=True), _Found()
-    pairs_intake = replace(intake, seen=set())
-    names: list[str] = []
-    for file in files:
-        try:
-            names.append(_read(file, format, intake, pairs_intake, found))
-        except DataError as error:
-            if len(files) == 1:
-                raise
-            intake.refuse(error)
-    labelled, pairs = list(found.labelled()), found.pairs
-    replies = labelled + [(f"pair {pair.id!r}", pair.preferred, pair.rejected) for pair in pairs]
+    files, intake = data_files(Path(path)), Intake(skip_bad=True)
+    names, found = _read_all(files, format, intake)
+    labelled, replies = list(found.labelled()), found.replies()
     faults = () if skip_bad else (*intake.skipped, *intake.mended)
-    problems = [*map(str, faults), *_empty(found, path), *_same(replies), *_bad_twins(pairs)]
+    problems = [*map(str, faults), *_empty(found, path), *_same(replies), *_bad_twins(found.pairs)]
     runs = [longest_run(profile, reply) for profile, reply in found.preferred()]
     parroting = sum(run >= PARROTING for run in runs)
     turns_longer = _share(labelled, lambda turn: len(turn[1]) > len(turn[2]))
-    pairs_longer = _share(pairs, lambda pair: len(pair.preferred) > len(pair.rejected))
-    means = {
-        "user": _mean(found.users()),
-        "preferred": _mean(reply for _, reply in found.preferred()),
-        "rejected": _mean(rejected for _, _, rejected in replies),
-    }
+    pairs_longer = _share(found.pairs, lambda pair: len(pair.preferred) > len(pair.rejected))
+    without_profile, without_persona = _without_word(found.pairs)
     return CheckReport(
         path=str(path),
         format=" + ".join(dict.fromkeys(names)) or "none",
@@ -101,24 +93,35 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
         turns=sum(len(dialogue.turns) for dialogue in found.dialogues),
         labelled_turns=len(labelled),
         turns_preferred_longer=turns_longer,
-        pairs=len(pairs),
-        kinds=dict(sorted(Counter(pair.kind for pair in pairs).items())),
+        pairs=len(found.pairs),
+        kinds=dict(sorted(Counter(pair.kind for pair in found.pairs).items())),
         pairs_preferred_longer=pairs_longer,
-        pairs_without_profile_word=_share(
-            [pair for pair in pairs if pair.persona.profile],
-            lambda pair: not _shares_word(pair.persona.profile, pair.preferred),
-        ),
-        pairs_without_persona_word=_share(pairs, lambda pair: not _shares_word(pair.persona.text, pair.preferred)),
-        twins=sum(pair.twin is not None for pair in pairs),
+        pairs_without_profile_word=without_profile,
+        pairs_without_persona_word=without_persona,
+        twins=sum(pair.twin is not None for pair in found.pairs),
         texts=found.texts,
         parroting=parroting,
         longest_run=max(runs, default=0),
-        mean_characters={name: mean for name, mean in means.items() if mean is not None},
+        mean_characters=_mean_characters(found),
         skipped=tuple(map(str, intake.skipped)) if skip_bad else (),
         repaired=dict(intake.repaired),
         problems=tuple(problems),
         notes=tuple(_notes(turns_longer, pairs_longer, parroting)),
     )
+
+
+def _read_all(files: Sequence[Path], format: str, intake: Intake) -> tuple[list[str], _Found]:
+    """Take all files in, and name the format of each; in a folder, a file of no known format is one more fault."""
+    found, names = _Found(), list[str]()
+    pairs_intake = replace(intake, seen=set())
+    for file in files:
+        try:
+            names.append(_read(file, format, intake, pairs_intake, found))
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            intake.refuse(error)
+    return names, found
 
 
 def _read(file: Path, format: str, intake: Intake, pairs_intake: Intake, found: _Found) -> str:
@@ -143,6 +146,25 @@ def _share(items: Sequence[_T], holds: Callable[[_T], bool]) -> float | None:
 def _mean(texts: Iterable[str]) -> float | None:
     lengths = [len(text) for text in texts]
     return sum(lengths) / len(lengths) if lengths else None
+
+
+def _mean_characters(found: _Found) -> dict[str, float]:
+    """Mean length of what users say and of both kinds of reply, of those that there are."""
+    means = {
+        "user": _mean(found.users()),
+        "preferred": _mean(reply for _, reply in found.preferred()),
+        "rejected": _mean(rejected for _, _, rejected in found.replies()),
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _without_word(pairs: Sequence[PreferencePair]) -> tuple[float | None, float | None]:
+    """Share of the pairs whose preferred reply has no word of the profile (if any), and none of the whole persona."""
+    profiled = [pair for pair in pairs if pair.persona.profile]
+    return (
+        _share(profiled, lambda pair: not _shares_word(pair.persona.profile, pair.preferred)),
+        _share(pairs, lambda pair: not _shares_word(pair.persona.text, pair.preferred)),
+    )
 
 
 def _shares_word(text: str, reply: str) -> bool:

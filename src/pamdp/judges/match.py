@@ -152,7 +152,7 @@ def fit_head(
             rows = torch.randperm(len(w))[:batch]
             margin = head(w[rows], a[rows], dropout) - head(w[rows], b[rows], dropout)
             optimizer.zero_grad()
-            nn.functional.softplus(-margin).mean().backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(nn.functional.softplus(-margin).mean())
             for group in optimizer.param_groups:
                 group["lr"] = lr * (1 - step / steps)
             optimizer.step()

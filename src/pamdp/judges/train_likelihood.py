@@ -73,7 +73,7 @@ def train_likelihood(
                 row, lower, base_scores = items[i]
                 good, bad = scorer.scores(row, lower.float(), base_scores)
                 loss = torch.nn.functional.softplus(bad - good) / len(chosen)
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
                 progress(1)
             torch.nn.utils.clip_grad_norm_([*adapter, *scorer.head.parameters()], 1.0)
             optimizer.step()

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pamdp.llm.chat import ChatModel, Completion, Decoding
+from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
 from pamdp.types import Message
 
 
-class Cached:
+class Cached(Around):
     """A chat model that remembers.
 
     Args:
@@ -29,14 +29,10 @@ class Cached:
     """
 
     def __init__(self, model: ChatModel, folder: Path) -> None:
-        self.model, self.folder = model, folder
+        super().__init__(model)
+        self.folder = folder
         self.hits = 0
         self._asking: dict[str, asyncio.Task[Completion]] = {}
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """That of the model: what is remembered is what it said."""
-        return self.model.fingerprint
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0

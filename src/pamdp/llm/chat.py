@@ -80,3 +80,19 @@ class ChatModel(Protocol):
           EndpointError: no call can succeed, or no further try is left.
         """
         ...
+
+
+class Around:
+    """Base of chat models that change how another one is called, and not what it is.
+
+    Args:
+      model: is called.
+    """
+
+    def __init__(self, model: ChatModel) -> None:
+        self.model = model
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """That of the model inside."""
+        return self.model.fingerprint

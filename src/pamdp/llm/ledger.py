@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from pamdp.files import Json
-from pamdp.llm.chat import ChatModel, Completion, Decoding
+from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
 from pamdp.types import Message
 
 Role = Literal["simulator", "profiler", "judge", "reference"]
@@ -68,6 +68,7 @@ class Ledger:
         """Go on from what `to_json` gave."""
         for role, counts in record.items():
             assert isinstance(counts, Mapping)
+            # The counts are those of an Entry's asdict; JSON does not tell a type checker so.
             self.entries[role] = Entry(**counts)  # type: ignore[arg-type]
 
     def scalars(self) -> dict[str, float]:
@@ -81,7 +82,7 @@ class Ledger:
         return out
 
 
-class Metered:
+class Metered(Around):
     """A chat model whose calls are counted.
 
     Args:
@@ -92,12 +93,8 @@ class Metered:
     """
 
     def __init__(self, model: ChatModel, ledger: Ledger, role: Role, price: Price = Price()) -> None:
-        self.model, self.ledger, self.role, self.price = model, ledger, role, price
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """That of the model."""
-        return self.model.fingerprint
+        super().__init__(model)
+        self.ledger, self.role, self.price = ledger, role, price
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from pamdp.errors import EndpointError
-from pamdp.llm.chat import ChatModel, Completion, Decoding, TransientError
+from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
 from pamdp.types import Message
 
 Clock = Callable[[], float]
@@ -22,7 +22,7 @@ WINDOW = 60.0
 """Seconds that "per minute" looks back."""
 
 
-class Limited:
+class Limited(Around):
     """A chat model that is called within limits; calls wait in the order in which they came.
 
     Args:
@@ -42,16 +42,12 @@ class Limited:
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        self.model, self.requests, self.tokens = model, requests_per_minute, tokens_per_minute
+        super().__init__(model)
+        self.requests, self.tokens = requests_per_minute, tokens_per_minute
         self.clock, self.sleep = clock, sleep
         self._slots = asyncio.Semaphore(concurrency)
         self._door = asyncio.Lock()
         self._past: deque[list[float]] = deque()
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """That of the model."""
-        return self.model.fingerprint
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
@@ -86,7 +82,7 @@ class Limited:
         return sum(used for _, used in self._past) + tokens <= self.tokens
 
 
-class Retrying:
+class Retrying(Around):
     """A chat model that is asked again when a call fails in passing, ever more slowly.
 
     Args:
@@ -107,13 +103,9 @@ class Retrying:
         sleep: Sleep = asyncio.sleep,
         seed: int = 0,
     ) -> None:
-        self.model, self.attempts, self.base, self.cap, self.sleep = model, attempts, base, cap, sleep
+        super().__init__(model)
+        self.attempts, self.base, self.cap, self.sleep = attempts, base, cap, sleep
         self._random = random.Random(seed)
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """That of the model."""
-        return self.model.fingerprint
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0

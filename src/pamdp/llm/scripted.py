@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from pamdp.llm.chat import ChatModel, Completion, Decoding, TransientError
+from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
 from pamdp.types import Message
 
 Answer = Callable[[Sequence[Message], int], str]
@@ -57,7 +57,7 @@ class ScriptedChat:
         return Completion(text, sum(len(m.content.split()) for m in messages), len(text.split()))
 
 
-class Faulty:
+class Faulty(Around):
     """A chat model that fails at random, by name and rate.
 
     Args:
@@ -69,13 +69,9 @@ class Faulty:
     def __init__(self, model: ChatModel, rates: Mapping[str, float], seed: int = 0) -> None:
         if unknown := set(rates) - set(FAULTS):
             raise ValueError(f"no fault {sorted(unknown)}; there are: {', '.join(FAULTS)}")
-        self.model, self.rates, self.random = model, dict(rates), random.Random(seed)
+        super().__init__(model)
+        self.rates, self.random = dict(rates), random.Random(seed)
         self.seen: Counter[str] = Counter()
-
-    @property
-    def fingerprint(self) -> dict[str, str]:
-        """That of the model which answers."""
-        return self.model.fingerprint
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0

@@ -206,10 +206,19 @@ class Backbone:
 
     @contextmanager
     def steering(self, layer: int, vectors: Tensor | None) -> Iterator[None]:
-        """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block."""
+        """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block.
+
+        Args:
+          vectors: None adds nothing, whatever LAYER is.
+
+        Raises:
+          ModelError: LAYER is none between two layers: 0 are the embeddings, -1 comes after the final norm.
+        """
         if vectors is None:
             yield
             return
+        if layer < 1:
+            raise ModelError(f"hidden states of layer {layer} cannot be shifted; choose one between two layers")
         block = self.trunk.get_submodule("layers").get_submodule(str(layer - 1))
 
         def add(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:

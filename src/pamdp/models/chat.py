@@ -2,11 +2,13 @@
 
 Owns where a history, a user's message and a reply begin and end in tokens. Knows nothing of weights. Histories are
 tokenised piece by piece (up to a reply, the reply, what follows it), so a reply's tokens are the tokens that were
-generated and one prefill serves all turns of a dialogue.
+generated and one prefill serves all turns of a dialogue. Only the template makes special tokens: one that is spelled
+out in a message is plain text, so nobody can open or end a turn by writing it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 Span = tuple[int, int]
+
+CUT = "\uffff"
+"""Stands inside every special token that a message spells out, while the template is rendered; the text is tokenised in
+the pieces between, none of which is special. Unicode keeps this character out of texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,10 @@ class ChatEncoder:
         if tokenizer.chat_template is None:
             raise ModelError("the tokenizer has no chat template; use an instruction-tuned model")
         self.tokenizer = tokenizer
+        added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+        special = sorted({*added, *tokenizer.all_special_tokens} - {""})
+        # Looked for ahead, so that the first character of every one is found, of overlapping ones too.
+        self._special = re.compile(f"(?=(?:{'|'.join(map(re.escape, special))}))(.)", re.DOTALL) if special else None
         probe = self._render([{"role": "user", "content": "q"}, {"role": "assistant", "content": "\x00"}], False)
         self.end = self._tokens(probe[probe.index("\x00") + 1 :])[0][0]
         probe = self._render([{"role": "user", "content": "\x00"}], True)
@@ -54,14 +64,14 @@ class ChatEncoder:
           ModelError: the template rewrites earlier turns, so histories are not prefixes of one another; or a user
             said nothing.
         """
-        chat = [{"role": "system", "content": system}]
+        chat = [{"role": "system", "content": self._plain(system)}]
         ids: list[int] = []
         heads: list[int] = []
         users: list[Span] = []
         done = ""
         for message in messages:
             # Some templates trim what is said and some do not: trimmed first, it is the same for all.
-            said = message.content.strip()
+            said = self._plain(message.content).strip()
             chat.append({"role": message.role, "content": said})
             if message.role == "assistant":
                 ids += self._tokens(said)[0]
@@ -88,7 +98,7 @@ class ChatEncoder:
 
     def reply(self, text: str) -> list[int]:
         """Tokens of a reply with the token that ends a turn."""
-        return [*self._tokens(text.strip())[0], self.end]
+        return [*self._tokens(self._plain(text).strip())[0], self.end]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated tokens, without special tokens."""
@@ -97,6 +107,19 @@ class ChatEncoder:
     def _render(self, chat: list[dict[str, str]], header: bool) -> str:
         return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=header))
 
+    def _plain(self, text: str) -> str:
+        """TEXT with a cut in every special token that it spells out."""
+        text = text.replace(CUT, "")
+        return text if self._special is None else self._special.sub(rf"\1{CUT}", text)
+
     def _tokens(self, text: str) -> tuple[list[int], list[Span]]:
-        out = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return list(out["input_ids"]), [(int(a), int(b)) for a, b in out["offset_mapping"]]
+        """Tokens of TEXT and the span of each in it; the pieces between cuts are tokenised one by one."""
+        ids: list[int] = []
+        spans: list[Span] = []
+        start = 0
+        for piece in text.split(CUT):
+            out = self.tokenizer(piece, add_special_tokens=False, return_offsets_mapping=True)
+            ids += out["input_ids"]
+            spans += [(start + int(a), start + int(b)) for a, b in out["offset_mapping"]]
+            start += len(piece) + len(CUT)
+        return ids, spans

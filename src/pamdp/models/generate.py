@@ -37,7 +37,7 @@ class Sampling:
 class Row:
     """One reply to write: after `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed.
 
-    `steer` [d] is added to the reply's hidden states at `layer`.
+    `steer` [d] is added to the reply's hidden states.
     """
 
     prefix: int
@@ -45,7 +45,6 @@ class Row:
     inject: Tensor | None = None
     seed: int = 0
     steer: Tensor | None = None
-    layer: int = -1
 
 
 @torch.no_grad()
@@ -56,12 +55,14 @@ def generate(
     sampling: Sampling,
     batch: int = 64,
     progress: Callable[[int], None] | None = None,
+    layer: int = -1,
 ) -> list[list[int]]:
     """Token ids of one reply for each row, without the end-of-turn token.
 
     Args:
       batch: most rows decoded at once.
       progress: called with the number of rows just finished.
+      layer: hidden layer that rows with `steer` shift.
     """
     out: list[list[int]] = [[] for _ in rows]
     # Rows of like length share a chunk, so little of the cache is padding.
@@ -70,7 +71,7 @@ def generate(
         chosen = order[start : start + batch]
         while chosen:
             same = [i for i in chosen if (rows[i].inject is None) == (rows[chosen[0]].inject is None)]
-            for i, ids in zip(same, _decode(backbone, prefixes, [rows[i] for i in same], sampling), strict=True):
+            for i, ids in zip(same, _decode(backbone, prefixes, [rows[i] for i in same], sampling, layer), strict=True):
                 out[i] = ids
             if progress is not None:
                 progress(len(same))
@@ -78,7 +79,9 @@ def generate(
     return out
 
 
-def _decode(backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row], sampling: Sampling) -> list[list[int]]:
+def _decode(
+    backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row], sampling: Sampling, layer: int
+) -> list[list[int]]:
     device = backbone.device
     lengths = torch.tensor([row.length for row in rows], device=device)
     width = int(lengths.max())
@@ -104,7 +107,7 @@ def _decode(backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row],
         if n > 1:
             mask = mask.clone()
             mask[..., -n:] &= torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        with backbone.steering(rows[0].layer, None if steer is None else steer[alive][:, None]):
+        with backbone.steering(layer, None if steer is None else steer[alive][:, None]):
             states = backbone.trunk(
                 inputs_embeds=step,
                 position_ids=lengths[:, None] + torch.arange(n, device=device),

@@ -71,6 +71,7 @@ def run_layers(backbone: Backbone, row: PackedRow, states: Tensor | None, first:
     trunk = backbone.trunk
     x = backbone.embed(row.ids)[None] if states is None else states[None]
     positions = row.positions[None]
+    # A trunk is an nn.Module to mypy, whose attributes may be tensors as well as modules.
     rotary = trunk.rotary_emb(x, position_ids=positions)  # type: ignore[operator]
     for layer in list(trunk.layers)[first:last]:  # type: ignore[arg-type]
         out = layer(x, attention_mask=row.mask, position_embeddings=rotary, position_ids=positions)
@@ -80,4 +81,5 @@ def run_layers(backbone: Backbone, row: PackedRow, states: Tensor | None, first:
 
 def final_norm(backbone: Backbone, states: Tensor) -> Tensor:
     """The trunk's last normalisation."""
+    # As above: mypy takes the attribute of an nn.Module for a tensor, too.
     return torch.as_tensor(backbone.trunk.norm(states))  # type: ignore[operator]

@@ -89,9 +89,9 @@ class Policy:
             if self.planner is not None and request.action is not None:
                 inject, steer = self.planner.injector(request.action), self.planner.steer(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
-            rows.append(Row(request.prefix, length, inject, request.seed, steer, self.readout.layer))
+            rows.append(Row(request.prefix, length, inject, request.seed, steer))
         with self.backbone.adapter(self.adapter):
-            replies = generate(self.backbone, prefixes, rows, sampling, batch, progress)
+            replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
         return [self.backbone.chat.decode(ids) for ids in replies]
 
     def reply(self, history: History, sampling: Sampling, seed: int = 0) -> str:

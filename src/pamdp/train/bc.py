@@ -18,8 +18,9 @@ from pamdp.models.features import FeatureStore
 from pamdp.models.packing import Branch, branch_log_probs
 from pamdp.models.policy import Policy
 from pamdp.rl.losses import cloning_loss
-from pamdp.train.contrast import contrasts, coordinates, directions, fit_actor
+from pamdp.train.contrast import contrasts, coordinates, directions
 from pamdp.train.examples import Example, prepare, without_states
+from pamdp.train.fit import fit_actor
 from pamdp.train.refit import Ridge
 from pamdp.types import Dialogue, PreferencePair
 
@@ -78,7 +79,7 @@ class Cloner:
         nll = 0.0
         for example in examples:
             loss = self.loss(example, rng, generator)
-            (loss / len(examples)).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss / len(examples))
             nll += float(loss.detach()) / len(examples)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)

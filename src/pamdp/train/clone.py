@@ -140,6 +140,7 @@ def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Gen
 
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
     set_weights(cloner.policy, dict(saved.weights))
+    # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]

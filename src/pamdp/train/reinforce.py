@@ -116,6 +116,7 @@ def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
     learner.moves.load_state_dict(saved.weights["moves"])
     learner.moves.write(learner.actor)
     learner.critics.load_state_dict(saved.weights["critics"])
+    # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
     learner.actor_optimizer.load_state_dict(saved.state["actor_optimizer"])  # type: ignore[arg-type]
     learner.critic_optimizer.load_state_dict(saved.state["critic_optimizer"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]

@@ -15,14 +15,22 @@ import torch
 
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
-from pamdp.data import load_dialogues, load_pairs, load_sample, load_sample_pairs, split_by_topic, split_by_user
-from pamdp.errors import RunError
+from pamdp.data import (
+    LoadedPairs,
+    load_dialogues,
+    load_pairs,
+    load_sample,
+    load_sample_pairs,
+    split_by_topic,
+    split_by_user,
+)
+from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.policy import Policy
-from pamdp.types import Dialogue, PreferencePair
+from pamdp.types import Dialogue
 
 ADAPTER = "policy"
 """Name of the adapter that is cloned with the planner."""
@@ -49,18 +57,32 @@ def load_split(config: DataConfig) -> Split:
     return Split(*split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed), loaded.sha256)
 
 
-def load_clone_pairs(config: Config) -> tuple[PreferencePair, ...]:
-    """The preference pairs that cloning learns actions from, if it does; of the sample, those of its training users."""
+def load_clone_pairs(config: Config) -> LoadedPairs:
+    """The preference pairs that cloning learns actions from, if it does; of the sample, those of its training users.
+
+    Returns:
+      The pairs with the sha256 of their source; no pairs, and an empty one, where cloning uses none.
+    """
     path = config.data.pairs
     if not path or not config.clone.steer:
-        return ()
-    found = load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
-    return tuple(found)
+        return LoadedPairs("none", "", (), {}, ())
+    return load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
 
 
 def new_policy(backbone: Backbone, config: Config) -> Policy:
-    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable."""
+    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable.
+
+    Raises:
+      ConfigError: actions are to shift hidden states, but H(h) is read where none can be shifted.
+    """
     readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
+    if config.clone.steer > 0 and readout.layer < 1:
+        where = "the embeddings" if readout.layer == 0 else "the last layer"
+        raise ConfigError(
+            f"clone.steer = {config.clone.steer:g} shifts hidden states where H(h) is read, and model.depth = "
+            f"{config.model.depth:g} reads {where}, where nothing can be shifted; set a depth between 0 and 1 "
+            "(such as model.depth=0.6), or clone.steer=0"
+        )
     policy = Policy(backbone, None, None, readout)
     torch.manual_seed(config.seed)
     planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)

@@ -1,0 +1,44 @@
+"""What a policy and a backbone read, caught on the way, for tests that no profile reaches a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytest
+
+import pamdp.models.policy as policy_module
+from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.policy import Policy
+
+
+class Read(NamedTuple):
+    """Tokens of every history, in order: those that policies read or wrote after, and those of every clean pass."""
+
+    policy: list[tuple[int, ...]]
+    backbone: list[tuple[int, ...]]
+
+
+def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> Read:
+    """From now on the tokens that are read are kept."""
+    read = Read([], [])
+    prefix, generate, run = Policy.prefix, policy_module.generate, Backbone.prefix
+
+    def spy_prefix(self: Policy, *args: Any, **named: Any) -> Prefix:
+        found = prefix(self, *args, **named)
+        read.policy.append(found.encoded.ids)
+        return found
+
+    def spy_generate(backbone: Backbone, prefixes: Sequence[Prefix], *args: Any, **named: Any) -> list[list[int]]:
+        read.policy.extend(p.encoded.ids for p in prefixes)
+        return generate(backbone, prefixes, *args, **named)
+
+    def spy_run(self: Backbone, *args: Any, **named: Any) -> Prefix:
+        found = run(self, *args, **named)
+        read.backbone.append(found.encoded.ids)
+        return found
+
+    monkeypatch.setattr(Policy, "prefix", spy_prefix)
+    monkeypatch.setattr(policy_module, "generate", spy_generate)
+    monkeypatch.setattr(Backbone, "prefix", spy_run)
+    return read
