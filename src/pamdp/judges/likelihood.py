@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.packed import Group, PackedRow, final_norm, pack, run_layers
-from pamdp.models.packing import token_log_probs
+from pamdp.models.packing import reply_log_probs
 from pamdp.prompts.render import load, render
 from pamdp.types import History, Persona
 
@@ -68,11 +68,16 @@ class LikelihoodScorer:
         with self.backbone.adapter(ADAPTER):
             states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers))
         out = []
-        for (before, own), anyone in zip(row.predicts, base, strict=True):
-            gain = token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() - anyone
+        for (_, own), known, anyone in zip(row.predicts, self._log_probs(row, states), base, strict=True):
             z = self.head.readout(states[own].mean(0) + states[own[-1]])[0]
-            out.append(self.head.alpha * gain + z)
+            out.append(self.head.alpha * (known - anyone) + z)
         return out
+
+    def _log_probs(self, row: PackedRow, states: Tensor) -> list[Tensor]:
+        """Log p of every reply of a row from its final states, each a scalar."""
+        before = [states[at] for at, _ in row.predicts]
+        ids = [row.ids[own].tolist() for _, own in row.predicts]
+        return [tokens.sum() for tokens in reply_log_probs(self.backbone, before, ids)]
 
     @torch.no_grad()
     def lower(self, row: PackedRow) -> Tensor:
@@ -85,9 +90,7 @@ class LikelihoodScorer:
         """Log p₀ of every reply under the bare backbone."""
         with self.backbone.adapter(None):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
-        return [
-            token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() for before, own in row.predicts
-        ]
+        return self._log_probs(row, states)
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
