@@ -237,12 +237,12 @@ def _features(
 
 
 def observe(policy: Policy, moment: TimeStep, before: Prefix | None = None) -> tuple[Tensor, Prefix]:
-    """H(h, ω): the history again, with the profile in front; for critics only."""
+    """H(h, ω): the history again, with the profile in front; for critics only, so it goes no deeper than H is read."""
     system = render("assistant_for", persona=moment.privileged.text)
     encoded = policy.backbone.chat.history(moment.history, system)
     if before is not None and encoded.ids[: len(before.encoded.ids)] != before.encoded.ids:
         before = None  # the profile changed since the last turn
-    prefix = policy.backbone.prefix(encoded, policy.readout.layer, before)
+    prefix = policy.backbone.prefix(encoded, policy.readout.layer, before, True)
     return policy.features(prefix), prefix
 
 

@@ -143,7 +143,7 @@ class Backbone:
         Args:
           layer: hidden layer that read-outs see.
           before: a prefix of the same dialogue's earlier turn; only what is new is run.
-          shallow: stop at LAYER: enough for read-outs, of no use to continue from; `final` then is `states`.
+          shallow: stop at LAYER: enough for read-outs; `final` then is `states`, and only shallow passes continue it.
 
         Raises:
           ModelError: ENCODED does not continue BEFORE.
