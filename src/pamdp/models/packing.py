@@ -125,10 +125,10 @@ def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[
         return []
     target = torch.tensor([token for reply in ids for token in reply], device=states[0].device)
     found = []
-    for rows, wanted in zip(torch.cat(list(states)).split(ROWS), target.split(ROWS), strict=True):
+    for rows, wanted in zip(torch.split(torch.cat(list(states)), ROWS), torch.split(target, ROWS), strict=True):
         logits = backbone.head(rows).float()
         found.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
-    return list(torch.cat(found).split([len(reply) for reply in ids]))
+    return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
 
 
 def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:
