@@ -8,6 +8,7 @@ gives it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -20,7 +21,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.types import History, Persona
 
 DEFAULT = Options(users=24, turns=4, replies=5)
-QUICK = Options(users=4, turns=2, replies=5, repeats=1)
+QUICK = Options(users=2, turns=2, replies=5, repeats=1)
 
 Case = tuple[Persona, History, list[str]]
 
@@ -41,7 +42,7 @@ def two_passes(options: Options) -> Prepared:
 
     @torch.no_grad()
     def work() -> Facts:
-        return {"scores": [_score(backbone, scorer, *case[:2], reply) for case in cases for reply in case[2]]}
+        return {"scores": [score for case in cases for score in _scores(backbone, scorer, *case)]}
 
     return Prepared(backbone.model, work, sum(len(replies) for _, _, replies in cases))
 
@@ -59,27 +60,32 @@ def match(options: Options) -> Prepared:
 
 def _prepare(options: Options) -> tuple[Backbone, list[Case], LikelihoodScorer]:
     """Every state with its own two replies, then those of the same dialogue's other turns."""
-    backbone, chosen = inputs.backbone(), inputs.dialogues(options)
+    backbone, whole = inputs.backbone(), inputs.dialogues(replace(options, turns=Options.turns))
     scorer = load_judge("likelihood", backbone).scorer
     assert isinstance(scorer, LikelihoodScorer)
     cases: list[Case] = []
-    for dialogue in chosen:
+    for dialogue in whole:
         pairs = [[text for text in (turn.preferred, turn.rejected) if text] for turn in dialogue.turns]
-        for t in range(len(dialogue.turns)):
+        for t in range(min(options.turns, len(dialogue.turns))):
             near = sorted(range(len(pairs)), key=lambda other: (abs(other - t), other))
             replies = list(dict.fromkeys(text for other in near for text in pairs[other]))[: options.replies]
             cases.append((dialogue.persona, dialogue.history(t), replies))
     return backbone, cases, scorer
 
 
-def _score(backbone: Backbone, scorer: LikelihoodScorer, persona: Persona, history: History, reply: str) -> float:
-    known, anyone = scorer.groups(persona, history, [reply])
+def _scores(
+    backbone: Backbone, scorer: LikelihoodScorer, persona: Persona, history: History, replies: Sequence[str]
+) -> list[float]:
+    known, anyone = scorer.groups(persona, history, replies)
     with backbone.adapter(ADAPTER):
-        log_p, states = _pass(backbone, known.context, known.replies[0])
+        adapted = [_pass(backbone, known.context, reply) for reply in known.replies]
     with backbone.adapter(None):
-        base, _ = _pass(backbone, anyone.context, anyone.replies[0])
-    z = scorer.head.readout(states.mean(0) + states[-1])[0]
-    return float(scorer.head.alpha * (log_p - base) + z)
+        bare = [_pass(backbone, anyone.context, reply) for reply in anyone.replies]
+    out = []
+    for (log_p, states), (base, _) in zip(adapted, bare, strict=True):
+        z = scorer.head.readout(states.mean(0) + states[-1])[0]
+        out.append(float(scorer.head.alpha * (log_p - base) + z))
+    return out
 
 
 def _pass(backbone: Backbone, context: Sequence[int], reply: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -148,8 +148,9 @@ class _Play:
 
     def depart(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
-        for moment in moments:
-            _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
+        with self.policy.backbone.adapter(self.policy.adapter):  # once for all: switching has its price
+            for moment in moments:
+                _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         drawn = [
             _actions(self.policy, m, self.out, self.samples, self.explore, self.seed) if p is None else _stored(p)
