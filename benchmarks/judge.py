@@ -60,7 +60,7 @@ def match(options: Options) -> Prepared:
 
 def _prepare(options: Options) -> tuple[Backbone, list[Case], LikelihoodScorer]:
     """Every state with its own two replies, then those of the same dialogue's other turns."""
-    backbone, whole = inputs.backbone(), inputs.dialogues(replace(options, turns=Options.turns))
+    backbone, whole = inputs.backbone(), inputs.dialogues(replace(options, turns=Options().turns))
     scorer = load_judge("likelihood", backbone).scorer
     assert isinstance(scorer, LikelihoodScorer)
     cases: list[Case] = []

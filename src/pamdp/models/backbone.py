@@ -244,3 +244,11 @@ def fork(cache: DynamicCache) -> DynamicCache:
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
     return twin
+
+
+def first_of(cache: DynamicCache, length: int) -> DynamicCache:
+    """A copy of the first LENGTH tokens of CACHE."""
+    twin = fork(cache)
+    for layer in twin.layers:
+        layer.keys, layer.values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
+    return twin
