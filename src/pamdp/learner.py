@@ -52,6 +52,14 @@ class Batch:
         rows = (self.state, self.after, self.action, self.mean, self.reward, self.kept)
         return Batch(self.h, self.hw, *(row[index] for row in rows))
 
+    def own(self) -> Batch:
+        """The same transitions over no more states than they name."""
+        named = torch.cat([self.state, self.after])
+        used, number = torch.unique(named.clamp_min(0), return_inverse=True)
+        state, after = number.split(len(self.state))
+        after = torch.where(self.after < 0, -1, after)
+        return Batch(self.h[used], self.hw[used], state, after, self.action, self.mean, self.reward, self.kept)
+
 
 def to_batch(rollouts: Sequence[Rollout]) -> Batch:
     """Tensors of all transitions that have an action."""
@@ -128,7 +136,7 @@ class Learner:
         self.odc.update(inputs, score_sq, batch.kept)
         order = torch.randperm(len(batch.state), generator=generator)
         for chunk in torch.split(order, self.config.batch_size):
-            part = batch.pick(chunk)
+            part = batch.pick(chunk).own()
             log["critic_loss"].append(self._critic_step(part))
             self.updates += 1
             if self.updates % self.config.actor_every == 0:
@@ -143,17 +151,21 @@ class Learner:
         return {name: sum(values) / len(values) for name, values in log.items()}
 
     @torch.no_grad()
-    def inputs(self, batch: Batch) -> AdvantageInputs:
-        """What the advantage estimators need, from the present critics."""
+    def values(self, batch: Batch) -> AdvantageInputs:
+        """Rewards and the present critics' values before and after every transition."""
         v_h, v_hw = self.critics.v_h(batch.h), self.critics.v_hw(batch.hw)
         ended = batch.after < 0
         discount = torch.where(ended, 0.0, self.config.gamma)
         after = batch.after.clamp_min(0)
         zero = torch.zeros(len(batch.state))
-        inputs = AdvantageInputs(
+        return AdvantageInputs(
             batch.reward, discount, v_h[batch.state], torch.where(ended, zero, v_h[after]),
             v_hw[batch.state], torch.where(ended, zero, v_hw[after]),
         )  # fmt: skip
+
+    def inputs(self, batch: Batch) -> AdvantageInputs:
+        """What the advantage estimators need: values and, where it is wanted, the leave-one-out control."""
+        inputs = self.values(batch)
         if not self.config.leave_one_out:
             return inputs
         control = _leave_one_out(batch, td_target(inputs.reward, inputs.discount, inputs.v_h_next), inputs.v_h)
@@ -180,8 +192,7 @@ class Learner:
         return delta
 
     def _critic_step(self, part: Batch) -> float:
-        with torch.no_grad():
-            inputs = self.inputs(part)
+        inputs = self.values(part)
         v_h, v_hw = self.critics.v_h(part.h[part.state]), self.critics.v_hw(part.hw[part.state])
         if self.config.paper_literal:
             target_h = literal_target(inputs.reward, inputs.v_h, inputs.v_h_next)
@@ -235,9 +246,15 @@ def _spread(values: Tensor) -> float:
 
 def _leave_one_out(batch: Batch, target: Tensor, value: Tensor) -> Tensor:
     """leave_one_out_control for transitions in any order, grouped by state; 0 where a state has one sample, [n]."""
+    order = torch.argsort(batch.state, stable=True)
+    state = batch.state[order]
+    sizes = torch.bincount(state)
+    # One row for each state, one column for each of its samples; what is beyond a state's own does not count.
+    place = torch.arange(len(state)) - (sizes.cumsum(0) - sizes)[state]
+    shape = (len(sizes), max(2, int(sizes.max())))
+    table = [torch.zeros(shape, dtype=x.dtype) for x in (target, value, batch.kept)]
+    for wide, x in zip(table, (target, value, batch.kept), strict=True):
+        wide[state, place] = x[order]
     out = torch.zeros_like(target)
-    for state in torch.unique(batch.state):
-        rows = (batch.state == state).nonzero()[:, 0]
-        if len(rows) > 1:
-            out[rows] = leave_one_out_control(target[rows], value[rows], batch.kept[rows])
+    out[order] = leave_one_out_control(*table)[state, place]
     return out

@@ -148,8 +148,9 @@ class _Play:
 
     def depart(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
-        for moment in moments:
-            _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
+        with self.policy.backbone.adapter(self.policy.adapter):  # once for all: switching has its price
+            for moment in moments:
+                _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         drawn = [
             _actions(self.policy, m, self.out, self.samples, self.explore, self.seed) if p is None else _stored(p)
@@ -237,12 +238,12 @@ def _features(
 
 
 def observe(policy: Policy, moment: TimeStep, before: Prefix | None = None) -> tuple[Tensor, Prefix]:
-    """H(h, ω): the history again, with the profile in front; for critics only."""
+    """H(h, ω): the history again, with the profile in front; for critics only, so it goes no deeper than H is read."""
     system = render("assistant_for", persona=moment.privileged.text)
     encoded = policy.backbone.chat.history(moment.history, system)
     if before is not None and encoded.ids[: len(before.encoded.ids)] != before.encoded.ids:
         before = None  # the profile changed since the last turn
-    prefix = policy.backbone.prefix(encoded, policy.readout.layer, before)
+    prefix = policy.backbone.prefix(encoded, policy.readout.layer, before, True)
     return policy.features(prefix), prefix
 
 

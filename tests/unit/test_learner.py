@@ -103,6 +103,22 @@ def _by_hand(rewards: list[float], states: list[int], kept: list[bool] | None = 
     return Batch(h, h, torch.tensor(states), torch.full((n,), -1), zeros, zeros, torch.tensor(rewards), counts)
 
 
+def test_own_states_are_the_same_transitions() -> None:
+    learner = _learner(PLAIN)
+    torch.nn.init.normal_(learner.critics.v_h.head.weight)
+    whole = _batch(learner)
+    part = whole.pick(torch.tensor([40, 3, 41, 62]))
+    own = part.own()
+    assert len(own.h) < len(part.h) and torch.equal(own.after < 0, part.after < 0)
+    assert torch.equal(own.h[own.state], part.h[part.state]) and torch.equal(own.hw[own.state], part.hw[part.state])
+    on = part.after >= 0
+    assert bool(on.any()) and not bool(on.all())
+    assert torch.equal(own.h[own.after[on]], part.h[part.after[on]])
+    mine, theirs = learner.values(own), learner.values(part)
+    for name in ("reward", "discount", "v_h", "v_h_next", "v_hw", "v_hw_next"):
+        torch.testing.assert_close(getattr(mine, name), getattr(theirs, name))
+
+
 def test_leave_one_out_by_hand() -> None:
     """Critics are zero at first, so an advantage is the reward, less the mean of the state's other samples."""
     learner = _learner(PLAIN.model_copy(update={"leave_one_out": True}))

@@ -1,6 +1,7 @@
 """Batched replies with a carried cache are those of one whole new pass per token, and depend on their own row alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.generate import Row, Sampling, generate
+from pamdp.models.slots import SlotCache
 from tests.tools import naive
 from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 
@@ -144,6 +146,86 @@ def test_prefixes_are_left_as_they_were_and_progress_adds_up(backbone: Backbone)
     assert sum(done) == len(rows) and max(done) <= 4
     after = [layer.keys for prefix in prefixes for layer in prefix.cache.layers]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer passes than one batch after another needs, for the same tokens, and none for a row that has ended."""
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows = all_rows(prefixes, backbone.d, "all")
+    replies = generate(backbone, prefixes, rows, GREEDY)
+    sizes: list[int] = []
+    first: list[int] = []
+    run, join = generation._Writing._pass, generation._Writing._join
+    monkeypatch.setattr(
+        generation._Writing, "_pass", lambda self, a, b, step: (sizes.append(b - a), run(self, a, b, step))[1]
+    )
+    monkeypatch.setattr(
+        generation._Writing, "_join", lambda self, chosen: (first.append(len(chosen)), join(self, chosen))[1]
+    )
+    assert generate(backbone, prefixes, rows, GREEDY, batch=4) == replies
+    # A reply of n tokens costs n draws and one for its end, if it may have one.
+    order = sorted(range(len(rows)), key=lambda i: -rows[i].length)
+    costs = [min(len(replies[i]) + 1, GREEDY.max_tokens) for i in order]
+    assert max(sizes) == 4 and sum(sizes) == sum(costs) and sum(first) == len(rows)
+    after_the_first = sum(max(costs[i : i + 4]) - 1 for i in range(0, len(costs), 4))
+    assert len(sizes) - len(first) < after_the_first
+
+
+def test_memory_is_taken_once_and_written_in_place(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows = all_rows(prefixes, backbone.d, "some")
+    made: list[SlotCache] = []
+    fresh = SlotCache.__init__
+
+    def init(self: SlotCache, *given: object) -> None:
+        fresh(self, *given)  # type: ignore[arg-type]
+        made.append(self)
+
+    where: set[int] = set()
+    give = SlotCache.update
+
+    def update(self: SlotCache, *given: object, **named: object) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = give(self, *given, **named)
+        where.update((keys.untyped_storage().data_ptr(), values.untyped_storage().data_ptr()))
+        return keys, values
+
+    monkeypatch.setattr(SlotCache, "__init__", init)
+    monkeypatch.setattr(SlotCache, "update", update)
+    generate(backbone, prefixes, rows, GREEDY, batch=4)
+    [cache] = made
+    own = {t.untyped_storage().data_ptr() for layer in cache.layers for t in (layer.keys, layer.values)}
+    assert where == own
+    longest = max(row.length + (row.inject is not None) for row in rows)
+    assert cache.layers[0].keys.shape[::2] == (4, longest + GREEDY.max_tokens)
+
+
+def test_steered_and_plain_rows_share_a_batch(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, NURSE, ECHO)
+    shift = torch.randn(backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(4)) * 3
+    plain = all_rows(prefixes, backbone.d, "all")
+    rows = [replace(row, steer=shift) if i % 2 else row for i, row in enumerate(plain)]
+    together = generate(backbone, prefixes, rows, GREEDY, layer=1)
+    assert together == [generate(backbone, prefixes, [row], GREEDY, layer=1)[0] for row in rows]
+    assert together != generate(backbone, prefixes, plain, GREEDY, layer=1)
+
+
+def test_a_gpu_that_looks_for_ends_rarely_writes_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows = all_rows(prefixes, backbone.d, "some")
+    often = generate(backbone, prefixes, rows, DRAWN, batch=5)
+    init = generation._Writing.__init__
+
+    def rarely(self: generation._Writing, *given: object) -> None:
+        init(self, *given)  # type: ignore[arg-type]
+        self.passes = 8
+
+    monkeypatch.setattr(generation._Writing, "__init__", rarely)
+    assert generate(backbone, prefixes, rows, DRAWN, batch=5) == often
+
+
+def test_no_token_allowed_no_reply(backbone: Backbone) -> None:
+    prefixes = prefixes_of(backbone, LONE)
+    assert generate(backbone, prefixes, [Row(0, prefixes[0].encoded.heads[0])], Sampling(0)) == [[]]
 
 
 def test_no_rows_no_replies(backbone: Backbone) -> None:

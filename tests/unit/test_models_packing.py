@@ -6,8 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pamdp.errors import ShapeError
+from pamdp.models import packing
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Row, Sampling, generate
@@ -223,3 +225,58 @@ def test_a_steered_reply_is_scored_as_it_is_written() -> None:
             first = Branch(length, [token], inject, steer=steer)
             scores.append(float(branch_log_probs(tiny_backbone, prefix, [first], 1)[0]))
         assert written[0] == max(range(len(scores)), key=scores.__getitem__)
+
+
+class _Tables(TorchDispatchMode):
+    """The number of rows of every tensor that is as wide as the vocabulary, other than the weights."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width, self.rows = width, list[int]()
+
+    def __torch_dispatch__(self, func: object, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        out = func(*args, **(kwargs or {}))  # type: ignore[operator]
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, Tensor) and tensor.ndim > 1 and tensor.shape[-1] == self.width:
+                self.rows.append(tensor.numel() // self.width)
+        return out
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+def test_no_table_of_logits_for_the_whole_dialogue_is_ever_built(
+    make_backbone: Callable[..., Backbone], mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither forward nor backward, whatever learns: only states that predict a reply meet the vocabulary."""
+    backbone = make_backbone()
+    learning = set_learning(backbone, mode)
+    planner = planner_for(backbone, 1)
+    encoded = backbone.chat.history(NURSE, SYSTEM)
+    replies = [backbone.chat.reply(text) for text in REPLIES]
+    said = sum(map(len, replies))
+    most = backbone.d + 8  # the weights themselves are a table of d rows when they are transposed
+    assert most < said < len(encoded.ids)
+    monkeypatch.setattr(packing, "ROWS", most)
+    with _Tables(len(backbone.tokenizer)) as tables:
+        prefix = backbone.prefix(encoded)
+        actions = [planner.injector(planner.actor(prefix.read(t, PLACES))) for t in range(3)]
+        branches = [Branch(encoded.heads[t], replies[t], actions[t]) for t in range(3)]
+        log_probs = torch.cat(branch_log_probs(backbone, prefix, branches))
+        gradients(log_probs.sum(), [*learning, *planner.parameters()])
+    assert said <= len(log_probs) and tables.rows
+    assert max(tables.rows) <= most
+    # The detector sees what it is there to see.
+    with _Tables(len(backbone.tokenizer)) as tables:
+        naive.forward(backbone, encoded.ids, None, replies[0])
+    assert max(tables.rows) > len(encoded.ids)
+
+
+def test_head_by_parts_gives_what_it_gives_at_once(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = backbone.chat.history(NURSE, SYSTEM)
+    prefix = backbone.prefix(encoded)
+    branches = [Branch(encoded.heads[t], backbone.chat.reply(text)) for t, text in enumerate(REPLIES)]
+    whole = branch_log_probs(backbone, prefix, branches)
+    monkeypatch.setattr(packing, "ROWS", 5)
+    parts = branch_log_probs(backbone, prefix, branches)
+    assert [len(x) for x in parts] == [len(b.ids) for b in branches]
+    for mine, theirs in zip(parts, whole, strict=True):
+        torch.testing.assert_close(mine, theirs)

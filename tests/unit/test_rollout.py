@@ -16,6 +16,7 @@ from pamdp.models.actor import Planner
 from pamdp.models.backbone import Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.prompts.render import render
 from pamdp.rollout import Rollout, collect
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, Persona, Turn
@@ -169,3 +170,13 @@ def test_privileged_features_are_kept_for_the_next_round(policy: Policy) -> None
     assert known.keys() == first.features_hw.keys()
     known["d1", 0] = torch.full_like(known["d1", 0], 7.0)
     assert bool((_play(policy, _dialogues(), privileged=known).features_hw["d1", 0] == 7).all())
+
+
+def test_the_critics_features_are_those_of_one_deep_pass(policy: Policy) -> None:
+    """Shallow passes that continue one another read what a whole pass from scratch reads."""
+    rollout = _play(policy, _dialogues())
+    for name, moment in rollout.moments.items():
+        encoded = policy.backbone.chat.history(moment.history, render("assistant_for", persona=moment.privileged.text))
+        with torch.no_grad():
+            deep = policy.features(policy.backbone.prefix(encoded, policy.readout.layer))
+        torch.testing.assert_close(rollout.features_hw[name], deep)

@@ -11,15 +11,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
-from pamdp.models.backbone import Backbone
+from pamdp.models.backbone import Backbone, first_of
 from pamdp.models.chat import Encoded
 from pamdp.models.packed import Group, PackedRow, final_norm, pack, run_layers
-from pamdp.models.packing import token_log_probs
+from pamdp.models.packing import reply_log_probs
 from pamdp.prompts.render import load, render
 from pamdp.types import History, Persona
 
 ADAPTER = "judge"
+KEPT = 17
+"""Most contexts whose keys and values are kept: that without a person, and those of as many persons as play at once."""
 
 
 class LikelihoodHead(nn.Module):
@@ -48,6 +51,7 @@ class LikelihoodScorer:
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
         self.layers = int(backbone.model.config.num_hidden_layers)
+        self._kept: dict[Persona | None, tuple[tuple[int, ...], Sequence[int], DynamicCache]] = {}
 
     def groups(self, persona: Persona, history: History, replies: Sequence[str]) -> tuple[Group, Group]:
         """The replies after the last message, with and without the person in front."""
@@ -67,12 +71,20 @@ class LikelihoodScorer:
         """
         with self.backbone.adapter(ADAPTER):
             states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers))
+        return self._combine(row, states, base)
+
+    def _combine(self, row: PackedRow, states: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         out = []
-        for (before, own), anyone in zip(row.predicts, base, strict=True):
-            gain = token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() - anyone
+        for (_, own), known, anyone in zip(row.predicts, self._log_probs(row, states), base, strict=True):
             z = self.head.readout(states[own].mean(0) + states[own[-1]])[0]
-            out.append(self.head.alpha * gain + z)
+            out.append(self.head.alpha * (known - anyone) + z)
         return out
+
+    def _log_probs(self, row: PackedRow, states: Tensor) -> list[Tensor]:
+        """Log p of every reply of a row from its final states, each a scalar."""
+        before = [states[at] for at, _ in row.predicts]
+        ids = [row.ids[own].tolist() for _, own in row.predicts]
+        return [tokens.sum() for tokens in reply_log_probs(self.backbone, before, ids)]
 
     @torch.no_grad()
     def lower(self, row: PackedRow) -> Tensor:
@@ -80,19 +92,40 @@ class LikelihoodScorer:
         with self.backbone.adapter(None):
             return run_layers(self.backbone, row, None, 0, self.cut)
 
+    def _states(self, group: Group, persona: Persona | None) -> tuple[PackedRow, Tensor]:
+        """Final states of a context and its replies, for a person or (bare) for anyone.
+
+        The states of one person share the description of the person: what a context has in common with this person's
+        last one is not run again.
+        """
+        adapter = None if persona is None else ADAPTER
+        weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
+        known, before, cache = self._kept.pop(persona, ((), (), DynamicCache()))
+        same = 0
+        if known == weights:
+            pairs = zip(before, group.context[:-1], strict=False)
+            same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
+        cache = first_of(cache, same) if same else DynamicCache()
+        row = pack([group], self.backbone.device, same)
+        with self.backbone.adapter(None):
+            lower = run_layers(self.backbone, row, None, 0, self.cut, cache)
+        with self.backbone.adapter(adapter):
+            states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
+        self._kept[persona] = (weights, group.context, first_of(cache, len(group.context)))
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]  # whoever was asked about longest ago
+        return row, states
+
     @torch.no_grad()
     def base(self, row: PackedRow) -> list[Tensor]:
         """Log p₀ of every reply under the bare backbone."""
         with self.backbone.adapter(None):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
-        return [
-            token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum() for before, own in row.predicts
-        ]
+        return self._log_probs(row, states)
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply for a person."""
         known, anyone = self.groups(persona, history, replies)
-        row = pack([known], self.backbone.device)
-        base = self.base(pack([anyone], self.backbone.device))
-        return [float(s) for s in self.scores(row, self.lower(row), base)]
+        base = self._log_probs(*self._states(anyone, None))
+        return [float(s) for s in self._combine(*self._states(known, persona), base)]

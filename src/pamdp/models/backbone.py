@@ -111,6 +111,9 @@ class Backbone:
             yield
             return
         before = self.active
+        if name == before:  # switching walks through all modules and weights
+            yield
+            return
         self.switch(name)
         try:
             yield
@@ -143,7 +146,7 @@ class Backbone:
         Args:
           layer: hidden layer that read-outs see.
           before: a prefix of the same dialogue's earlier turn; only what is new is run.
-          shallow: stop at LAYER: enough for read-outs, of no use to continue from; `final` then is `states`.
+          shallow: stop at LAYER: enough for read-outs; `final` then is `states`, and only shallow passes continue it.
 
         Raises:
           ModelError: ENCODED does not continue BEFORE.
@@ -249,4 +252,12 @@ def fork(cache: DynamicCache) -> DynamicCache:
     """A cache that shares the tensors of CACHE but grows on its own: caches grow by concatenation."""
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
+    return twin
+
+
+def first_of(cache: DynamicCache, length: int) -> DynamicCache:
+    """A copy of the first LENGTH tokens of CACHE."""
+    twin = fork(cache)
+    for layer in twin.layers:
+        layer.keys, layer.values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
     return twin

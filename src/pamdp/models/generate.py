@@ -1,19 +1,21 @@
 """D of eq. 11: replies that continue prefixes, many at a time.
 
-Owns batched decoding with one prefill per prefix, an injected embedding per reply, and rows that leave the batch when
-they end. A row's tokens depend on that row alone: its own random numbers, its own prefix, whatever the batch.
+Owns batched decoding with one prefill per prefix, injected embeddings per reply, rows that leave the batch when they
+end and rows that take their places (continuous batching; the memory is in slots.py). A row's tokens depend on that row
+alone: its own random numbers, its own prefix, whatever the batch.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.slots import SlotCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,85 +65,157 @@ def generate(
       batch: most rows decoded at once.
       progress: called with the number of rows just finished.
       layer: hidden layer that rows with `steer` shift.
+
+    Peak memory is that of BATCH rows as long as the longest, whatever the number of rows.
     """
     out: list[list[int]] = [[] for _ in rows]
-    # Rows of like length share a chunk, so little of the cache is padding.
-    order = sorted(range(len(rows)), key=lambda i: (rows[i].inject is None, rows[i].length))
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        while chosen:
-            same = [i for i in chosen if (rows[i].inject is None) == (rows[chosen[0]].inject is None)]
-            for i, ids in zip(same, _decode(backbone, prefixes, [rows[i] for i in same], sampling, layer), strict=True):
-                out[i] = ids
-            if progress is not None:
-                progress(len(same))
-            chosen = [i for i in chosen if i not in same]
+    if not rows or sampling.max_tokens < 1:
+        return out
+    # The longest first: the memory that they need holds all that join later.
+    waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].length))
+    writing = _Writing(backbone, prefixes, rows, sampling, min(batch, len(rows)), layer)
+    while waiting or writing.owner:
+        free = writing.places - len(writing.owner)
+        # A pass over few rows costs nearly as much as one over many: let some places become free first.
+        if waiting and free >= min(max(1, writing.places // 4), len(waiting)):
+            writing.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
+        else:
+            writing.go_on()
+        ended = writing.leave()
+        for i, ids in ended:
+            out[i] = ids
+        if ended and progress is not None:
+            progress(len(ended))
     return out
 
 
-def _decode(
-    backbone: Backbone, prefixes: Sequence[Prefix], rows: Sequence[Row], sampling: Sampling, layer: int
-) -> list[list[int]]:
-    device = backbone.device
-    lengths = torch.tensor([row.length for row in rows], device=device)
-    width = int(lengths.max())
-    cache = _gather(prefixes, rows, width)
-    seen = torch.arange(width, device=device) < lengths[:, None]
-    uniform = _uniform(rows, sampling, device)
-    if rows[0].inject is not None:
-        step = torch.stack([row.inject for row in rows if row.inject is not None]).to(backbone.dtype)
-    else:
-        # The header's last token is run again to get its state: drop it from what is seen.
-        step = torch.stack([backbone.embed_ids([prefixes[r.prefix].encoded.ids[r.length - 1]])[0] for r in rows])[
-            :, None
-        ]
-        seen = torch.arange(width, device=device) < (lengths - 1)[:, None]
-        lengths = lengths - 1
-    alive = torch.arange(len(rows), device=device)
-    steer = None if rows[0].steer is None else torch.stack([row.steer for row in rows if row.steer is not None])
-    said = torch.full((len(rows), sampling.max_tokens), -1, dtype=torch.long, device=device)
-    for k in range(sampling.max_tokens):
+class _Writing:
+    """Replies under way, always in the first places: whoever leaves gives its place to the last one.
+
+    What decides the next pass (`columns`, `spoken`) is counted here on the CPU, so that no pass waits for a GPU.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        prefixes: Sequence[Prefix],
+        rows: Sequence[Row],
+        sampling: Sampling,
+        places: int,
+        layer: int,
+    ) -> None:
+        self.backbone, self.prefixes, self.rows, self.sampling = backbone, prefixes, rows, sampling
+        self.places, self.layer = places, layer
+        device = backbone.device
+        longest = max(row.length + _embeddings(row) for row in rows)
+        self.cache = SlotCache(prefixes[rows[0].prefix].cache, places, longest + sampling.max_tokens)
+        steered = any(row.steer is not None for row in rows)
+        # A row's table of what it has said is filled up with its first token: a token said twice is penalised once.
+        self.said = torch.zeros(places, sampling.max_tokens, dtype=torch.long, device=device)
+        self.uniform = torch.zeros(places, sampling.max_tokens, device=device)
+        self.token = torch.zeros(places, dtype=torch.long, device=device)
+        self.at = torch.zeros(places, dtype=torch.long, device=device)
+        self.count = torch.zeros(places, dtype=torch.long, device=device)
+        self.steer = torch.zeros(places, backbone.d, dtype=backbone.dtype, device=device) if steered else None
+        self.owner: list[int] = []
+        self.columns: list[int] = []
+        self.spoken: list[int] = []
+        # To see who has ended waits for the device; on a GPU a few tokens too many cost less than that.
+        self.passes = 1 if device.type == "cpu" else 8
+
+    def join(self, chosen: Sequence[int]) -> None:
+        """Take in rows and write their first tokens; those with as many action embeddings run together."""
+        for n in sorted({_embeddings(self.rows[i]) for i in chosen}):
+            self._join([i for i in chosen if _embeddings(self.rows[i]) == n])
+
+    def _join(self, chosen: Sequence[int]) -> None:
+        first = len(self.owner)
+        rows = [self.rows[i] for i in chosen]
+        parts = []
+        for place, row in enumerate(rows, start=first):
+            prefix, length = self.prefixes[row.prefix], row.length
+            if row.inject is None:
+                # The header's last token is run again to get its state.
+                length -= 1
+                parts.append(self.backbone.embed_ids([prefix.encoded.ids[length]]))
+            else:
+                parts.append(row.inject.to(self.backbone.dtype))
+            self.cache.fill(place, prefix.cache, length)
+            self.columns.append(length)
+            self.spoken.append(0)
+            if self.steer is not None:
+                self.steer[place] = 0 if row.steer is None else row.steer.to(self.steer)
+        last = first + len(rows)
+        self.owner += chosen
+        self.at[first:last] = torch.tensor(self.columns[first:last], device=self.at.device)
+        self.count[first:last] = 0
+        self.uniform[first:last] = _uniform(rows, self.sampling, self.uniform.device)
+        self._pass(first, last, torch.stack(parts))
+        self.said[first:last] = self.token[first:last, None]
+
+    def go_on(self) -> None:
+        """One more token for every row, or a few where that spares waiting; never more than a row may have."""
+        for _ in range(min(self.passes, self.sampling.max_tokens - max(self.spoken))):
+            last = len(self.owner)
+            self._pass(0, last, torch.as_tensor(self.backbone.embed(self.token[:last]))[:, None])
+
+    def _pass(self, first: int, last: int, step: Tensor) -> None:
+        """Run embeddings [rows, n, d] of the rows in places FIRST to LAST and draw a token for each."""
         n = step.shape[1]
-        seen = torch.cat([seen, torch.ones(len(alive), n, dtype=torch.bool, device=device)], dim=1)
-        mask = seen[:, None, None, :].expand(-1, 1, n, -1)
-        if n > 1:
-            mask = mask.clone()
-            mask[..., -n:] &= torch.ones(n, n, dtype=torch.bool, device=device).tril()
-        with backbone.steering(layer, None if steer is None else steer[alive][:, None]):
-            states = backbone.trunk(
+        at = self.at[first:last, None] + torch.arange(n, device=step.device)
+        width = max(self.columns[first:last]) + n
+        mask = torch.arange(width, device=step.device) <= at[:, :, None]
+        self.cache.open(first, last, at, width)
+        with self.backbone.steering(self.layer, None if self.steer is None else self.steer[first:last, None]):
+            states = self.backbone.trunk(
                 inputs_embeds=step,
-                position_ids=lengths[:, None] + torch.arange(n, device=device),
-                attention_mask=mask,
-                past_key_values=cache,
+                position_ids=at,
+                attention_mask=mask[:, None],
+                past_key_values=self.cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
-        lengths = lengths + n
-        token = _pick(backbone.head(states).float(), said[alive, :k], uniform[alive, k], sampling)
-        going = token != backbone.chat.end
-        said[alive[going], k] = token[going]
-        if not bool(going.all()):
-            keep = going.nonzero()[:, 0]
-            if not len(keep):
-                break
-            cache.batch_select_indices(keep)
-            alive, seen, lengths, token = alive[keep], seen[keep], lengths[keep], token[keep]
-        step = torch.as_tensor(backbone.embed(token))[:, None]
-    return [[int(t) for t in row if t >= 0] for row in said.tolist()]
+        count, said = self.count[first:last, None], self.said[first:last]
+        uniform = self.uniform[first:last].gather(1, count)[:, 0]
+        logits = self.backbone.head(states).float()
+        token = _pick(logits, said[:, : max(self.spoken[first:last])], uniform, self.sampling)
+        said.scatter_(1, count, token[:, None])
+        self.token[first:last] = token
+        self.count[first:last] += 1
+        self.at[first:last] += n
+        for place in range(first, last):
+            self.columns[place] += n
+            self.spoken[place] += 1
+
+    def leave(self) -> list[tuple[int, list[int]]]:
+        """Rows that have ended, with their replies; their places are free."""
+        end, now = self.backbone.chat.end, len(self.owner)
+        over = (self.said[:now] == end).any(1) | (self.count[:now] >= self.sampling.max_tokens)
+        places: list[int] = over.nonzero()[:, 0].tolist()
+        if not places:
+            return []
+        out = []
+        for place, ids in zip(places, self.said[places].tolist(), strict=True):
+            said = ids[: self.spoken[place]]
+            out.append((self.owner[place], said[: said.index(end)] if end in said else said))
+        for place in reversed(places):
+            self._vacate(place)
+        return out
+
+    def _vacate(self, place: int) -> None:
+        last = len(self.owner) - 1
+        if place != last:
+            self.cache.move(last, place, self.columns[last])
+            for table in (self.said, self.uniform, self.token, self.at, self.count, self.steer):
+                if table is not None:
+                    table[place] = table[last]
+        for entries in (self.owner, self.columns, self.spoken):
+            entries[place] = entries[last]
+            entries.pop()
 
 
-def _gather(prefixes: Sequence[Prefix], rows: Sequence[Row], width: int) -> DynamicCache:
-    """One cache row per reply, cropped or padded on the right to WIDTH (padding is never seen)."""
-    cache = DynamicCache()
-    for layer in range(len(prefixes[0].cache.layers)):
-        pair: list[Tensor] = []
-        for name in ("keys", "values"):
-            blocks = []
-            for row in rows:
-                block = getattr(prefixes[row.prefix].cache.layers[layer], name)[:, :, :width]
-                blocks.append(torch.nn.functional.pad(block, (0, 0, 0, width - block.shape[2])))
-            pair.append(torch.cat(blocks))
-        cache.update(pair[0], pair[1], layer)
-    return cache
+def _embeddings(row: Row) -> int:
+    """How many action embeddings a row has."""
+    return 0 if row.inject is None else len(row.inject)
 
 
 def _uniform(rows: Sequence[Row], sampling: Sampling, device: torch.device) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone
 
@@ -32,7 +33,7 @@ class PackedRow:
 
     Attributes:
       ids, positions: [L].
-      mask: [1, 1, L, L], True where a token may look.
+      mask: [1, 1, L, seen + L], True where a token may look; SEEN tokens before the row are in a cache.
       predicts: for every reply in order, indices of the tokens that predict it, and of its own tokens.
     """
 
@@ -42,8 +43,12 @@ class PackedRow:
     predicts: list[tuple[Tensor, Tensor]]
 
 
-def pack(groups: Sequence[Group], device: torch.device) -> PackedRow:
-    """Lay out GROUPS: a reply sees its context and itself, nothing else."""
+def pack(groups: Sequence[Group], device: torch.device, seen: int = 0) -> PackedRow:
+    """Lay out GROUPS: a reply sees its context and itself, nothing else.
+
+    Args:
+      seen: leave out so many tokens of the first context, but not its last one: a cache holds them.
+    """
     ids: list[int] = []
     positions: list[int] = []
     predicts: list[tuple[Tensor, Tensor]] = []
@@ -60,21 +65,33 @@ def pack(groups: Sequence[Group], device: torch.device) -> PackedRow:
             mask[at : at + m, start : start + n] = True
             mask[at : at + m, at : at + m] = torch.ones(m, m, dtype=torch.bool).tril()
             own = torch.arange(at, at + m)
-            predicts.append((torch.cat([torch.tensor([start + n - 1]), own[:-1]]).to(device), own.to(device)))
+            before = torch.cat([torch.tensor([start + n - 1]), own[:-1]])
+            predicts.append(((before - seen).to(device), (own - seen).to(device)))
     return PackedRow(
-        torch.tensor(ids, device=device), torch.tensor(positions, device=device), mask[None, None].to(device), predicts
+        torch.tensor(ids[seen:], device=device),
+        torch.tensor(positions[seen:], device=device),
+        mask[None, None, seen:].to(device),
+        predicts,
     )
 
 
-def run_layers(backbone: Backbone, row: PackedRow, states: Tensor | None, first: int, last: int) -> Tensor:
-    """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d]."""
+def run_layers(
+    backbone: Backbone, row: PackedRow, states: Tensor | None, first: int, last: int, cache: DynamicCache | None = None
+) -> Tensor:
+    """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d].
+
+    Args:
+      cache: keys and values of what the row has seen; those of the row are added.
+    """
     trunk = backbone.trunk
     x = backbone.embed(row.ids)[None] if states is None else states[None]
     positions = row.positions[None]
     # A trunk is an nn.Module to mypy, whose attributes may be tensors as well as modules.
     rotary = trunk.rotary_emb(x, position_ids=positions)  # type: ignore[operator]
     for layer in list(trunk.layers)[first:last]:  # type: ignore[arg-type]
-        out = layer(x, attention_mask=row.mask, position_embeddings=rotary, position_ids=positions)
+        out = layer(
+            x, attention_mask=row.mask, position_embeddings=rotary, position_ids=positions, past_key_values=cache
+        )
         x = out[0] if isinstance(out, tuple) else out
     return torch.as_tensor(x[0])
 

@@ -16,6 +16,9 @@ from torch import Tensor
 from pamdp.errors import ShapeError
 from pamdp.models.backbone import Backbone, Prefix, fork
 
+ROWS = 256
+"""Most states that the language model's head expands at once: more is no faster, and a vocabulary is wide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -73,15 +76,16 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
             ).last_hidden_state[0]
-    out: list[Tensor] = []
+    predict: list[Tensor] = []
     taken, heads = 0, iter(first)
     for branch, block in zip(branches, parts, strict=True):
         rows = states[taken : taken + len(block)]
         taken += len(block)
         # n action embeddings: only the last one predicts the reply's first token.
-        rows = torch.cat([next(heads)[None], rows]) if branch.inject is None else rows[len(branch.inject) - 1 :]
-        out.append(token_log_probs(backbone, rows, branch.ids))
-    return out
+        predict.append(
+            torch.cat([next(heads)[None], rows]) if branch.inject is None else rows[len(branch.inject) - 1 :]
+        )
+    return reply_log_probs(backbone, predict, [branch.ids for branch in branches])
 
 
 @torch.no_grad()
@@ -112,11 +116,19 @@ def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | Non
     ])  # fmt: skip
 
 
-def token_log_probs(backbone: Backbone, states: Tensor, ids: Sequence[int]) -> Tensor:
-    """log-probability of token ids[k] at states[k], [n]; the vocabulary is only ever expanded for these rows."""
-    logits = backbone.head(states).float()
-    target = torch.tensor(list(ids), device=states.device)
-    return torch.as_tensor(logits.gather(-1, target[:, None])[:, 0] - logits.logsumexp(-1))
+def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[Sequence[int]]) -> list[Tensor]:
+    """log-probability of token ids[i][k] at states[i][k], [n_i] for each reply i, of shape [n_i, d].
+
+    The vocabulary is only ever expanded for these states, for all replies at once and at most ROWS of them at a time.
+    """
+    if not states:
+        return []
+    target = torch.tensor([token for reply in ids for token in reply], device=states[0].device)
+    found = []
+    for rows, wanted in zip(torch.split(torch.cat(list(states)), ROWS), torch.split(target, ROWS), strict=True):
+        logits = backbone.head(rows).float()
+        found.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
+    return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
 
 
 def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:

@@ -1,0 +1,116 @@
+"""One pass of supervised learning over the replies of some dialogues: `python -m benchmarks.training`.
+
+Ours is the cloning step, with its plain cross-entropy only (no posterior, no context dropout), so that both sides
+learn the same replies once. The peer is TRL's SFTTrainer with one padded sample for each turn, batch 1, which is its
+best on a CPU, with as many optimizer steps.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchmarks import inputs
+from benchmarks.arena import Duel, Options, main
+from benchmarks.measure import Facts, Prepared
+from pamdp.baselines.config import FitConfig, LoraFitConfig
+from pamdp.baselines.sft import examples_of
+from pamdp.baselines.tune import arguments, lora, require_trl
+from pamdp.config import CloneConfig, Config
+from pamdp.models.policy import Policy
+from pamdp.train.bc import Cloner
+from pamdp.train.setup import new_policy
+
+DEFAULT = Options(users=24, batch=6)
+QUICK = Options(users=1, turns=4, batch=1, repeats=1)
+RANK = 8
+
+
+def ours(what: Literal["frozen", "lora", "full"], options: Options) -> Prepared:
+    """The planner alone, with LoRA on all layers (so that the gradient reaches H), or with every weight."""
+    backbone, chosen = inputs.backbone(), inputs.dialogues(options)
+    clone = CloneConfig(
+        backbone=what, lora_layers="all", lora_rank=RANK, batch_size=options.batch, posterior=False, steer=0,
+        context_dropout=0,
+    )  # fmt: skip
+    cloner = Cloner(new_policy(backbone, Config(clone=clone)), clone)
+    examples = cloner.prepare(chosen)
+    cloner.total = -(-len(examples) // options.batch)
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+
+    def work() -> Facts:
+        losses = [
+            cloner.update(examples[start : start + options.batch], rng, generator)["nll"]
+            for start in range(0, len(examples), options.batch)
+        ]
+        return {"nll": losses}
+
+    return Prepared(backbone.model, work, sum(1 for e in examples for group in e.replies if group))
+
+
+def trl(what: Literal["lora", "full"], options: Options) -> Prepared:
+    """TRL's SFTTrainer, one sample at a time."""
+    require_trl()
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTConfig, SFTTrainer
+
+    backbone, chosen = inputs.backbone(), inputs.dialogues(options)
+    limit = CloneConfig().max_reply
+    examples = examples_of(
+        backbone.chat, chosen, Policy(backbone).system,
+        lambda _, turn: backbone.chat.reply(turn.preferred or "")[:limit],
+    )  # fmt: skip
+    steps = -(-len(chosen) // options.batch)
+    size = -(-len(examples) // steps)
+    fit = FitConfig(epochs=1, batch_size=size)
+    if what == "lora":
+        fit = LoraFitConfig(epochs=1, batch_size=size, rank=RANK, alpha=2 * RANK, dropout=0)
+    backbone.model.requires_grad_(what == "full")
+    folder = Path(tempfile.mkdtemp(prefix="pamdp-benchmark"))
+    settings = SFTConfig(
+        **arguments(fit, backbone, folder, 0), max_length=None, completion_only_loss=True, packing=False
+    )
+    rows = [{"input_ids": list(e.ids), "completion_mask": list(e.mask)} for e in examples]
+    trainer = SFTTrainer(
+        backbone.model, settings, train_dataset=Dataset.from_list(rows), processing_class=backbone.tokenizer,
+        peft_config=lora(fit) if isinstance(fit, LoraFitConfig) else None,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+
+    def work() -> Facts:
+        trainer.train()
+        return {"nll": _losses(trainer.state.log_history)}
+
+    return Prepared(backbone.model, work, len(examples))
+
+
+def _losses(history: Sequence[dict[str, float]]) -> list[float]:
+    return [float(row["loss"]) for row in history if "loss" in row]
+
+
+if __name__ == "__main__":
+    main(
+        "training",
+        {
+            "ours, planner": partial(ours, "frozen"),
+            "ours, LoRA": partial(ours, "lora"),
+            "ours, full": partial(ours, "full"),
+            "TRL, LoRA": partial(trl, "lora"),
+            "TRL, full": partial(trl, "full"),
+        },
+        [
+            Duel("ours, planner", "TRL, LoRA", 4.0),
+            Duel("ours, LoRA", "TRL, LoRA", 2.5),
+            Duel("ours, full", "TRL, full", 2.5),
+        ],
+        DEFAULT,
+        QUICK,
+        lambda run: {"nll": {name: measured.facts["nll"] for name, measured in run.items()}},
+    )

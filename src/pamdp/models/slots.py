@@ -1,0 +1,71 @@
+"""Keys and values of replies that are being written: one place for each, written in place and never copied to grow.
+
+Owns the memory of a batch that decodes. A row's token number i stands in column i of its place, so rows of any length
+lie beside one another without padding between tokens, and a new row may take any place that another has left. Knows
+nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+class SlotCache(Cache):  # type: ignore[misc]
+    """A cache of fixed size for transformers' models.
+
+    Args:
+      like: a cache of one row, which gives the number of layers, their shapes, type and device.
+      places: most rows at once.
+      width: most tokens of a row.
+    """
+
+    def __init__(self, like: DynamicCache, places: int, width: int) -> None:
+        super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
+
+    def fill(self, place: int, source: DynamicCache, length: int) -> None:
+        """Copy the first LENGTH tokens of a one-row cache into a place."""
+        for layer, other in zip(self.layers, source.layers, strict=True):
+            layer.keys[place, :, :length] = other.keys[0, :, :length]
+            layer.values[place, :, :length] = other.values[0, :, :length]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first LENGTH tokens of one place to another."""
+        for layer in self.layers:
+            layer.keys[target, :, :length] = layer.keys[source, :, :length]
+            layer.values[target, :, :length] = layer.values[source, :, :length]
+
+    def open(self, first: int, last: int, at: Tensor, width: int) -> None:
+        """Say what the next pass runs: places FIRST to LAST, new tokens in columns AT [rows, n], WIDTH columns seen."""
+        rows = torch.arange(last - first, device=at.device)[:, None]
+        for layer in self.layers:
+            layer.span, layer.rows, layer.at, layer.width = slice(first, last), rows, at, width
+
+
+class _SlotLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's part, [places, heads, width, d]; zeros at first, because what is never seen must still be finite."""
+
+    span: slice
+    rows: Tensor
+    at: Tensor
+    width: int
+
+    def __init__(self, keys: Tensor, values: Tensor, places: int, width: int) -> None:
+        super().__init__()
+        self.dtype, self.device = keys.dtype, keys.device
+        self.keys = keys.new_zeros(places, keys.shape[1], width, keys.shape[3])
+        self.values = values.new_zeros(places, values.shape[1], width, values.shape[3])
+        self.is_initialized = True
+
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write new keys and values [rows, heads, n, d] where `open` said; gives views of all that may be seen."""
+        own_keys, own_values = self.keys[self.span], self.values[self.span]
+        own_keys[self.rows, :, self.at] = keys.transpose(1, 2)
+        own_values[self.rows, :, self.at] = values.transpose(1, 2)
+        return own_keys[:, :, : self.width], own_values[:, :, : self.width]
+
+    def get_seq_length(self) -> int:
+        """Columns that were in use before the pass that `open` announced."""
+        return self.width - int(self.at.shape[1])

@@ -1,0 +1,72 @@
+"""The benchmarks' own arithmetic: operations, ratios and tables, by hand. What they time is never asserted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.arena import Duel, Options, summary
+from benchmarks.measure import Arithmetic, Measured, Prepared, measure
+from benchmarks.table import table
+
+
+def _measured(seconds: float, units: int, flop: float = 0.0) -> Measured:
+    return Measured(seconds, 2 * seconds + units, units, 100.0, 20.0, flop, 4.0, {})
+
+
+def test_operations_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    counter = Arithmetic(model)
+    with torch.no_grad():
+        model(torch.ones(2, 7, 3))
+    forward = 2 * 14 * 3 * 5 + 2 * 14 * 5 * 2
+    assert counter.flop == forward
+    counter.flop = 0
+    model(torch.ones(2, 7, 3))  # the first layer gives one gradient, to its weights; the second gives two
+    assert counter.flop == 2 * (2 * 14 * 3 * 5) + 3 * (2 * 14 * 5 * 2)
+    counter.flop = 0
+    model.requires_grad_(False)
+    model(torch.ones(2, 7, 3, requires_grad=True))
+    assert counter.flop == 2 * forward
+
+
+def test_only_the_work_is_measured() -> None:
+    layer = nn.Linear(4, 4, bias=False)
+
+    def prepare() -> Prepared:
+        layer(torch.ones(1, 4))
+        return Prepared(layer, lambda: {"sum": float(layer(torch.zeros(3, 4)).sum().detach())}, 3)
+
+    found = measure(prepare)
+    assert found.facts == {"sum": 0.0} and found.units == 3 and found.flop == 2 * (2 * 3 * 4 * 4)
+    assert found.seconds > 0 and found.gemm > 0 and found.peak_mb >= 0 and found.loaded_mb > 0
+
+
+def test_ratios_are_taken_within_a_repeat_and_for_each_piece_of_work() -> None:
+    runs = [
+        {"ours": _measured(1.0, 10, 2.0), "peer": _measured(2.0, 5)},
+        {"ours": _measured(3.0, 10, 12.0), "peer": _measured(12.0, 5)},
+        {"ours": _measured(2.0, 10, 4.0), "peer": _measured(3.0, 5)},
+    ]
+    found = summary("x", Options(repeats=3), runs, [Duel("ours", "peer", 3.5)])
+    assert found["duels"] == [
+        {
+            "ours": "ours", "peer": "peer", "target": 3.5, "ratio": {"median": 4.0, "min": 3.0, "max": 8.0},
+            # 9 and 12, 29 and 16, 11 and 14 seconds of processors for 5 and 10 pieces
+            "cpu_ratio": {"median": 1.571, "min": 1.5, "max": 3.625},
+        }
+    ]  # fmt: skip
+    contenders = found["contenders"]
+    assert isinstance(contenders, dict)
+    assert contenders["ours"]["seconds_per_unit"] == pytest.approx(0.2)
+    # operations / seconds / rate: 2/1/4, 12/3/4 and 4/2/4
+    assert contenders["ours"]["gemm_share"] == 0.5
+
+
+def test_a_table_has_a_row_for_each_duel() -> None:
+    runs = [{"ours": _measured(1.0, 10, 2.0), "peer": _measured(2.0, 5)}]
+    text = table(summary("x", Options(repeats=1), runs, [Duel("ours", "peer", 3.5), Duel("ours", "peer")]))
+    rows = [line for line in text.splitlines() if line.startswith("| ours")]
+    assert rows[0] == "| ours | peer | 0.1 / 0.4 | 4 (4 to 4) | 1.5 | 3.5 | 20 / 20 | 0.50 / 0.00 |"
+    assert len(rows) == 2 and "|  |" in rows[1]
