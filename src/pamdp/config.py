@@ -67,6 +67,7 @@ class CloneConfig(Settings):
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper.
+      gain: how far A1's actions reach where they shift: RMS of what depends on the state, that of contrasts being 1.
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
       clip: largest gradient norm.
@@ -81,7 +82,8 @@ class CloneConfig(Settings):
     lr_backbone: float = Field(default=8e-4, gt=0)
     lora_rank: int = Field(default=8, ge=1)
     lora_layers: Literal["above", "all"] = "above"
-    steer: float = Field(default=3.0, ge=0)
+    steer: float = Field(default=1.0, ge=0)
+    gain: float = Field(default=2.0, gt=0)
     noise: float = Field(default=0.5, ge=0)
     context_dropout: float = Field(default=0.5, ge=0, le=1)
     clip: float = Field(default=1.0, gt=0)

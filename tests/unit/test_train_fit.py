@@ -61,14 +61,15 @@ def test_a1_is_the_regression_written_out() -> None:
         torch.testing.assert_close(actor.a1.bias, expected.bias / size)
 
 
-def test_actions_have_unit_rms_around_their_mean() -> None:
+def test_actions_have_the_rms_asked_for_around_their_mean() -> None:
     examples, space = _prepared()
     actor = _actor(examples)
-    fit_actor(actor, examples, space)
     states = torch.cat([e.states for e in examples if e.cloned and e.states is not None])
-    with torch.no_grad():
-        action = actor(states)
-    assert abs(float((action - action.mean(0)).square().mean()) - 1) < 1e-4
+    for gain in (1.0, 3.0):
+        fit_actor(actor, examples, space, gain)
+        with torch.no_grad():
+            action = actor(states)
+        assert abs(float((action - action.mean(0)).square().mean()) - gain**2) < 1e-3
 
 
 def test_a_turn_without_a_rejected_reply_is_no_example() -> None:

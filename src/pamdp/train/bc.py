@@ -68,7 +68,7 @@ class Cloner:
         if self.planner.steering is not None and found:
             space = directions(torch.stack(found), len(self.planner.steering))
             self.planner.steering.copy_(self.config.steer * space)
-            fitted = fit_actor(actor, examples, space)
+            fitted = fit_actor(actor, examples, space, self.config.gain)
         return examples if self.fixed else without_states(examples), fitted
 
     def update(

@@ -17,11 +17,14 @@ from pamdp.train.examples import Example
 from pamdp.train.refit import Ridge, ridge
 
 
-def fit_actor(actor: Actor, examples: Sequence[Example], space: Float[Tensor, "k d"]) -> Ridge | None:
+def fit_actor(
+    actor: Actor, examples: Sequence[Example], space: Float[Tensor, "k d"], gain: float = 1.0
+) -> Ridge | None:
     """A1 in closed form: the contrast of a turn's replies, regressed on H(h).
 
     A regression shrinks what it cannot know: its predictions are a fraction as long as what they predict, and so
-    short an action leaves replies as they are. What depends on the state is therefore scaled back to unit RMS.
+    short an action leaves replies as they are. What depends on the state is therefore scaled to an RMS of GAIN, where
+    that of contrasts is 1.
 
     Returns:
       The regression, or None where no cloned turn has two replies.
@@ -41,6 +44,6 @@ def fit_actor(actor: Actor, examples: Sequence[Example], space: Float[Tensor, "k
     weight = found.weight / length.clamp_min(1e-6)
     state = (features - features.mean(0)) @ weight
     with torch.no_grad():
-        actor.a1.weight.copy_((weight / state.square().mean().sqrt().clamp_min(1e-6)).T)
+        actor.a1.weight.copy_((gain * weight / state.square().mean().sqrt().clamp_min(1e-6)).T)
         actor.a1.bias.copy_(found.bias / length.clamp_min(1e-6))
     return found
