@@ -66,7 +66,7 @@ class Cloner:
         groups = [{"params": [*self.planner.parameters(), *self.posterior.parameters()], "lr": config.lr}]
         if self.backbone_parameters:
             groups.append({"params": self.backbone_parameters, "lr": config.lr_backbone})
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         fixed = policy.fixed_features(config.backbone, config.lora_layers)
         self.store = store if store is not None and fixed else FeatureStore(None)
         self.fixed = fixed
