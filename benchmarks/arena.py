@@ -84,6 +84,7 @@ def main(
     text = json.dumps(result, indent=2, ensure_ascii=False)
     print(text)
     if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text + "\n", encoding="utf-8")
 
 
@@ -126,6 +127,7 @@ def summary(
             "loaded_mb": round(statistics.median(run[who].loaded_mb for run in runs)),
             "peak_mb": round(max(run[who].peak_mb for run in runs)),
             "gemm_share": round(statistics.median(run[who].share for run in runs), 3),
+            "gemm_share_of_cpu": round(statistics.median(run[who].share_of_cpu for run in runs), 3),
             "gemm_gflops": round(statistics.median(run[who].gemm for run in runs) / 1e9, 1),
         }
         for who in runs[0]

@@ -43,7 +43,8 @@ class Measured:
       units: pieces of work.
       loaded_mb, peak_mb: resident memory before the work, and the most during it beyond that.
       flop: operations of the linear layers, forward and backward.
-      gemm: operations per second of a large matrix product in this process, just before.
+      gemm, gemm_cpu: operations of a large matrix product per second in this process, just before, and per second of
+        its processors.
       facts: what the work gave.
     """
 
@@ -54,6 +55,7 @@ class Measured:
     peak_mb: float
     flop: float
     gemm: float
+    gemm_cpu: float
     facts: Facts
 
     @property
@@ -61,17 +63,22 @@ class Measured:
         """Share of the GEMM rate that the work reached end to end."""
         return self.flop / self.seconds / self.gemm
 
+    @property
+    def share_of_cpu(self) -> float:
+        """The same of processor time: what is left of it where others have the machine."""
+        return self.flop / self.cpu / self.gemm_cpu
+
 
 def measure(prepare: Callable[[], Prepared]) -> Measured:
     """Prepare and run a contender once; only its work counts."""
-    gemm = gemm_rate()
+    gemm, gemm_cpu = gemm_rate()
     prepared = prepare()
     counter = Arithmetic(prepared.model)
     loaded = reset_peak()
     start, cpu = time.perf_counter(), time.process_time()
     facts = prepared.work()
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Measured(seconds, cpu, prepared.units, loaded, peak_mb() - loaded, counter.flop, gemm, facts)
+    return Measured(seconds, cpu, prepared.units, loaded, peak_mb() - loaded, counter.flop, gemm, gemm_cpu, facts)
 
 
 class Arithmetic:
@@ -95,15 +102,17 @@ class Arithmetic:
         self.flop += 2.0 * wanted * rows * module.in_features * module.out_features
 
 
-def gemm_rate(size: int = 1024, tries: int = 8) -> float:
-    """Best rate of a product of two fp32 matrices, in operations per second, with the threads of this process."""
+def gemm_rate(size: int = 1024, tries: int = 12) -> tuple[float, float]:
+    """Best rates of a product of two fp32 matrices with the threads of this process, per second and CPU second."""
     a, b = torch.randn(size, size), torch.randn(size, size)
-    best = float("inf")
+    torch.mm(a, b)
+    best = best_cpu = float("inf")
     for _ in range(tries):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         torch.mm(a, b)
         best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+        best_cpu = min(best_cpu, time.process_time() - cpu)
+    return 2.0 * size**3 / best, 2.0 * size**3 / best_cpu
 
 
 def reset_peak() -> float:

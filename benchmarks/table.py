@@ -9,7 +9,7 @@ from typing import Any
 
 COLUMNS = (
     "", "peer", "seconds, ours / peer", "ratio (spread)", "of CPU time", "target", "peak MB, ours / peer",
-    "of GEMM rate, ours / peer",
+    "of GEMM rate per CPU second, ours / peer",
 )  # fmt: skip
 
 
@@ -31,7 +31,8 @@ def table(result: dict[str, Any]) -> str:
             f"| {duel['ours']} | {duel['peer']} | {ours['seconds_per_unit']:.3g} / {peer['seconds_per_unit']:.3g} "
             f"| {ratio['median']:.3g} ({ratio['min']:.3g} to {ratio['max']:.3g}) "
             f"| {duel['cpu_ratio']['median']:.3g} | {target} "
-            f"| {ours['peak_mb']} / {peer['peak_mb']} | {ours['gemm_share']:.2f} / {peer['gemm_share']:.2f} |"
+            f"| {ours['peak_mb']} / {peer['peak_mb']} "
+            f"| {ours['gemm_share_of_cpu']:.2f} / {peer['gemm_share_of_cpu']:.2f} |"
         )
     rest = {
         key: value

@@ -28,7 +28,7 @@ from pamdp.train.bc import Cloner
 from pamdp.train.setup import new_policy
 
 DEFAULT = Options(users=24, batch=6)
-QUICK = Options(users=1, turns=4, batch=1, repeats=1)
+QUICK = Options(users=1, batch=1, repeats=1)
 RANK = 8
 
 

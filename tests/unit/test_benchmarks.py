@@ -12,7 +12,7 @@ from benchmarks.table import table
 
 
 def _measured(seconds: float, units: int, flop: float = 0.0) -> Measured:
-    return Measured(seconds, 2 * seconds + units, units, 100.0, 20.0, flop, 4.0, {})
+    return Measured(seconds, 2 * seconds + units, units, 100.0, 20.0, flop, 4.0, 2.0, {})
 
 
 def test_operations_by_hand() -> None:
@@ -68,5 +68,5 @@ def test_a_table_has_a_row_for_each_duel() -> None:
     runs = [{"ours": _measured(1.0, 10, 2.0), "peer": _measured(2.0, 5)}]
     text = table(summary("x", Options(repeats=1), runs, [Duel("ours", "peer", 3.5), Duel("ours", "peer")]))
     rows = [line for line in text.splitlines() if line.startswith("| ours")]
-    assert rows[0] == "| ours | peer | 0.1 / 0.4 | 4 (4 to 4) | 1.5 | 3.5 | 20 / 20 | 0.50 / 0.00 |"
+    assert rows[0] == "| ours | peer | 0.1 / 0.4 | 4 (4 to 4) | 1.5 | 3.5 | 20 / 20 | 0.08 / 0.00 |"
     assert len(rows) == 2 and "|  |" in rows[1]

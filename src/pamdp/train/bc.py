@@ -45,7 +45,7 @@ class Cloner:
         groups = [{"params": list(self.planner.parameters()), "lr": config.lr}]
         if backbone:
             groups.append({"params": backbone, "lr": config.lr_backbone})
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.fixed = policy.fixed_features(config.backbone, config.lora_layers)
         self.store = store if store is not None and self.fixed else FeatureStore(None)
