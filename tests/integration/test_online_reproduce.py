@@ -291,8 +291,9 @@ def test_the_cpu_preset_meets_every_user_once() -> None:
     ],
 )
 def test_what_a_user_can_mend_is_said(override: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+    with pytest.raises(ConfigError) as error:
         load_online_config("cpu", (), [override])
+    assert says in str(error.value) and len(str(error.value)) < 250 and "\n" not in str(error.value)
 
 
 def test_a_role_may_move_to_another_server_in_the_middle(config: OnlineReproduceConfig) -> None:
