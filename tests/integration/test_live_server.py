@@ -37,15 +37,18 @@ def _config(cache: Path) -> Config:
     ends = [
         f"online.{role}.{name}={value}"
         for role in ROLES
-        for name, value in (("kind", "openai"), ("base_url", URL), ("model", MODEL), ("max_tokens", 24))
-    ]
+        for name, value in (
+            ("kind", "openai"), ("base_url", URL), ("model", MODEL), ("max_tokens", 24), ("concurrency", 2),
+            ("timeout", 600),
+        )
+    ]  # fmt: skip
     small = ["model.d_a=8", "model.depth=0.5", "clone.backbone=frozen", "rl.horizon=2", "rl.max_reply=6", "rl.epochs=1"]
     run = ["rl.profile=inferred", "online.rounds=1", "online.users=2", "online.reference=written"]
     return load(Config, (), [*small, *run, *ends, f"online.cache={cache}"])
 
 
 def test_an_answer_has_words_and_counts_and_is_the_same_again() -> None:
-    model = OpenAIChat(MODEL, URL)
+    model = OpenAIChat(MODEL, URL, timeout=600)
 
     async def twice() -> list[str]:
         asked = (Message("system", "Be brief."), Message("user", "Name a colour."))

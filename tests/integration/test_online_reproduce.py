@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -238,6 +239,14 @@ def test_a_policy_trained_elsewhere_stands_in_for_training(
     with pytest.raises(RunError, match="no-run"):
         nowhere = mine.model_copy(update={"trained": {"ODC": "no-run"}})
         main.reproduce_online(nowhere, "table3", tmp_path / "other", Bench().tools)
+    for field, says in (("data", "other data"), ("revision", "another cloned policy")):
+        copy = tmp_path / field
+        shutil.copytree(run, copy)
+        record = json.loads((copy / "fingerprint.json").read_text(encoding="utf-8"))
+        (copy / "fingerprint.json").write_text(json.dumps({**record, field: "another"}), encoding="utf-8")
+        strange = mine.model_copy(update={"trained": {"ODC": str(copy)}})
+        with pytest.raises(RunError, match=says):
+            main.reproduce_online(strange, "table3", tmp_path / f"run-{field}", Bench().tools)
 
 
 def test_a_missing_piece_is_named(config: OnlineReproduceConfig, whole: tuple[Path, Bench]) -> None:
@@ -270,6 +279,11 @@ def test_every_page_can_be_planned_where_nothing_is_at_hand(
         (vanilla,) = [p for p in found["parts"] if p["method"] == "Vanilla"]
         calls = [row["calls"] for row in vanilla["roles"] if row["role"] == "judge"]
         assert calls == [2 * 128 * 6 * 3] * 2  # two judges, both orders
+    if preset == "paper" and target == "simulator":
+        (audit,) = [p for p in found["parts"] if p["method"] == "the audit"]
+        assert {row["role"]: row["calls"] for row in audit["roles"]} == {
+            "simulator": 128 * 7, "judge": 3 * 128 * 7, "profiler": 128 * 7 + 128 * 8,
+        }  # fmt: skip
     if preset == "cpu":
         assert found["settings"]["train_users"] == 24 and found["settings"]["test_users"] == 12
 

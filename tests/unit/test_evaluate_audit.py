@@ -99,6 +99,9 @@ class Lookup:
     def __init__(self, own: dict[str, float]) -> None:
         self.own = own
 
+    def read(self, asked: object) -> None:
+        pass
+
     def of(self, persona: Persona, messages: Sequence[str]) -> list[float]:
         return [self.own[m] if persona == PEOPLE[0] else -10.0 for m in messages]
 

@@ -146,6 +146,11 @@ class LikelihoodAuditor:
 
     def aligned(self, places: Sequence[Place]) -> list[tuple[float | None, float | None]]:
         """See Auditor."""
+        asked: dict[Persona, dict[str, None]] = {}
+        for p in places:
+            for persona in (p.persona, *self.others(p)):
+                asked.setdefault(persona, {}).update(dict.fromkeys((p.simulated or "", p.recorded)))
+        self.reader.read(asked)
         return [(float(self._gain(p, p.simulated or "") > 0), float(self._gain(p, p.recorded) > 0)) for p in places]
 
     def better(self, places: Sequence[Place]) -> list[Outcome | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -173,11 +173,15 @@ class Likelihood:
         for history, candidates in questions:
             for persona in candidates:
                 asked.setdefault(persona, {}).update(dict.fromkeys(_said(history)))
+        self.read(asked)
+        return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
+
+    def read(self, asked: Mapping[Persona, Collection[str]]) -> None:
+        """Read messages under personas and keep their likelihoods: many after one persona cost little more than one."""
         with Progress("reading", len(asked)) as bar:
             for persona, messages in asked.items():
                 self.of(persona, list(messages))
                 bar.advance()
-        return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
 
     @torch.no_grad()
     def of(self, persona: Persona, messages: Sequence[str]) -> list[float]:

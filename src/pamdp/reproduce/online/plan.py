@@ -81,13 +81,35 @@ def plan_online(config: OnlineReproduceConfig, target: str, methods: Sequence[st
             second = once.model_copy(update={"online": once.online.model_copy(update={"judge": config.second})})
             rows += [_times(row, seeds) for row in estimate(second, test) if row.role == "judge"]
         parts.append(Part(method, "is evaluated", len(test) * run.rl.horizon * seeds, rows))
+    if target == "simulator":
+        parts.append(_audit(config, test))
     return OnlinePlan(target, parts, data, flatten(config))
 
 
-def _times(row: Estimate, seeds: int) -> Estimate:
-    money = None if row.money is None else row.money * seeds
-    counts = (row.calls * seeds, row.prompt_tokens * seeds, row.completion_tokens * seeds)
+def _audit(config: OnlineReproduceConfig, test: Sequence[Dialogue]) -> Part:
+    """A simulated message at every turn of the records; where language models audit, three questions about each."""
+    places = sum(len(d.turns) - 1 for d in test)
+    world = config.of_evaluation(config.seeds[0])
+    once = world.model_copy(update={"online": world.online.model_copy(update={"rounds": 1, "users": len(test)})})
+    calls = {"simulator": places}
+    if config.auditor == "judge":
+        calls["judge"] = 3 * places
+    if "profiler" in config.recognisers:
+        calls["profiler"] = places + len(test) * (config.rl.horizon + 2)
+    found = {row.role: row for row in estimate(once, test)}
+    return Part("the audit", "compares", 0, [_scaled(found[role], n) for role, n in calls.items()])
+
+
+def _scaled(row: Estimate, calls: int) -> Estimate:
+    """As many calls as asked for, each as long as those of ROW."""
+    share = calls / max(row.calls, 1)
+    money = None if row.money is None else row.money * share
+    counts = (calls, round(row.prompt_tokens * share), round(row.completion_tokens * share))
     return Estimate(row.role, row.model, row.kind, *counts, money)
+
+
+def _times(row: Estimate, seeds: int) -> Estimate:
+    return _scaled(row, row.calls * seeds)
 
 
 def _users(config: OnlineReproduceConfig) -> tuple[Sequence[Dialogue], Sequence[Dialogue], str]:

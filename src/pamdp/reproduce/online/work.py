@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pamdp import checkpoint
@@ -28,6 +29,7 @@ from pamdp.files import json_line, read_json_lines, write_atomic, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge
+from pamdp.models.adapters import adapter_tensors
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
@@ -170,7 +172,7 @@ def _policy(bench: Bench, method: str, seed: int) -> Policy:
     assert policy.planner is not None
     given = bench.config.trained.get(method)
     if given is not None:
-        _same_users(Path(given), bench.split)
+        _require_same(Path(given), bench.split, policy)
     trained = (Path(given) if given else bench.path / f"seed-{seed}" / slug(method)) / "trained"
     if not trained.is_dir():
         _train(bench, policy, method, seed)
@@ -201,13 +203,22 @@ def _train(bench: Bench, policy: Policy, method: str, seed: int) -> None:
         world.ledger.load(so_far)
 
 
-def _same_users(run: Path, split: Split) -> None:
-    """A policy from elsewhere must come from the same data, or its users could be among those that test."""
-    found = Run(run).fingerprint()["data"]
+def _require_same(run: Path, split: Split, policy: Policy) -> None:
+    """A policy from elsewhere must come from the same data and the same cloned policy.
+
+    With other data its users could be among those that test; with another adapter its actions would mean other things.
+    """
+    found = Run(run).fingerprint()
     if not (run / "trained").is_dir():
         raise RunError(f"{run} holds no trained policy; finish it with `pamdp train online --run {run} --resume`")
-    if found != split.sha256:
+    if found["data"] != split.sha256:
         raise RunError(f"{run} was trained on other data, so its users may be among those that test; train it anew")
+    adapter = run / "trained" / "adapter.safetensors"
+    stored = checkpoint.load_tensors(adapter) if adapter.is_file() else {}
+    own = {} if policy.adapter is None else adapter_tensors(policy.backbone, policy.adapter)
+    same = stored.keys() == own.keys() and all(torch.equal(stored[name], own[name]) for name in own)
+    if found["revision"] != policy.backbone.revision or not same:
+        raise RunError(f"{run} learned from another cloned policy than the other methods; set `start` to that one")
 
 
 def _users(split: Split) -> dict[str, list[str]]:
