@@ -15,9 +15,10 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from pamdp import commands
-from pamdp.errors import PamdpError
+from pamdp.errors import ConfigError, PamdpError
 from pamdp.reproduce.config import Preset
-from pamdp.reproduce.tables import Name as Table
+
+Page = Literal["table2", "table3", "table5", "table6", "fig3", "fig4", "simulator"]
 
 
 class Verbs(TyperGroup):
@@ -215,11 +216,14 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.")], as_json:
 
 @app.command()
 def reproduce(
-    table: Annotated[Table, typer.Argument(help="Which table or figure of the paper.")],
+    table: Annotated[Page, typer.Argument(help="Which table or figure of the paper, or its audit of simulated users.")],
     preset: Annotated[
         Preset, typer.Option(help="`cpu`: the embedded backbone, small; `paper`: its models and settings.")
     ] = "cpu",
-    run: Annotated[Path | None, typer.Option("--run", help="Run directory; by default runs/reproduce-PRESET.")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", help="Run directory; by default runs/reproduce-PRESET, or runs/reproduce-online-PRESET."),
+    ] = None,
     method: Annotated[list[Path] | None, typer.Option(help="Python file that registers a method; repeat.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve the settings and estimate the work.")] = False,
     render: Annotated[bool, typer.Option("--render", help="Only write the table again from what is stored.")] = False,
@@ -230,9 +234,18 @@ def reproduce(
     """Train what is missing, grade it against the same Vanilla replies, and write the table beside the paper's.
 
     What RUN already holds is not done again: a run that was interrupted continues, and tables share their methods.
+    Online (`table3`, `fig4`, `simulator`): methods learn by talking with simulated users and are evaluated with others.
 
     Example: `pamdp reproduce table2 --preset cpu prefeval.path=data/prefeval`
     """
+    if table == "table3" or table == "fig4" or table == "simulator":
+        if method:
+            raise ConfigError(f"--method is not for {table}: its methods learn online; name them in methods=[...]")
+        path = run or Path(f"runs/reproduce-online-{preset}")
+        online = commands.reproduce_online(
+            table, preset, path, config or [], overrides or [], dry=dry_run, rendered=render
+        )
+        return _print(online, as_json)
     path = run or Path(f"runs/reproduce-{preset}")
     result = commands.reproduce_table(
         table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render

@@ -31,6 +31,8 @@ from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
 from pamdp.reproduce import main
 from pamdp.reproduce.config import Preset, load_config
+from pamdp.reproduce.online import main as online_main
+from pamdp.reproduce.online.config import load_online_config
 from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
@@ -46,7 +48,7 @@ from pamdp.train.world import build_world, may_change
 
 __all__ = [
     "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
-    "report", "reproduce_table", "train_bc", "train_offline", "train_online",
+    "report", "reproduce_online", "reproduce_table", "train_bc", "train_offline", "train_online",
 ]  # fmt: skip
 
 
@@ -186,6 +188,25 @@ def reproduce_table(
     if dry:
         return main.dry_run(config, table(name), path)
     return main.reproduce(config, table(name), path, main.standard_tools())
+
+
+def reproduce_online(
+    target: online_main.Target,
+    preset: Preset,
+    path: Path,
+    sources: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    dry: bool = False,
+    rendered: bool = False,
+) -> Result:
+    """`pamdp reproduce table3|fig4|simulator`."""
+    if rendered:
+        return online_main.render_online(online_main.stored_online_config(path), target, path)
+    config = load_online_config(preset, sources, overrides)
+    if dry:
+        return online_main.dry_run_online(config, target)
+    return online_main.reproduce_online(online_main.with_start(config), target, path, online_main.online_tools())
 
 
 def lab(figure: Path | None) -> Result:

@@ -1,6 +1,7 @@
 """What a result was computed from, so that two results can be told comparable or not.
 
-Owns the fingerprint's fields and how data, code and machine are named in it. Knows nothing of runs.
+Owns the fingerprint's fields and how data, code and machine are named in it. Knows nothing of runs. Where a model is
+served is recorded and not compared: a server that moved serves the same model.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +17,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from pamdp.files import Json
+
+ADDRESS = "base_url"
+"""Field of a model's fingerprint that says where it is served, without user, password and query."""
 
 
 class Fingerprint(BaseModel):
@@ -35,10 +40,23 @@ class Fingerprint(BaseModel):
     pairs: str = ""
     judges: tuple[dict[str, str], ...] = ()
 
+    @property
+    def compared(self) -> dict[str, Json]:
+        """What must agree: all but the addresses of servers."""
+        known = self.model_dump(mode="json")
+        judges = [{key: x for key, x in judge.items() if key != ADDRESS} for judge in self.judges]
+        return {**known, "judges": judges}
 
-def environment() -> dict[str, Json]:
-    """Versions of the code, of Python and torch, and the platform."""
+    @property
+    def servers(self) -> list[str]:
+        """Addresses of all servers, each once, in order."""
+        return list(dict.fromkeys(judge[ADDRESS] for judge in self.judges if ADDRESS in judge))
+
+
+def environment(servers: Sequence[str] = ()) -> dict[str, Json]:
+    """Versions of the code, of Python and torch, the platform, and the servers that are called, if any."""
     return {
+        **({"servers": list(servers)} if servers else {}),
         "pamdp": version("pamdp"),
         "commit": _commit(Path(__file__).resolve().parents[2]),
         "python": platform.python_version(),

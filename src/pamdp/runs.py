@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
 
+from pydantic import ValidationError
 from torch.utils.tensorboard import SummaryWriter
 
 from pamdp.errors import ConfigError, RunError
@@ -47,7 +48,7 @@ class Run:
             raise RunError(f"{run.path} is not empty; continue it with --resume, or choose another name")
         with new_folder(run.path) as folder:
             (folder / "config.toml").write_text(dump(config), encoding="utf-8")
-            record = fingerprint.model_dump(mode="json") | {"environments": [environment()]}
+            record = fingerprint.model_dump(mode="json") | {"environments": [environment(fingerprint.servers)]}
             (folder / "fingerprint.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         return run
 
@@ -57,7 +58,8 @@ class Run:
     ) -> Self:
         """The run at PATH, to go on with; call `rewind` with the checkpoint's step before logging.
 
-        Another code version or machine is no obstacle: it is added to the fingerprint's list of environments.
+        Another code version, machine or address of a server is no obstacle: it is added to the fingerprint's list of
+        environments.
 
         Args:
           may_change: dotted settings that may differ from before, such as the number of epochs.
@@ -71,10 +73,9 @@ class Run:
         changed = [key for key in after if before[key] != after[key]]
         if wrong := [f"{key} was {before[key]!r}, is {after[key]!r}" for key in changed if key not in may_change]:
             raise ConfigError(f"{run.path} was started with other settings: {'; '.join(wrong)}")
-        record, now = run.fingerprint(), fingerprint.model_dump(mode="json")
-        # A run that is older than a field of the fingerprint has nothing there.
-        was = {key: record.get(key, "") for key in now}
-        if wrong := [f"{key} was {was[key]!r}, is {now[key]!r}" for key in now if was[key] != now[key]]:
+        record, now = run.fingerprint(), fingerprint.compared
+        stored = run._stored(record).compared
+        if wrong := [f"{key} was {stored[key]!r}, is {now[key]!r}" for key in now if stored[key] != now[key]]:
             raise RunError(f"{run.path} was started from something else: {'; '.join(wrong)}; choose another name")
         run._hold()
         sweep(run.path)
@@ -82,8 +83,10 @@ class Run:
             write_atomic(run.path / "config.toml", dump(config))
         past = record["environments"]
         assert isinstance(past, list)
-        if past[-1] != environment():
-            write_json(run.path / "fingerprint.json", {**record, "environments": [*past, environment()]})
+        here = environment(fingerprint.servers)
+        if past[-1] != here:
+            record = {**fingerprint.model_dump(mode="json"), "environments": [*past, here]}
+            write_json(run.path / "fingerprint.json", record)
         run.rewind()
         return run
 
@@ -98,6 +101,12 @@ class Run:
             return {**record, "environments": list(record["environments"])}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / 'fingerprint.json'} is damaged: {error!r}") from error
+
+    def _stored(self, record: Mapping[str, Json]) -> Fingerprint:
+        try:
+            return Fingerprint.model_validate({key: x for key, x in record.items() if key in Fingerprint.model_fields})
+        except ValidationError as error:
+            raise RunError(f"{self.path / 'fingerprint.json'} is damaged: {error.errors()[0]['msg']}") from error
 
     def log(self, step: int, scalars: Mapping[str, float], stage: str = "") -> None:
         """Append one row to metrics.jsonl and TensorBoard. Log a step before saving its checkpoint."""

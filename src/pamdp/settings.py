@@ -190,7 +190,9 @@ def _unknown(kind: type[Settings], key: Key) -> str:
 
 
 def _wrong(key: Key, message: str, value: object) -> str:
-    return f"{'.'.join(key)}: {message[:1].lower()}{message[1:]}, not {value!r}"
+    said = message.removeprefix("Value error, ")
+    # What is said of several settings together names them itself.
+    return f"{'.'.join(key)}: {said[:1].lower()}{said[1:]}, not {value!r}" if key else said
 
 
 def _keys(kind: type[Settings]) -> list[Key]:

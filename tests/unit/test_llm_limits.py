@@ -119,3 +119,27 @@ def test_what_does_not_pass_is_not_tried_again() -> None:
     with pytest.raises(EndpointError, match="401"):
         play(Retrying(model).complete(ASKED))
     assert len(model.asked) == 1
+
+
+def test_shared_limits_bound_both_and_own_limits_bind_one() -> None:
+    every, slow = Recorder(), Recorder()
+
+    async def both() -> None:
+        shared = Limited(Recorder(), concurrency=3, clock=_now)
+        await asyncio.gather(*(_many(Limited(every, 9, clock=_now, shared=shared), 6) for _ in range(2)))
+        await _many(Limited(slow, concurrency=1, clock=_now, shared=shared), 4)
+
+    _, seconds = play(both())
+    assert every.most == 3 and slow.most == 1 and seconds == pytest.approx(4 + 4)
+
+
+def test_a_minute_of_its_own_begins_when_the_shared_limit_lets_a_call_in() -> None:
+    model = Recorder()
+
+    async def both() -> None:
+        shared = Limited(Recorder(), 9, requests_per_minute=1, clock=_now)
+        own = Limited(model, 9, requests_per_minute=1, clock=_now, shared=shared)
+        await asyncio.gather(_many(Limited(Recorder(), 9, clock=_now, shared=shared), 1), _many(own, 2))
+
+    play(both())
+    assert model.began == pytest.approx([60, 120])

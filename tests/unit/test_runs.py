@@ -119,6 +119,21 @@ def test_another_environment_is_remembered(tmp_path: Path) -> None:
     assert run.fingerprint()["environments"] == [old, environment()]
 
 
+def test_a_server_that_moved_is_recorded_and_is_no_obstacle(tmp_path: Path) -> None:
+    def served(url: str, model: str = "big") -> Fingerprint:
+        judge = {"name": "j", "kind": "openai", "model": model, "base_url": url}
+        return MARK.model_copy(update={"judges": (judge,)})
+
+    run = Run.create(tmp_path / "a", Config(), served("http://one/v1"))
+    for _ in range(2):
+        Run.resume(run.path, Config(), served("http://two/v1"))
+    record = run.fingerprint()
+    assert record["environments"] == [environment(["http://one/v1"]), environment(["http://two/v1"])]
+    assert record["judges"][0]["base_url"] == "http://two/v1"  # type: ignore[index, call-overload]
+    with pytest.raises(RunError, match=r"'model': 'big'.*'model': 'small'"):
+        Run.resume(run.path, Config(), served("http://two/v1", "small"))
+
+
 def test_rows_arrive_in_the_file_and_on_the_board(tmp_path: Path) -> None:
     with Run.create(tmp_path / "a", Config(), MARK) as run:
         run.log(1, {"loss": 0.5, "kl": float("nan")})

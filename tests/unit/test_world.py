@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from pamdp.config import Config
 from pamdp.data import load_sample
 from pamdp.errors import ConfigError
+from pamdp.judges.base import Case
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.cache import Cached
+from pamdp.llm.chat import Completion
 from pamdp.llm.ledger import Metered
 from pamdp.llm.limits import Limited, Retrying
 from pamdp.llm.local import LocalChat
@@ -19,7 +22,9 @@ from pamdp.models.backbone import Backbone
 from pamdp.settings import dump, flatten, load
 from pamdp.train.estimate import estimate
 from pamdp.train.world import World, build_world, may_change
+from pamdp.types import Message, Persona
 from tests.tools.tiny import make_tiny_backbone
+from tests.tools.virtual_time import play
 
 SERVER = ["online.judge.kind=openai", "online.judge.model=big", "online.judge.base_url=http://host/v1"]
 
@@ -59,9 +64,50 @@ def test_roles_on_one_server_share_its_limits_and_have_accounts_of_their_own() -
     assert isinstance(world.judge, PairwiseJudge) and loaded == []
     _, tries, account, limits, model = _peel(world.simulator)
     *_, judges_account, judges_limits, _ = _peel(world.judge.model)
-    assert limits is judges_limits and isinstance(model, OpenAIChat)
+    assert limits.shared is not None and limits.shared is judges_limits.shared and isinstance(model, OpenAIChat)
     assert (account.role, judges_account.role) == ("simulator", "judge") and account.ledger is judges_account.ledger
     assert tries.attempts == 3
+
+
+def test_a_role_on_a_shared_server_keeps_its_own_limits_where_they_differ() -> None:
+    both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
+    own = ["online.judge.requests_per_minute=7", "online.judge.concurrency=2", "online.judge.timeout=5"]
+    world, _ = _build(*both, *own, "online.simulator.tokens_per_minute=900", "online.judge.tokens_per_minute=400")
+    assert isinstance(world.judge, PairwiseJudge)
+    talks, judges = _peel(world.simulator)[3], _peel(world.judge.model)[3]
+    assert (judges.concurrency, judges.requests, judges.tokens) == (2, 7, 400)
+    assert (talks.concurrency, talks.requests, talks.tokens) == (16, None, 900)
+    together = talks.shared
+    assert together is not None and together is judges.shared
+    assert (together.concurrency, together.requests, together.tokens) == (16, None, 900)
+    assert isinstance(judges.model, OpenAIChat) and isinstance(talks.model, OpenAIChat)
+    assert (judges.model.timeout, talks.model.timeout) == (5, 60)
+
+
+def test_roles_on_two_servers_share_nothing() -> None:
+    both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
+    world, _ = _build(*both, "online.simulator.base_url=http://other/v1")
+    assert isinstance(world.judge, PairwiseJudge)
+    assert _peel(world.simulator)[3].shared is not _peel(world.judge.model)[3].shared
+
+
+@pytest.mark.parametrize(("both", "seconds"), [(False, 4.0), (True, 8.0)])
+def test_judge_throughput_is_bounded_by_concurrency_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: bool, seconds: float
+) -> None:
+    """320 judgements of 200 ms, 16 at once, through every wrapper that a run has: the ideal is 320 · 0.2 / 16 = 4 s."""
+
+    async def answer(self: OpenAIChat, *args: object, **settings: object) -> Completion:
+        await asyncio.sleep(0.2)
+        return Completion("[[A]]", 10, 3)
+
+    monkeypatch.setattr(OpenAIChat, "complete", answer)
+    world, _ = _build(*SERVER, f"online.cache={tmp_path}", f"online.both_orders={str(both).lower()}")
+    assert isinstance(world.judge, PairwiseJudge)
+    cases = [Case(Persona(f"p{i}"), (Message("user", "Tea?"),), "Yes.", "No.") for i in range(320)]
+    verdicts, took = play(world.judge.verdicts(cases))
+    assert len(verdicts) == 320 and None not in verdicts
+    assert took == pytest.approx(seconds)
 
 
 def test_nobody_infers_or_writes_unless_asked_to() -> None:

@@ -9,7 +9,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
@@ -31,6 +32,7 @@ class Limited(Around):
       requests_per_minute, tokens_per_minute: most in any minute; None is no limit. A call's tokens are estimated
         before it (prompt and longest answer), and counted as they were after it.
       clock, sleep: seconds, and waiting for some.
+      shared: limits that this model's calls keep as well, together with those of other models.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class Limited(Around):
         tokens_per_minute: int | None = None,
         clock: Clock = time.monotonic,
         sleep: Sleep = asyncio.sleep,
+        shared: Limited | None = None,
     ) -> None:
         super().__init__(model)
         self.requests, self.tokens = requests_per_minute, tokens_per_minute
-        self.clock, self.sleep = clock, sleep
+        self.clock, self.sleep, self.concurrency, self.shared = clock, sleep, concurrency, shared
         self._slots = asyncio.Semaphore(concurrency)
         self._door = asyncio.Lock()
         self._past: deque[list[float]] = deque()
@@ -53,12 +56,25 @@ class Limited(Around):
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
     ) -> Completion:
         """The model's answer, when its turn has come; see ChatModel."""
-        async with self._slots:
-            entry = await self._admit(_estimate(messages, decoding))
+        async with self._admitted(_estimate(messages, decoding)) as entries:
             answer = await self.model.complete(messages, decoding, seed=seed)
             if used := answer.prompt_tokens + answer.completion_tokens:
-                entry[1] = used
+                for entry in entries:
+                    entry[1] = used
             return answer
+
+    @asynccontextmanager
+    async def _admitted(self, tokens: float) -> AsyncIterator[list[list[float]]]:
+        """Hold a place for a call of so many TOKENS within all limits; its entries."""
+        async with self._slots:
+            entry = await self._admit(tokens)
+            if self.shared is None:
+                yield [entry]
+                return
+            async with self.shared._admitted(tokens) as entries:
+                # It may have waited there: its minute begins when it is called.
+                entry[0] = self.clock()
+                yield [entry, *entries]
 
     async def _admit(self, tokens: float) -> list[float]:
         """Wait until a call of so many TOKENS fits into the last minute; its entry there."""

@@ -84,13 +84,14 @@ def split_of(cell: Cell, config: ReproduceConfig, seed: int, chat: ChatEncoder) 
     Users are split once for all seeds; folds over topics turn with the seed.
     """
     whole = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
-    train = _spread(whole.train, config.train_dialogues)
-    test = _spread(whole.test, config.test_dialogues)
+    train = spread(whole.train, config.train_dialogues)
+    test = spread(whole.test, config.test_dialogues)
     limit = config.clone.max_context
     return Split(_within(train, chat, limit), _within(test, chat, limit), whole.sha256)
 
 
-def _spread(dialogues: tuple[Dialogue, ...], count: int) -> tuple[Dialogue, ...]:
+def spread(dialogues: tuple[Dialogue, ...], count: int) -> tuple[Dialogue, ...]:
+    """COUNT of the dialogues, evenly over all; 0 for all."""
     if not 0 < count < len(dialogues):
         return dialogues
     return tuple(dialogues[i * len(dialogues) // count] for i in range(count))

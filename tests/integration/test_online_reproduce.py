@@ -1,0 +1,316 @@
+"""Table 3, Figure 4 and the audit in miniature: trained, played, graded, killed, continued, rendered again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pamdp import cli
+from pamdp.config import DataConfig, EndpointConfig, JudgeConfig, OnlineConfig, RLConfig, SimulatorConfig
+from pamdp.data import load_sample, write_dialogues
+from pamdp.env.references import WrittenReferences
+from pamdp.errors import ConfigError, EndpointError, RunError
+from pamdp.evaluate.talks import read_talks
+from pamdp.files import read_json_lines
+from pamdp.llm.chat import ChatModel, Completion, Decoding
+from pamdp.llm.ledger import Ledger, Metered, Role
+from pamdp.llm.scripted import ScriptedChat
+from pamdp.models.backbone import Backbone
+from pamdp.models.policy import Policy
+from pamdp.reproduce.online import main
+from pamdp.reproduce.online.config import ADVANTAGES, METHODS, OnlineReproduceConfig, load_online_config
+from pamdp.reproduce.online.main import OnlineTools
+from pamdp.settings import load
+from pamdp.train.setup import new_policy
+from pamdp.train.world import World
+from pamdp.types import Message, Persona
+from tests.tools.methods import VowelJudge
+from tests.tools.tiny import make_tiny_backbone
+
+RUN = CliRunner()
+T, TEACH, TEST = 2, 3, 3
+CANARY = "xyzzy"
+
+
+class Bench:
+    """The tools of a comparison; remembers what was said, and its simulator can die after some calls."""
+
+    def __init__(self, calls: int | None = None) -> None:
+        self.said: list[str] = []
+        self.left = calls
+        self.seen: list[tuple[str, ...]] = []
+
+    @property
+    def tools(self) -> OnlineTools:
+        return OnlineTools(lambda name: make_tiny_backbone(), self._policy, self._world, self.said.append)
+
+    def _policy(self, config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
+        policy = new_policy(backbone, config.of_run(0))
+        assert policy.planner is not None
+        policy.planner.actor.sigma.fill_(1.0)
+        torch.manual_seed(0)
+        torch.nn.init.normal_(policy.planner.injector.a2.weight)
+        torch.nn.init.normal_(policy.planner.actor.a1.weight)
+        return policy
+
+    def _world(self, config: OnlineReproduceConfig, backbone: Backbone) -> World:
+        ledger = Ledger()
+
+        def model(role: Role) -> ChatModel:
+            return Metered(self._dying(role), ledger, role)
+
+        judge, second = VowelJudge("vowels"), VowelJudge("stops", "ptkbdg")
+        evaluation = config.of_evaluation(config.seeds[0])
+        return World(evaluation, model("simulator"), judge, None, WrittenReferences(model("reference")), ledger, second)
+
+    def _dying(self, role: Role) -> ChatModel:
+        bench = self
+
+        class Model(ScriptedChat):
+            async def complete(
+                self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
+            ) -> Completion:
+                if role == "simulator" and bench.left is not None:
+                    bench.left -= 1
+                    if bench.left < 0:
+                        raise EndpointError("nobody answers")
+                return await super().complete(messages, decoding, seed=seed)
+
+        return Model(lambda messages, seed: f"Well, about {seed % 1000} bees.", role)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
+    path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
+    some = load_sample("train").dialogues[: TEACH + TEST]
+    marked = [
+        replace(d, persona=Persona(f"{CANARY} {d.persona.profile}", d.persona.personality), turns=d.turns[:3])
+        for d in some
+    ]
+    write_dialogues(path, marked)
+    return OnlineReproduceConfig(
+        seeds=(0, 1), methods=("Vanilla", "Prompt", "BC", "RL-base", "PAMDP"), others=2, resamples=200,
+        data=DataConfig(path=str(path), test_share=0.5),
+        model={"d_a": 8, "depth": 0.5}, clone={"backbone": "frozen"},  # type: ignore[arg-type]
+        rl=RLConfig(epochs=1, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T),
+        online=OnlineConfig(rounds=1, users=TEACH, judge=JudgeConfig(model="vowels")),
+        second=JudgeConfig(model="stops"),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(config: OnlineReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
+    path, bench = tmp_path_factory.mktemp("whole") / "run", Bench()
+    for target in ("table3", "fig4", "simulator"):
+        main.reproduce_online(config, target, path, bench.tools)  # type: ignore[arg-type]
+    return path, bench
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_the_pages_are_written_with_everything_in_them(
+    whole: tuple[Path, Bench], config: OnlineReproduceConfig
+) -> None:
+    path, _ = whole
+    for target in ("table3", "fig4"):
+        ends = (".csv", ".md", ".tex", ".json", "-vowels.svg", "-stops.svg")
+        assert set(_files(path / target)) == {f"{target}{end}" for end in ends}
+    found = json.loads((path / "table3" / "table3.json").read_text(encoding="utf-8"))
+    assert {(c["method"], c["judge"]) for c in found["curves"]} == {
+        (m, j) for m in config.methods for j in ("vowels", "stops")
+    }
+    for curve in found["curves"]:
+        assert len(curve["returns"]) == T and curve["returns"][-1]["users"] == TEST
+        assert curve["gains"][0]["n"] == TEST * len(config.seeds) and curve["masked"] == 0
+        totals, gains = ([e["value"] for e in curve[key]] for key in ("returns", "gains"))
+        assert totals == pytest.approx([sum(gains[: t + 1]) for t in range(T)])
+        if curve["method"] == "PAMDP":
+            assert curve["paper"] == 1.7389
+    pairs = {(lead["method"], lead["other"]) for lead in found["leads"]}
+    assert pairs == {(m, "Vanilla") for m in config.methods[1:]} | {(m, "BC") for m in ("RL-base", "PAMDP")}
+    assert all(lead["p"] <= lead["p_holm"] for lead in found["leads"])
+    # Every method that learned made the same calls.
+    calls = found["calls_in_learning"]
+    assert set(calls) == {"RL-base", "PAMDP"} and calls["RL-base"] == calls["PAMDP"]
+    assert calls["PAMDP"]["simulator"] == TEACH * T * len(config.seeds)
+    page = (path / "table3" / "table3.md").read_text(encoding="utf-8")
+    assert "vowels also gave" in page and "Only 2 seed(s)" in page and "+1.7389" in page
+
+
+def test_all_methods_meet_the_same_users_with_the_same_first_words(
+    whole: tuple[Path, Bench], config: OnlineReproduceConfig
+) -> None:
+    path, _ = whole
+    users = json.loads((path / "users.json").read_text(encoding="utf-8"))
+    assert len(users["test"]) == TEST and not set(users["train"]) & set(users["test"])
+    for seed in config.seeds:
+        talks = {m: read_talks(path / f"seed-{seed}" / f"{m}.jsonl") for m in config.methods}
+        for name, found in talks.items():
+            assert sorted(t.user_id for t in found) == users["test"], name
+            assert [t.messages[0] for t in found] == [t.messages[0] for t in talks["Vanilla"]]
+            assert all(len(t.exchanges) == T and t.messages[-1].role == "user" for t in found)
+            assert all(e.known and e.reference for t in found for e in t.exchanges)
+    # The scripted user says its seed: draws are those of the user and the turn, whoever replies.
+    assert talks["PAMDP"][0].messages[2] == talks["Vanilla"][0].messages[2]
+    first = read_talks(path / "seed-0" / "Vanilla.jsonl")
+    assert first[0].messages[2] != talks["Vanilla"][0].messages[2]  # another seed, other draws
+
+
+def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
+    path, _ = whole
+    assert set(_files(path / "simulator")) == {f"simulator.{end}" for end in ("csv", "md", "tex", "json", "svg")}
+    found = json.loads((path / "simulator" / "simulator.json").read_text(encoding="utf-8"))
+    assert found["imitation"]["places"] == 2 * TEST and found["imitation"]["masked"] == 0
+    assert set(found["recovered"]["simulated"]) == {"likelihood", "words"}
+    for name, turns in (("simulated", T + 1), ("recorded", 3)):
+        for recovery in found["recovered"][name].values():
+            assert len(recovery["accuracy"]) == turns and recovery["chance"] == pytest.approx(1 / 3)
+        assert len(found["audits"][name]["leaked"]) == turns and found["audits"][name]["role_breaks"] == 0
+    assert found["audits"]["recorded"]["messages"] == 3 * TEST
+
+
+def test_rendered_again_it_is_the_same_bytes_and_nothing_is_done_twice(
+    whole: tuple[Path, Bench], config: OnlineReproduceConfig
+) -> None:
+    path, _ = whole
+    again = Bench(0)
+    for target in ("table3", "fig4", "simulator"):
+        before = _files(path / target)
+        main.render_online(main.stored_online_config(path), target, path)  # type: ignore[arg-type]
+        assert _files(path / target) == before
+        main.reproduce_online(config, target, path, again.tools)  # type: ignore[arg-type]
+    assert again.said == []
+
+
+@pytest.mark.parametrize("calls", [4, 20, 31])
+def test_a_run_whose_users_fell_silent_goes_on_at_the_turn(
+    config: OnlineReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path, calls: int
+) -> None:
+    first, second = Bench(calls), Bench()
+    with pytest.raises(EndpointError, match="nobody answers"):
+        main.reproduce_online(config, "table3", tmp_path / "run", first.tools)
+    main.reproduce_online(config, "table3", tmp_path / "run", second.tools)
+    assert _files(tmp_path / "run" / "table3") == _files(whole[0] / "table3")
+    for seed in config.seeds:
+        for method in config.methods:
+            name = f"seed-{seed}/{method}.jsonl"
+            assert (tmp_path / "run" / name).read_bytes() == (whole[0] / name).read_bytes()
+
+
+def test_no_profile_is_in_what_a_policy_reads(
+    config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, prefix = list[str](), Policy.prefix
+
+    def spy(self: Policy, *args: object) -> object:
+        found = prefix(self, *args)  # type: ignore[arg-type]
+        read.append(self.backbone.tokenizer.decode(list(found.encoded.ids)))
+        return found
+
+    monkeypatch.setattr(Policy, "prefix", spy)
+    mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "BC")})
+    main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
+    assert len(read) == 2 * TEST * (T + 1) and not any(CANARY in text for text in read)
+    stored = (tmp_path / "run" / "seed-0" / "BC.jsonl").read_text(encoding="utf-8")
+    assert CANARY in stored  # judges have it: the test can fail
+
+
+def test_a_policy_trained_elsewhere_stands_in_for_training(
+    config: OnlineReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path
+) -> None:
+    run = whole[0] / "seed-0" / "PAMDP"
+    mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "ODC"), "trained": {"ODC": str(run)}})
+    bench = Bench()
+    main.reproduce_online(mine, "table3", tmp_path / "run", bench.tools)
+    assert not any("learns" in said for said in bench.said)
+    ours, theirs = (
+        read_talks(p / "seed-0" / f"{m}.jsonl") for p, m in ((tmp_path / "run", "ODC"), (whole[0], "PAMDP"))
+    )
+    assert [t.messages for t in ours] == [t.messages for t in theirs]
+    with pytest.raises(RunError, match="no-run"):
+        nowhere = mine.model_copy(update={"trained": {"ODC": "no-run"}})
+        main.reproduce_online(nowhere, "table3", tmp_path / "other", Bench().tools)
+    for field, says in (("data", "other data"), ("revision", "another cloned policy")):
+        copy = tmp_path / field
+        shutil.copytree(run, copy)
+        record = json.loads((copy / "fingerprint.json").read_text(encoding="utf-8"))
+        (copy / "fingerprint.json").write_text(json.dumps({**record, field: "another"}), encoding="utf-8")
+        strange = mine.model_copy(update={"trained": {"ODC": str(copy)}})
+        with pytest.raises(RunError, match=says):
+            main.reproduce_online(strange, "table3", tmp_path / f"run-{field}", Bench().tools)
+
+
+def test_a_missing_piece_is_named(config: OnlineReproduceConfig, whole: tuple[Path, Bench]) -> None:
+    file = whole[0] / "graded" / "stops" / "BC.seed-1.jsonl"
+    text = file.read_text(encoding="utf-8")
+    assert len(read_json_lines(file)) == TEST * T
+    try:
+        file.unlink()
+        with pytest.raises(RunError, match=r"BC\.seed-1\.jsonl"):
+            main.render_online(config, "table3", whole[0])
+    finally:
+        file.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", ["table3", "fig4", "simulator"])
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_every_page_can_be_planned_where_nothing_is_at_hand(
+    target: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shown = RUN.invoke(cli.app, ["reproduce", target, "--preset", preset, "--dry-run", "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert list(tmp_path.iterdir()) == [] and found["totals"]["replies"] > 0
+    if preset == "paper" and target != "simulator":
+        assert {p["method"] for p in found["parts"]} == set(METHODS)
+        learns = [p for p in found["parts"] if p["stage"] == "learns"]
+        assert len(learns) == len(ADVANTAGES) and len({json.dumps(p["roles"]) for p in learns}) == 1
+        assert all(p["replies"] == 256 * 6 * 3 for p in learns) and "assumed" in found["data"]
+        (vanilla,) = [p for p in found["parts"] if p["method"] == "Vanilla"]
+        calls = [row["calls"] for row in vanilla["roles"] if row["role"] == "judge"]
+        assert calls == [2 * 128 * 6 * 3] * 2  # two judges, both orders
+    if preset == "paper" and target == "simulator":
+        (audit,) = [p for p in found["parts"] if p["method"] == "the audit"]
+        assert {row["role"]: row["calls"] for row in audit["roles"]} == {
+            "simulator": 128 * 7, "judge": 3 * 128 * 7, "profiler": 128 * 7 + 128 * 8,
+        }  # fmt: skip
+    if preset == "cpu":
+        assert found["settings"]["train_users"] == 24 and found["settings"]["test_users"] == 12
+
+
+def test_the_cpu_preset_meets_every_user_once() -> None:
+    found = load_online_config("cpu")
+    assert found.online.rounds * found.online.users == found.train_users == 24 and found.test_users == 12
+    assert found.online.simulator.kind == found.online.writer.kind == found.online.judge.kind == "embedded"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("methods=[PAMPD]", "no method 'PAMPD'; there are: Vanilla"),
+        ("second.model=match", "who rewards is never the only judge"),
+        ("auditor=judge", 'set online.judge.kind to "openai" or "local"'),
+        ("recognisers=[profiler]", 'set rl.profile to "inferred"'),
+        ("seeds=[1, 1]", "the same one stands twice"),
+    ],
+)
+def test_what_a_user_can_mend_is_said(override: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_online_config("cpu", (), [override])
+    assert says in str(error.value) and len(str(error.value)) < 250 and "\n" not in str(error.value)
+
+
+def test_a_role_may_move_to_another_server_in_the_middle(config: OnlineReproduceConfig) -> None:
+    assert {"second.base_url", "online.simulator.base_url"} <= set(main.may_change(["second"]))
+    moved = load(SimulatorConfig, (), ["base_url=http://there/v1"])
+    assert isinstance(moved, EndpointConfig) and moved.base_url == "http://there/v1"
