@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pamdp.config import CloneConfig
+from pamdp.errors import DataError
 from pamdp.models.features import FeatureStore
 from pamdp.models.packing import Branch, branch_log_probs, reply_features
 from pamdp.models.policy import Policy, path
@@ -82,8 +83,15 @@ class Cloner:
 
         Args:
           pairs: twins may be given whole: what two users prefer in one scene is learned once.
+
+        Raises:
+          DataError: no dialogue has a preferred reply.
         """
-        histories = [(path(d), [(turn.preferred, turn.rejected) for turn in d.turns], True) for d in dialogues]
+        # A dialogue without a preferred reply has nothing to clone.
+        known = [d for d in dialogues if any(turn.preferred for turn in d.turns)]
+        if not known:
+            raise DataError("no training turn has a preferred reply", fix="cloning needs dialogues with good replies")
+        histories = [(path(d), [(turn.preferred, turn.rejected) for turn in d.turns], True) for d in known]
         scenes = {(pair.history, frozenset((pair.preferred, pair.rejected))): pair for pair in pairs}
         for pair in scenes.values():
             earlier = sum(message.role == "user" for message in pair.history) - 1
@@ -182,9 +190,11 @@ class Cloner:
         The embeddings stay what they are under the mean action: a prompt that is the same for everybody.
 
         Returns:
-          The regression of A1, or None where nothing is to be steered.
+          The regression of A1, or None where nothing is to be steered: no dialogue has two replies to one history,
+          and then all stays as it was cloned.
         """
-        if self.planner.steering is None or not self.fixed:
+        told = any(len(meaning) == 2 for example in examples if example.cloned for meaning in example.meanings)
+        if self.planner.steering is None or not self.fixed or not told:
             return None
         actor, injector = self.planner.actor, self.planner.injector
         known = [e for e in examples if e.cloned and e.states is not None]
@@ -196,12 +206,12 @@ class Cloner:
         x, y, owner = [], [], []
         for number, example in enumerate(known):
             turns = [t for t, group in enumerate(example.replies) if len(group) == 2]
+            if not turns:
+                continue
             assert example.states is not None
             x.append(actor.whiten(example.states[turns]))
             y.append(contrasts(example.meanings) @ torch.linalg.pinv(space))
             owner += [number] * len(turns)
-        if not owner:
-            return None
         found = ridge(torch.cat(x), torch.cat(y), torch.tensor(owner))
         actor.a1.weight.copy_(found.weight.T)
         actor.a1.bias.copy_(found.bias)

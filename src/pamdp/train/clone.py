@@ -20,6 +20,7 @@ from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner, Example
 from pamdp.train.setup import policy_weights, save_policy, set_weights
+from pamdp.train.standin import with_own_replies
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -42,6 +43,8 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
+    if settings.rejected == "backbone":
+        train = with_own_replies(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
@@ -61,9 +64,11 @@ def clone(
             bar.advance(1, f"nll {log.get('nll', log.get('posterior_nll', 0.0)):.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, config)
-    fitted = cloner.steer(examples) or cloner.refit(examples)
+    steered = cloner.steer(examples)
+    fitted = steered or cloner.refit(examples)
     if fitted is not None:
-        run.log(cloner.step, {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty}, "clone")
+        told = {"refit_r2": fitted.r2, "refit_penalty": fitted.penalty, "steered": float(steered is not None)}
+        run.log(cloner.step, told, "clone")
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
