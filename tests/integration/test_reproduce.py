@@ -19,22 +19,35 @@ from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
 from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
-from pamdp.errors import ConfigError, PamdpError, RunError
+from pamdp.errors import ConfigError, DataError, PamdpError, RunError
 from pamdp.files import read_json_lines
 from pamdp.judges.base import Judge
+from pamdp.judges.scores import ReplyScorer
+from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig, load_config
+from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.tables import TABLES, Table, table
 from pamdp.reproduce.work import Tools
-from pamdp.types import Dialogue, Persona, Turn
+from pamdp.types import Dialogue, Message, Persona, Turn
 from tests.tools.cli_docs import ROOT
-from tests.tools.methods import CLONE, MODEL, RL, TUNE, VowelJudge, few
+from tests.tools.methods import CLONE, MODEL, RL, TUNE, few, tiny_tools, vowel_judge
 from tests.tools.tiny import make_tiny_backbone
 
 pytest.importorskip("trl")
 RUN = CliRunner()
+DIALOGUES = [*few("train", 3), *few("test", 2)]
 SMALL = replace(table("table6"), rows=("Prompt", "FPFT", "BC", "PAMDP"), pairs=(("PAMDP", "BC"),))
+
+
+def _scores(messages: Sequence[Message], seed: int) -> str:
+    """Likes long answers; where the preference is named, so does it follow it."""
+    text = messages[-1].content
+    reply = text.partition("<<<\n")[2].partition("\n>>>")[0]
+    if "mentions:" in text:
+        return f"mentions: yes\ninvents: no\nviolates: {'yes' if len(reply) % 2 else 'no'}\nhelps: yes"
+    return f"[[{1 + len(reply) % 5}]]"
 
 
 class Bench:
@@ -46,15 +59,16 @@ class Bench:
 
     @property
     def tools(self) -> Tools:
-        return Tools(self._load, self._judge, self._say)
+        return Tools(self._load, self._judge, self._scorer, self._say)
 
     def _load(self, name: str) -> Backbone:
         return make_tiny_backbone()
 
     def _judge(self, name: str) -> Judge:
-        if name not in ("vowels", "stops"):
-            raise ConfigError(f"no judge {name!r}")
-        return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
+        return vowel_judge(name)
+
+    def _scorer(self, name: str) -> ReplyScorer:
+        return ReplyScorer(name, ScriptedChat(_scores, name))
 
     def _say(self, text: str) -> None:
         self.said.append(text)
@@ -65,7 +79,7 @@ class Bench:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
     path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
-    write_dialogues(path, [*few("train", 3), *few("test", 2)])
+    write_dialogues(path, DIALOGUES)
     return ReproduceConfig(
         seeds=(0, 1), models=("tiny",), judges=("vowels", "stops"), reward="vowels", resamples=200,
         aloe=DataConfig(path=str(path), test_share=0.4), model=MODEL, clone=CLONE, rl=RL, tune=TUNE,
@@ -182,9 +196,27 @@ def test_a_killed_run_goes_on_where_it_was(
     assert _files(tmp_path / "run" / "table6") == _files(path / "table6")
 
 
+def test_two_processes_make_the_same_table(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:
+    """One that was begun by one process is continued by two: its clone is there, and what it lacks is done once."""
+    first, crew = Bench(dies_at=2), Crew(2, tiny_tools)
+    with pytest.raises(KeyboardInterrupt):
+        main.reproduce(config, SMALL, tmp_path / "run", first.tools)
+    said: list[str] = []
+    main.reproduce(config, SMALL, tmp_path / "run", replace(first.tools, say=said.append), crew)
+    assert _files(tmp_path / "run" / "table6") == _files(whole[0] / "table6")
+    assert len(said) == len(set(said)) and not any(text.endswith((": Vanilla", ": Prompt")) for text in said)
+    assert "done: ALOE, tiny, seed 1: BC, PAMDP" in said and len(said) == 2 * 2 + 2 * 2
+
+
+def test_what_a_process_of_a_crew_fails_with_is_raised(config: ReproduceConfig, tmp_path: Path) -> None:
+    mine = config.model_copy(update={"models": ("elsewhere",)})
+    with pytest.raises(PamdpError, match="no model elsewhere"):
+        main.reproduce(mine, SMALL, tmp_path / "run", Bench().tools, Crew(2, tiny_tools))
+
+
 def test_other_settings_are_refused(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
-    other = config.model_copy(update={"test_dialogues": 1})
-    with pytest.raises(ConfigError, match="test_dialogues was 0, is 1"):
+    other = config.model_copy(update={"aloe": config.aloe.model_copy(update={"test_dialogues": 1})})
+    with pytest.raises(ConfigError, match=r"aloe\.test_dialogues was 0, is 1"):
         main.reproduce(other, SMALL, whole[0], Bench().tools)
 
 
@@ -200,7 +232,7 @@ def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> No
         items = [{"preference": f"{topic} {n}", "persona": "somebody", "conversation": talk} for n in range(2)]
         (folder / f"{topic}.json").write_text(json.dumps(items), encoding="utf-8")
     sources = {"aloe": DataConfig(path=""), "prefeval": DataConfig(path=str(folder), format="prefeval", folds=3)}
-    mine = config.model_copy(update={**sources, "seeds": (0, 1, 2)})
+    mine = config.model_copy(update={**sources, "seeds": (0, 1, 2), "scorers": ("kind",)})
     only = replace(table("table2"), rows=("Prompt",))
     main.reproduce(mine, only, tmp_path / "run", Bench().tools)
     cell = tmp_path / "run" / "PrefEval-tiny"
@@ -209,6 +241,57 @@ def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> No
     found = json.loads((tmp_path / "run" / "table2" / "table2.json").read_text(encoding="utf-8"))
     (row, _) = found["cells"][0]["comparisons"]
     assert row["wins"] + row["losses"] + row["ties"] == 12 and len(row["printed"]) == 2
+    # PrefEval's persons have a preference, so it is asked for.
+    shares = found["cells"][0]["scores"][1]["categories"]
+    assert sum(shares.values()) == pytest.approx(1) and shares["followed"] + shares["inconsistent"] == pytest.approx(1)
+
+
+def test_a_method_that_cannot_learn_from_the_data_stops_no_table(config: ReproduceConfig, tmp_path: Path) -> None:
+    bare = [replace(d, turns=tuple(replace(t, rejected=None, chosen="preferred") for t in d.turns)) for d in DIALOGUES]
+    write_dialogues(tmp_path / "d.jsonl", bare)
+    mine = config.model_copy(update={"aloe": DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.4)})
+    two = replace(SMALL, rows=("Prompt", "DPO"), pairs=(("DPO", "Prompt"),))
+    path, bench = tmp_path / "run", Bench()
+    main.reproduce(mine, two, path, bench.tools)
+    assert not any("DPO" in said for said in bench.said)
+    before = _files(path / "table6")
+    (cell,) = json.loads(before["table6.json"])["cells"]
+    assert cell["not_applicable"] == {"DPO": "no training turn has a preferred and a rejected reply"}
+    assert {c["method"] for c in cell["comparisons"]} == set(cell["texts"]) - {"Vanilla"} == {"Prompt"}
+    assert b"DPO is not applicable: no training turn" in before["table6.md"]
+    assert before["table6.csv"].decode().splitlines()[-1].endswith("a preferred and a rejected reply")
+    main.render(main.stored_config(path), two, path)
+    assert _files(path / "table6") == before
+    planned = json.loads(main.dry_run(mine, two, path).json)
+    assert {p["method"] for p in planned["pieces"]} == {"Vanilla", "Prompt"}
+    assert "DPO" in planned["inapplicable"]["ALOE"]
+    with pytest.raises(DataError, match="no method can learn"):
+        main.reproduce(mine, replace(two, rows=("DPO",), pairs=()), tmp_path / "other", Bench().tools)
+
+
+def test_scores_of_single_replies_are_given_once_and_shown(config: ReproduceConfig, tmp_path: Path) -> None:
+    path, bench = tmp_path / "run", Bench()
+    only = replace(SMALL, rows=("Prompt",), pairs=())
+    main.reproduce(config, only, path, bench.tools)
+    # Scorers may come later, to a run that is there.
+    scored = config.model_copy(update={"scorers": ("kind", "strict")})
+    main.reproduce(scored, only, path, bench.tools)
+    assert next(said for said in bench.said if "scores" in said).endswith("kind scores Vanilla")
+    (cell,) = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))["cells"]
+    rows = {(s["method"], s["scorer"]): s for s in cell["scores"]}
+    assert set(rows) == {(m, s) for m in ("Vanilla", "Prompt") for s in ("kind", "strict")}
+    replies = read_json_lines(path / "ALOE-tiny" / "seed-0" / "Prompt.jsonl")
+    ratings = [1 + len(str(row["reply"])) % 5 for row in replies]
+    assert rows["Prompt", "kind"]["rating"]["value"] == pytest.approx(sum(ratings) / len(ratings))
+    assert cell["scorers"][0]["kappa_rating"] == pytest.approx(1.0) and not rows["Prompt", "kind"]["categories"]
+    before, count = _files(path / "table6"), len(bench.said)
+    assert "Scores of single replies" in before["table6.md"].decode()
+    main.reproduce(scored, only, path, bench.tools)
+    assert len(bench.said) == count and _files(path / "table6") == before
+    print_file = path / "ALOE-tiny" / "scored" / "kind" / "fingerprint.json"
+    print_file.write_text('{"name": "other"}', encoding="utf-8")
+    with pytest.raises(RunError, match="another model"):
+        main.reproduce(scored, only, path, bench.tools)
 
 
 def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

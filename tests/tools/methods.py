@@ -8,9 +8,13 @@ from pathlib import Path
 
 from pamdp.baselines.config import DpoConfig, FitConfig, GrpoConfig, OppuConfig, TuneConfig
 from pamdp.baselines.method import Job
-from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
+from pamdp.config import CloneConfig, Config, GraderConfig, ModelConfig, RLConfig
 from pamdp.data import load_sample
+from pamdp.errors import ConfigError, ModelError
 from pamdp.judges.base import Case, Verdict
+from pamdp.judges.scores import ReplyScorer
+from pamdp.models.backbone import Backbone
+from pamdp.reproduce.work import Tools
 from pamdp.types import Dialogue, Turn
 from tests.tools.tiny import make_tiny_backbone
 
@@ -42,6 +46,27 @@ class VowelJudge:
 
     def _verdict(self, gap: float) -> Verdict:
         return Verdict(0.0, 0.0, 1.0) if gap == 0 else Verdict(0.9, 0.1) if gap > 0 else Verdict(0.1, 0.9)
+
+
+def vowel_judge(name: str) -> VowelJudge:
+    """One of two judges of a miniature comparison."""
+    if name not in ("vowels", "stops"):
+        raise ConfigError(f"no judge {name!r}")
+    return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
+
+
+def tiny_tools(grader: GraderConfig) -> Tools:
+    """The tools of a miniature comparison, for processes that cannot be given any."""
+
+    def load(name: str) -> Backbone:
+        if name != "tiny":
+            raise ModelError(f"no model {name}")
+        return make_tiny_backbone()
+
+    def scorer(name: str) -> ReplyScorer:
+        raise ConfigError(f"no scorer {name!r}")
+
+    return Tools(load, vowel_judge, scorer, lambda text: None)
 
 
 def few(part: str, users: int, turns: int = 2) -> tuple[Dialogue, ...]:
