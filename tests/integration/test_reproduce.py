@@ -28,6 +28,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig, load_config
 from pamdp.reproduce.parallel import Crew
+from pamdp.reproduce.plan import plan
 from pamdp.reproduce.tables import TABLES, Table, table
 from pamdp.reproduce.work import Tools
 from pamdp.types import Dialogue, Message, Persona, Turn
@@ -325,6 +326,17 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
         assert all(p["replies"] == 3834 for p in aloe) and "assumed" in found["data"]["ALOE"]
         assert found["settings"]["clone.lr"] == 2e-5 and found["settings"]["tune.dpo.beta"] == 0.1
         assert "14 GB" in found["weights"]["Qwen/Qwen2.5-7B-Instruct"]
+
+
+def test_table2_of_the_cpu_preset_is_planned_to_fit_an_hour_of_two_cores() -> None:
+    found = plan(load_config("cpu"), table("table2"), Path("runs/none"))
+    assert found.minutes is not None and 30 < found.minutes <= 2 * 60
+    assert all(piece.minutes for piece in found.pieces)
+    # Twice the replies to learn from cost more, and what nobody has measured is not guessed.
+    more = plan(load_config("cpu", overrides=["aloe.train_dialogues=96"]), table("table2"), Path("runs/none"))
+    assert more.minutes is not None and more.minutes > 1.5 * found.minutes
+    other = plan(load_config("cpu", overrides=["models=[somebody/else-1B]"]), table("table2"), Path("runs/none"))
+    assert other.minutes is None and json.loads(other.to_json())["totals"]["minutes"] is None
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])

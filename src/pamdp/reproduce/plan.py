@@ -14,10 +14,11 @@ from rich.table import Table as Grid
 
 from pamdp.baselines.registry import find
 from pamdp.errors import DataError
+from pamdp.judges.embedded import NAMES
 from pamdp.models.embedded import EMBEDDED
 from pamdp.reproduce.cells import Cell, cells_of
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.minutes import lengths_of, minutes_of
+from pamdp.reproduce.minutes import histories, minutes_of
 from pamdp.reproduce.scoring import QUESTIONS
 from pamdp.reproduce.tables import TEST_TURNS, Column, Table
 from pamdp.reproduce.work import method_seeds, pair_seeds
@@ -120,8 +121,7 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
     """
     pieces, data, inapplicable = list[Piece](), dict[str, str](), dict[str, dict[str, str]]()
     for cell in cells_of(config, table, run):
-        split, train, test, data[cell.column] = _turns(cell, config)
-        lengths = None if split is None else lengths_of(split)
+        split, train, test, length, data[cell.column] = _turns(cell, config)
         job = config.of_job(cell.model, cell.data, config.seeds[0])
         methods = {name: find(name) for name in table.methods(config.methods)}
         lacking = {name: reason for name, m in methods.items() if split and (reason := m.lacks(split.train))}
@@ -134,27 +134,32 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
             most = budget.context + budget.beside + budget.reply
             judged = sum(len(pair_seeds(cell, *pair, config.seeds)) for pair in pairs if pair[0] == name)
             scores = test * times * len(config.scorers) * len(QUESTIONS[cell.column])
-            minutes = None if lengths is None else minutes_of(name, cell.model, budget, test, lengths)
+            questions = test * judged * 2 * len(config.judges)
+            here = questions if set(config.judges) <= set(NAMES) else 0
+            minutes = minutes_of(name, cell.model, budget, test, here // times, length)
             pieces.append(
                 Piece(
                     cell.column, cell.model, name, learns, budget.examples * times, budget.draws * times,
-                    budget.verdicts * times, test * times, test * times * most, test * judged * 2 * len(config.judges),
-                    scores, None if minutes is None else minutes * times,
+                    budget.verdicts * times, test * times, test * times * most, questions, scores,
+                    None if minutes is None else minutes * times,
                 )
             )  # fmt: skip
     weights = {name: _weights(name) for name in config.models}
     return Plan(table.name, pieces, data, inapplicable, weights, flatten(config))
 
 
-def _turns(cell: Cell, config: ReproduceConfig) -> tuple[Split | None, int, int, str]:
-    """The split if the data are there, training turns, test turns, and where these numbers come from."""
+def _turns(cell: Cell, config: ReproduceConfig) -> tuple[Split | None, int, int, float, str]:
+    """The split if the data are there, training turns, test turns, a history's mean length, and what these rest on."""
+    limit = config.clone.max_context
     try:
         split = load_split(cell.data.model_copy(update={"split_seed": config.seeds[0] if cell.data.folds else 0}))
     except DataError as error:
         train, test = ASSUMED[cell.column]
-        return None, train, test, f"{train:,} training and {test:,} test turns assumed: {error}"
-    train, test = (sum(len(d.turns) for d in dialogues) for dialogues in (split.train, split.test))
-    return split, train, test, f"{train:,} training and {test:,} test turns"
+        return None, train, test, limit / 2, f"{train:,} training and {test:,} test turns assumed: {error}"
+    train, test = (histories(dialogues, limit) for dialogues in (split.train, split.test))
+    length = sum((*train, *test)) / max(len(train) + len(test), 1)
+    what = f"{len(train):,} training and {len(test):,} test turns, histories of {length:.0f} tokens, about"
+    return split, len(train), len(test), length, what
 
 
 def _weights(name: str) -> str:
