@@ -39,7 +39,7 @@ _REINFORCED = Seconds(draw=1.6)
 SECONDS = {
     "Vanilla": Seconds(),
     "Prompt": Seconds(),
-    "PEFT": Seconds(example=4.1, reply=7.0),
+    "PEFT": Seconds(example=5.1, reply=6.5),
     "FPFT": Seconds(example=4.5),
     "CoT": Seconds(example=5.1, reply=1.1),
     "BC": Seconds(example=2.0),

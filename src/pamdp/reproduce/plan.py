@@ -156,10 +156,10 @@ def _turns(cell: Cell, config: ReproduceConfig) -> tuple[Split | None, int, int,
     except DataError as error:
         train, test = ASSUMED[cell.column]
         return None, train, test, limit / 2, f"{train:,} training and {test:,} test turns assumed: {error}"
-    train, test = (histories(dialogues, limit) for dialogues in (split.train, split.test))
-    length = sum((*train, *test)) / max(len(train) + len(test), 1)
-    what = f"{len(train):,} training and {len(test):,} test turns, histories of {length:.0f} tokens, about"
-    return split, len(train), len(test), length, what
+    learned, tested = histories(split.train, limit), histories(split.test, limit)
+    length = sum((*learned, *tested)) / max(len(learned) + len(tested), 1)
+    what = f"{len(learned):,} training and {len(tested):,} test turns, histories of {length:.0f} tokens, about"
+    return split, len(learned), len(tested), length, what
 
 
 def _weights(name: str) -> str:
