@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
-from pamdp import cli
 from pamdp.baselines import method as methods
 from pamdp.baselines import registry
 from pamdp.baselines.method import Job, Method
@@ -21,60 +18,17 @@ from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, DataError, PamdpError, RunError
 from pamdp.files import read_json_lines
-from pamdp.judges.base import Judge
-from pamdp.judges.scores import ReplyScorer
-from pamdp.llm.scripted import ScriptedChat
-from pamdp.models.backbone import Backbone
 from pamdp.reproduce import main
-from pamdp.reproduce.config import ReproduceConfig, load_config
+from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.parallel import Crew
-from pamdp.reproduce.plan import plan
-from pamdp.reproduce.tables import TABLES, Table, table
-from pamdp.reproduce.work import Tools
-from pamdp.types import Dialogue, Message, Persona, Turn
+from pamdp.reproduce.tables import table
+from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.cli_docs import ROOT
-from tests.tools.methods import CLONE, MODEL, RL, TUNE, few, tiny_tools, vowel_judge
-from tests.tools.tiny import make_tiny_backbone
+from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few, tiny_tools
 
 pytest.importorskip("trl")
-RUN = CliRunner()
 DIALOGUES = [*few("train", 3), *few("test", 2)]
 SMALL = replace(table("table6"), rows=("Prompt", "FPFT", "BC", "PAMDP"), pairs=(("PAMDP", "BC"),))
-
-
-def _scores(messages: Sequence[Message], seed: int) -> str:
-    """Likes long answers; where the preference is named, so does it follow it."""
-    text = messages[-1].content
-    reply = text.partition("<<<\n")[2].partition("\n>>>")[0]
-    if "mentions:" in text:
-        return f"mentions: yes\ninvents: no\nviolates: {'yes' if len(reply) % 2 else 'no'}\nhelps: yes"
-    return f"[[{1 + len(reply) % 5}]]"
-
-
-class Bench:
-    """The tools of a comparison; remembers what was done, and can die at any piece of work."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.said: list[str] = []
-        self.dies_at = dies_at
-
-    @property
-    def tools(self) -> Tools:
-        return Tools(self._load, self._judge, self._scorer, self._say)
-
-    def _load(self, name: str) -> Backbone:
-        return make_tiny_backbone()
-
-    def _judge(self, name: str) -> Judge:
-        return vowel_judge(name)
-
-    def _scorer(self, name: str) -> ReplyScorer:
-        return ReplyScorer(name, ScriptedChat(_scores, name))
-
-    def _say(self, text: str) -> None:
-        self.said.append(text)
-        if self.dies_at is not None and len(self.said) > self.dies_at:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -306,72 +260,6 @@ def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeyp
     assert "Brief" in (tmp_path / "run" / "table6" / "table6.csv").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
-def test_every_table_can_be_planned_where_nothing_is_at_hand(
-    name: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shown = RUN.invoke(cli.app, ["reproduce", name, "--preset", preset, "--dry-run", "--json"])
-    assert shown.exit_code == 0, shown.output
-    found = json.loads(shown.output)
-    assert found["totals"]["judgements"] > 0 and list(tmp_path.iterdir()) == []
-    made: Table = table(name)
-    assert {p["method"] for p in found["pieces"]} == set(made.methods())
-    if preset == "paper":
-        assert {p["backbone"] for p in found["pieces"]} == {
-            "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"
-        }  # fmt: skip
-        aloe = [p for p in found["pieces"] if p["data"] == "ALOE" and p["method"] == "Vanilla"]
-        assert all(p["replies"] == 3834 for p in aloe) and "assumed" in found["data"]["ALOE"]
-        assert found["settings"]["clone.lr"] == 2e-5 and found["settings"]["tune.dpo.beta"] == 0.1
-        assert "14 GB" in found["weights"]["Qwen/Qwen2.5-7B-Instruct"]
-
-
-def test_table2_of_the_cpu_preset_is_planned_to_fit_an_hour_of_two_cores() -> None:
-    found = plan(load_config("cpu"), table("table2"), Path("runs/none"))
-    assert found.minutes is not None and 30 < found.minutes <= 2 * 60
-    assert all(piece.minutes for piece in found.pieces)
-    # Twice the replies to learn from cost more, and what nobody has measured is not guessed.
-    more = plan(load_config("cpu", overrides=["aloe.train_dialogues=96"]), table("table2"), Path("runs/none"))
-    assert more.minutes is not None and more.minutes > 1.5 * found.minutes
-    other = plan(load_config("cpu", overrides=["models=[somebody/else-1B]"]), table("table2"), Path("runs/none"))
-    assert other.minutes is None and json.loads(other.to_json())["totals"]["minutes"] is None
-
-
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
-def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
-    config = load_config(preset)  # type: ignore[arg-type]
-    job = config.of_job("x", config.aloe, 0)
-    budgets = {name: registry.find(name).budget(job, config.tune, 100) for name in registry.names()}
-    assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0
-    assert len({(b.context, b.reply) for b in budgets.values()}) == 1
-    assert len(config.seeds) >= 3 and len(config.judges) >= 2
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["table2", "--render", "--run", "no-such-run"], "no-such-run"),
-        (["table2", "--method", "nowhere.py"], "nowhere.py"),
-        (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean PAMDP"),
-        (["table2", "--dry-run", "tune.dpo.bata=1"], "did you mean tune.dpo.beta"),
-        (["table2", "--dry-run", "judges=[match]"], "at least 2 items"),
-        (["table2", "--dry-run", "aloe.path="], "no data"),
-    ],
-)
-def test_what_a_user_can_mend_is_one_line(
-    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pamdp", "reproduce", *args])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    err = capsys.readouterr().err
-    assert end.value.code == 1 and says in err and err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, tmp_path: Path) -> None:
     bench = Bench()
     with pytest.raises(PamdpError, match="no judge 'moon'"):
@@ -388,12 +276,3 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
             main.render(main.stored_config(whole[0]), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")
-
-
-def test_the_paper_s_figures_are_copied_right() -> None:
-    """r_w of each row is (wins − losses) / n for one n of about the test set's size."""
-    for made in TABLES.values():
-        for p in made.printed:
-            n = {"ALOE": 3834, "PrefEval": 98}[p.column]
-            assert (p.wins - p.losses) / n == pytest.approx(p.rate, abs=0.004), p
-            assert p.wins + p.losses + p.ties == n
