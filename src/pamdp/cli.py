@@ -151,14 +151,21 @@ def estimate(config: Config = None, as_json: Json = False, overrides: Overrides 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
     controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
-    judges: Annotated[str, typer.Option(help="Judges that grade, comma-separated.")] = "match,likelihood",
+    judges: Annotated[
+        str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
+    ] = "match,likelihood",
+    config: Config = None,
     as_json: Json = False,
+    overrides: Overrides = None,
 ) -> None:
     """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
 
+    A judge that is no embedded one is a language model; `grader.base_url` says where its server is.
+
     Example: `pamdp eval runs/rl --controls`
     """
-    _print(commands.evaluate_run(run, controls, judges.split(",")), as_json)
+    names = [name for name in judges.split(",") if name]
+    _print(commands.evaluate_run(run, controls, names, config or [], overrides or []), as_json)
 
 
 @judge_app.command("eval")
@@ -226,6 +233,7 @@ def reproduce(
     ] = None,
     method: Annotated[list[Path] | None, typer.Option(help="Python file that registers a method; repeat.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve the settings and estimate the work.")] = False,
+    jobs: Annotated[int, typer.Option(help="Processes that share the work, one thread each.", min=1)] = 1,
     render: Annotated[bool, typer.Option("--render", help="Only write the table again from what is stored.")] = False,
     config: Config = None,
     as_json: Json = False,
@@ -248,7 +256,7 @@ def reproduce(
         return _print(online, as_json)
     path = run or Path(f"runs/reproduce-{preset}")
     result = commands.reproduce_table(
-        table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render
+        table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render, jobs=jobs
     )
     _print(result, as_json)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.table import Table
 
 from pamdp.baselines.registry import load_methods
-from pamdp.config import Config
+from pamdp.config import Config, EvalConfig
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
@@ -33,6 +33,7 @@ from pamdp.reproduce import main
 from pamdp.reproduce.config import Preset, load_config
 from pamdp.reproduce.online import main as online_main
 from pamdp.reproduce.online.config import load_online_config
+from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
@@ -133,14 +134,17 @@ def estimate_run(sources: Sequence[str], overrides: Sequence[str]) -> Result:
     return Result(json.dumps({"roles": [asdict(row) for row in rows], "money": total}), [table])
 
 
-def evaluate_run(path: Path, controls: bool, judges: Sequence[str]) -> Result:
+def evaluate_run(
+    path: Path, controls: bool, judges: Sequence[str], sources: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> Result:
     """`pamdp eval`."""
+    grader = load(EvalConfig, sources, overrides).grader
     run = Run(path)
     config = run.config(Config)
     backbone = load_backbone(config.model.name)
     split = load_split(config.data)
     named = ("BC", "PAMDP") if controls else ()
-    return evaluate_policies(policies_of(path, backbone), split, judges, config, path, named)
+    return evaluate_policies(policies_of(path, backbone), split, judges, config, path, named, grader)
 
 
 def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:
@@ -179,6 +183,7 @@ def reproduce_table(
     *,
     dry: bool = False,
     rendered: bool = False,
+    jobs: int = 1,
 ) -> Result:
     """`pamdp reproduce`."""
     load_methods(methods)
@@ -187,7 +192,8 @@ def reproduce_table(
     config = load_config(preset, sources, overrides)
     if dry:
         return main.dry_run(config, table(name), path)
-    return main.reproduce(config, table(name), path, main.standard_tools())
+    crew = Crew(jobs, main.standard_tools, tuple(methods)) if jobs > 1 else None
+    return main.reproduce(config, table(name), path, main.standard_tools(config.grader), crew)
 
 
 def reproduce_online(

@@ -24,6 +24,7 @@ class DataConfig(Settings):
       pairs: preference pairs whose replies teach what actions mean (cloning only): "sample", a file, or "" for none.
       folds: parts of the topics for cross-validation in place of a share of the users; `split_seed` says which part
         tests. 0 for none.
+      train_dialogues, test_dialogues: how many are taken of each part, spread evenly over it; 0 for all.
       skip_bad: count and skip bad records instead of stopping at the first.
     """
 
@@ -33,6 +34,8 @@ class DataConfig(Settings):
     split_seed: int = Field(default=0, ge=0)
     pairs: str = "sample"
     folds: int = Field(default=0, ge=0)
+    train_dialogues: int = Field(default=0, ge=0)
+    test_dialogues: int = Field(default=0, ge=0)
     skip_bad: bool = False
 
 
@@ -65,8 +68,11 @@ class CloneConfig(Settings):
       lr_backbone: learning rate of the adapters or of the backbone.
       lora_rank: rank of the adapters.
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
+      rejected: what stands in for a rejected reply where the data have none: nothing, or what the bare backbone says
+        to the same history (train/standin.py).
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
-        shift, actions are input embeddings only, as in the paper.
+        shift, actions are input embeddings only, as in the paper. So it is where no dialogue has two replies to one
+        history to contrast.
       gain: how far A1's actions reach where they shift: RMS of what depends on the state, that of contrasts being 1.
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
@@ -82,6 +88,7 @@ class CloneConfig(Settings):
     lr_backbone: float = Field(default=8e-4, gt=0)
     lora_rank: int = Field(default=8, ge=1)
     lora_layers: Literal["above", "all"] = "above"
+    rejected: Literal["data", "backbone"] = "data"
     steer: float = Field(default=1.0, ge=0)
     gain: float = Field(default=2.0, gt=0)
     noise: float = Field(default=0.5, ge=0)
@@ -227,6 +234,42 @@ class OnlineConfig(Settings):
     profiler: EndpointConfig = EndpointConfig()
     judge: JudgeConfig = JudgeConfig()
     writer: EndpointConfig = EndpointConfig()
+
+
+class GraderConfig(Settings):
+    """How language models are reached that judge or score in evaluations; which ones, their names say.
+
+    Attributes:
+      kind: "openai": a server that speaks OpenAI's chat completions; "local": a Hugging Face causal LM on this machine.
+      base_url: of the server, up to and including /v1.
+      urls: model -> base URL, of models that another server has.
+      key_env, temperature, max_tokens, seed, timeout, tries, attempts, concurrency, requests_per_minute,
+        tokens_per_minute: as of an endpoint.
+    """
+
+    kind: Literal["openai", "local"] = "openai"
+    base_url: str = ""
+    urls: dict[str, str] = Field(default_factory=dict)
+    key_env: str = "OPENAI_API_KEY"
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=256, ge=1)
+    seed: int = Field(default=0, ge=0)
+    timeout: float = Field(default=60.0, gt=0)
+    tries: int = Field(default=8, ge=1)
+    attempts: int = Field(default=3, ge=1)
+    concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
+class EvalConfig(Settings):
+    """What `pamdp eval` may be told beside the run's own settings.
+
+    Attributes:
+      grader: how judges that are language models are reached.
+    """
+
+    grader: GraderConfig = GraderConfig()
 
 
 class Config(Settings):

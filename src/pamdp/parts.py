@@ -16,7 +16,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from pamdp import checkpoint
-from pamdp.config import Config
+from pamdp.config import Config, GraderConfig
 from pamdp.errors import RunError
 from pamdp.evaluate.controls import Control
 from pamdp.evaluate.report import write_report
@@ -25,7 +25,7 @@ from pamdp.evaluate.tables import to_json, to_table
 from pamdp.evaluate.trial import action_controls, evaluate, write_replies
 from pamdp.files import new_folder
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges.embedded import load_judge
+from pamdp.judges.remote import Graders
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
@@ -69,10 +69,18 @@ def evaluate_policies(
     config: Config,
     path: Path,
     controls: Sequence[str] = (),
+    grader: GraderConfig = GraderConfig(),
 ) -> Result:
-    """Replies, judgements, controls of the methods named in CONTROLS, report."""
+    """Replies, judgements, controls of the methods named in CONTROLS, report.
+
+    Args:
+      judges: names of embedded judges, and of language models, which are reached as GRADER says.
+    """
     backbone = next(iter(policies.values())).backbone
-    graders = [load_judge(name, backbone) for name in judges]
+    made = Graders(grader, lambda: backbone)
+    graders = [made.judge(name) for name in judges]
+    for name in judges:
+        made.check(name)
     replies = {name: write_replies(policy, split.test, config.rl, what=name) for name, policy in policies.items()}
     pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
     rows = []

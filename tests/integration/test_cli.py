@@ -11,7 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli, commands
-from pamdp.config import CloneConfig, Config, ModelConfig
+from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
+from pamdp.data import write_dialogues
+from pamdp.fingerprint import Fingerprint
+from pamdp.judges import remote
 from pamdp.judges.base import Case, Verdict
 from pamdp.llm.ledger import Metered
 from pamdp.llm.scripted import ScriptedChat
@@ -19,6 +22,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
 from pamdp.train.setup import new_policy, save_policy
 from pamdp.train.world import World
+from tests.tools.methods import few
 from tests.tools.tiny import make_tiny_backbone
 
 RUN = CliRunner()
@@ -245,3 +249,34 @@ def test_a_clone_run_is_not_resumed_with_other_pairs(
     again = RUN.invoke(cli.app, [*command, "--resume"])
     assert again.exit_code == 1 and "pairs was" in str(again.exception)
     assert learned == [4, 4]
+
+
+def test_eval_asks_models_on_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every state in both orders; a judge that always takes the first reply is none for either."""
+    write_dialogues(tmp_path / "d.jsonl", few("test", 2))
+    config = Config(
+        data=DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.5), model=ModelConfig(d_a=8, depth=0.5),
+        clone=CloneConfig(backbone="frozen"), rl=RLConfig(max_reply=4),
+    )  # fmt: skip
+    run = tmp_path / "run"
+    Run.create(run, config, Fingerprint(data="d", model="tiny", revision="0"))
+    save_policy(new_policy(make_tiny_backbone(), config), config, run / "policy")
+    served: dict[str, ScriptedChat] = {}
+
+    def serve(model: str, url: str, key_env: str, timeout: float) -> ScriptedChat:
+        assert url == "http://here/v1"
+        return served.setdefault(model, ScriptedChat(lambda *_: "[[A]]", model))
+
+    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
+    monkeypatch.setattr(remote, "OpenAIChat", serve)
+    monkeypatch.setattr(remote, "cache_dir", lambda: tmp_path / "cache")
+    asked = ["eval", str(run), "--judges", "big,other", "--json", "grader.base_url=http://here/v1"]
+    found = json.loads(RUN.invoke(cli.app, asked, catch_exceptions=False).output)
+    rows = {row["judge"]: row for row in found["success"]}
+    assert set(rows) == {"big", "other"} and rows["big"]["ties"] == 2 and rows["big"]["wins"] == 0
+    assert len(served["big"].asked) == 1 + 2 * 2  # a greeting, then two states in both orders
+    assert _main(monkeypatch, "eval", run, "--judges", "big") == 1
+    err = capsys.readouterr().err
+    assert "grader.base_url" in err and err.count("\n") == 1

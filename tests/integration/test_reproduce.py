@@ -3,69 +3,38 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from typer.testing import CliRunner
 
-from pamdp import cli
 from pamdp.baselines import method as methods
 from pamdp.baselines import registry
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
 from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
-from pamdp.errors import ConfigError, PamdpError, RunError
+from pamdp.errors import ConfigError, DataError, PamdpError, RunError
 from pamdp.files import read_json_lines
-from pamdp.judges.base import Judge
-from pamdp.models.backbone import Backbone
 from pamdp.reproduce import main
-from pamdp.reproduce.config import ReproduceConfig, load_config
-from pamdp.reproduce.tables import TABLES, Table, table
-from pamdp.reproduce.work import Tools
+from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.parallel import Crew
+from pamdp.reproduce.tables import table
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.cli_docs import ROOT
-from tests.tools.methods import CLONE, MODEL, RL, TUNE, VowelJudge, few
-from tests.tools.tiny import make_tiny_backbone
+from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few, tiny_tools
 
 pytest.importorskip("trl")
-RUN = CliRunner()
+DIALOGUES = [*few("train", 3), *few("test", 2)]
 SMALL = replace(table("table6"), rows=("Prompt", "FPFT", "BC", "PAMDP"), pairs=(("PAMDP", "BC"),))
-
-
-class Bench:
-    """The tools of a comparison; remembers what was done, and can die at any piece of work."""
-
-    def __init__(self, dies_at: int | None = None) -> None:
-        self.said: list[str] = []
-        self.dies_at = dies_at
-
-    @property
-    def tools(self) -> Tools:
-        return Tools(self._load, self._judge, self._say)
-
-    def _load(self, name: str) -> Backbone:
-        return make_tiny_backbone()
-
-    def _judge(self, name: str) -> Judge:
-        if name not in ("vowels", "stops"):
-            raise ConfigError(f"no judge {name!r}")
-        return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
-
-    def _say(self, text: str) -> None:
-        self.said.append(text)
-        if self.dies_at is not None and len(self.said) > self.dies_at:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
     path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
-    write_dialogues(path, [*few("train", 3), *few("test", 2)])
+    write_dialogues(path, DIALOGUES)
     return ReproduceConfig(
         seeds=(0, 1), models=("tiny",), judges=("vowels", "stops"), reward="vowels", resamples=200,
         aloe=DataConfig(path=str(path), test_share=0.4), model=MODEL, clone=CLONE, rl=RL, tune=TUNE,
@@ -182,9 +151,27 @@ def test_a_killed_run_goes_on_where_it_was(
     assert _files(tmp_path / "run" / "table6") == _files(path / "table6")
 
 
+def test_two_processes_make_the_same_table(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:
+    """One that was begun by one process is continued by two: its clone is there, and what it lacks is done once."""
+    first, crew = Bench(dies_at=2), Crew(2, tiny_tools)
+    with pytest.raises(KeyboardInterrupt):
+        main.reproduce(config, SMALL, tmp_path / "run", first.tools)
+    said: list[str] = []
+    main.reproduce(config, SMALL, tmp_path / "run", replace(first.tools, say=said.append), crew)
+    assert _files(tmp_path / "run" / "table6") == _files(whole[0] / "table6")
+    assert len(said) == len(set(said)) and not any(text.endswith((": Vanilla", ": Prompt")) for text in said)
+    assert "done: ALOE, tiny, seed 1: BC, PAMDP" in said and len(said) == 2 * 2 + 2 * 2
+
+
+def test_what_a_process_of_a_crew_fails_with_is_raised(config: ReproduceConfig, tmp_path: Path) -> None:
+    mine = config.model_copy(update={"models": ("elsewhere",)})
+    with pytest.raises(PamdpError, match="no model elsewhere"):
+        main.reproduce(mine, SMALL, tmp_path / "run", Bench().tools, Crew(2, tiny_tools))
+
+
 def test_other_settings_are_refused(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
-    other = config.model_copy(update={"test_dialogues": 1})
-    with pytest.raises(ConfigError, match="test_dialogues was 0, is 1"):
+    other = config.model_copy(update={"aloe": config.aloe.model_copy(update={"test_dialogues": 1})})
+    with pytest.raises(ConfigError, match=r"aloe\.test_dialogues was 0, is 1"):
         main.reproduce(other, SMALL, whole[0], Bench().tools)
 
 
@@ -200,7 +187,7 @@ def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> No
         items = [{"preference": f"{topic} {n}", "persona": "somebody", "conversation": talk} for n in range(2)]
         (folder / f"{topic}.json").write_text(json.dumps(items), encoding="utf-8")
     sources = {"aloe": DataConfig(path=""), "prefeval": DataConfig(path=str(folder), format="prefeval", folds=3)}
-    mine = config.model_copy(update={**sources, "seeds": (0, 1, 2)})
+    mine = config.model_copy(update={**sources, "seeds": (0, 1, 2), "scorers": ("kind",)})
     only = replace(table("table2"), rows=("Prompt",))
     main.reproduce(mine, only, tmp_path / "run", Bench().tools)
     cell = tmp_path / "run" / "PrefEval-tiny"
@@ -209,6 +196,57 @@ def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> No
     found = json.loads((tmp_path / "run" / "table2" / "table2.json").read_text(encoding="utf-8"))
     (row, _) = found["cells"][0]["comparisons"]
     assert row["wins"] + row["losses"] + row["ties"] == 12 and len(row["printed"]) == 2
+    # PrefEval's persons have a preference, so it is asked for.
+    shares = found["cells"][0]["scores"][1]["categories"]
+    assert sum(shares.values()) == pytest.approx(1) and shares["followed"] + shares["inconsistent"] == pytest.approx(1)
+
+
+def test_a_method_that_cannot_learn_from_the_data_stops_no_table(config: ReproduceConfig, tmp_path: Path) -> None:
+    bare = [replace(d, turns=tuple(replace(t, rejected=None, chosen="preferred") for t in d.turns)) for d in DIALOGUES]
+    write_dialogues(tmp_path / "d.jsonl", bare)
+    mine = config.model_copy(update={"aloe": DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.4)})
+    two = replace(SMALL, rows=("Prompt", "DPO"), pairs=(("DPO", "Prompt"),))
+    path, bench = tmp_path / "run", Bench()
+    main.reproduce(mine, two, path, bench.tools)
+    assert not any("DPO" in said for said in bench.said)
+    before = _files(path / "table6")
+    (cell,) = json.loads(before["table6.json"])["cells"]
+    assert cell["not_applicable"] == {"DPO": "no training turn has a preferred and a rejected reply"}
+    assert {c["method"] for c in cell["comparisons"]} == set(cell["texts"]) - {"Vanilla"} == {"Prompt"}
+    assert b"DPO is not applicable: no training turn" in before["table6.md"]
+    assert before["table6.csv"].decode().splitlines()[-1].endswith("a preferred and a rejected reply")
+    main.render(main.stored_config(path), two, path)
+    assert _files(path / "table6") == before
+    planned = json.loads(main.dry_run(mine, two, path).json)
+    assert {p["method"] for p in planned["pieces"]} == {"Vanilla", "Prompt"}
+    assert "DPO" in planned["inapplicable"]["ALOE"]
+    with pytest.raises(DataError, match="no method can learn"):
+        main.reproduce(mine, replace(two, rows=("DPO",), pairs=()), tmp_path / "other", Bench().tools)
+
+
+def test_scores_of_single_replies_are_given_once_and_shown(config: ReproduceConfig, tmp_path: Path) -> None:
+    path, bench = tmp_path / "run", Bench()
+    only = replace(SMALL, rows=("Prompt",), pairs=())
+    main.reproduce(config, only, path, bench.tools)
+    # Scorers may come later, to a run that is there.
+    scored = config.model_copy(update={"scorers": ("kind", "strict")})
+    main.reproduce(scored, only, path, bench.tools)
+    assert next(said for said in bench.said if "scores" in said).endswith("kind scores Vanilla")
+    (cell,) = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))["cells"]
+    rows = {(s["method"], s["scorer"]): s for s in cell["scores"]}
+    assert set(rows) == {(m, s) for m in ("Vanilla", "Prompt") for s in ("kind", "strict")}
+    replies = read_json_lines(path / "ALOE-tiny" / "seed-0" / "Prompt.jsonl")
+    ratings = [1 + len(str(row["reply"])) % 5 for row in replies]
+    assert rows["Prompt", "kind"]["rating"]["value"] == pytest.approx(sum(ratings) / len(ratings))
+    assert cell["scorers"][0]["kappa_rating"] == pytest.approx(1.0) and not rows["Prompt", "kind"]["categories"]
+    before, count = _files(path / "table6"), len(bench.said)
+    assert "Scores of single replies" in before["table6.md"].decode()
+    main.reproduce(scored, only, path, bench.tools)
+    assert len(bench.said) == count and _files(path / "table6") == before
+    print_file = path / "ALOE-tiny" / "scored" / "kind" / "fingerprint.json"
+    print_file.write_text('{"name": "other"}', encoding="utf-8")
+    with pytest.raises(RunError, match="another model"):
+        main.reproduce(scored, only, path, bench.tools)
 
 
 def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,61 +258,6 @@ def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeyp
     only = replace(table("table6"), rows=(), pairs=())
     main.reproduce(with_it, only, tmp_path / "run", Bench().tools)
     assert "Brief" in (tmp_path / "run" / "table6" / "table6.csv").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("name", TABLES)
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
-def test_every_table_can_be_planned_where_nothing_is_at_hand(
-    name: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shown = RUN.invoke(cli.app, ["reproduce", name, "--preset", preset, "--dry-run", "--json"])
-    assert shown.exit_code == 0, shown.output
-    found = json.loads(shown.output)
-    assert found["totals"]["judgements"] > 0 and list(tmp_path.iterdir()) == []
-    made: Table = table(name)
-    assert {p["method"] for p in found["pieces"]} == set(made.methods())
-    if preset == "paper":
-        assert {p["backbone"] for p in found["pieces"]} == {
-            "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"
-        }  # fmt: skip
-        aloe = [p for p in found["pieces"] if p["data"] == "ALOE" and p["method"] == "Vanilla"]
-        assert all(p["replies"] == 3834 for p in aloe) and "assumed" in found["data"]["ALOE"]
-        assert found["settings"]["clone.lr"] == 2e-5 and found["settings"]["tune.dpo.beta"] == 0.1
-        assert "14 GB" in found["weights"]["Qwen/Qwen2.5-7B-Instruct"]
-
-
-@pytest.mark.parametrize("preset", ["cpu", "paper"])
-def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
-    config = load_config(preset)
-    job = config.of_job("x", config.aloe, 0)
-    budgets = {name: registry.find(name).budget(job, config.tune, 100) for name in registry.names()}
-    assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0
-    assert len({(b.context, b.reply) for b in budgets.values()}) == 1
-    assert len(config.seeds) >= 3 and len(config.judges) >= 2
-
-
-@pytest.mark.parametrize(
-    ("args", "says"),
-    [
-        (["table2", "--render", "--run", "no-such-run"], "no-such-run"),
-        (["table2", "--method", "nowhere.py"], "nowhere.py"),
-        (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean PAMDP"),
-        (["table2", "--dry-run", "tune.dpo.bata=1"], "did you mean tune.dpo.beta"),
-        (["table2", "--dry-run", "judges=[match]"], "at least 2 items"),
-        (["table2", "--dry-run", "aloe.path="], "no data"),
-    ],
-)
-def test_what_a_user_can_mend_is_one_line(
-    args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["pamdp", "reproduce", *args])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    err = capsys.readouterr().err
-    assert end.value.code == 1 and says in err and err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, tmp_path: Path) -> None:
@@ -293,12 +276,3 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
             main.render(main.stored_config(whole[0]), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")
-
-
-def test_the_paper_s_figures_are_copied_right() -> None:
-    """r_w of each row is (wins − losses) / n for one n of about the test set's size."""
-    for made in TABLES.values():
-        for p in made.printed:
-            n = {"ALOE": 3834, "PrefEval": 98}[p.column]
-            assert (p.wins - p.losses) / n == pytest.approx(p.rate, abs=0.004), p
-            assert p.wins + p.losses + p.ties == n

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from pamdp.baselines.config import DpoConfig, FitConfig, GrpoConfig, OppuConfig, TuneConfig
 from pamdp.baselines.method import Job
-from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
+from pamdp.config import CloneConfig, Config, GraderConfig, ModelConfig, RLConfig
 from pamdp.data import load_sample
-from pamdp.judges.base import Case, Verdict
-from pamdp.types import Dialogue, Turn
+from pamdp.errors import ConfigError, ModelError
+from pamdp.judges.base import Case, Judge, Verdict
+from pamdp.judges.scores import ReplyScorer
+from pamdp.llm.scripted import ScriptedChat
+from pamdp.models.backbone import Backbone
+from pamdp.reproduce.work import Tools
+from pamdp.types import Dialogue, Message, Turn
 from tests.tools.tiny import make_tiny_backbone
 
 FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}
@@ -42,6 +47,62 @@ class VowelJudge:
 
     def _verdict(self, gap: float) -> Verdict:
         return Verdict(0.0, 0.0, 1.0) if gap == 0 else Verdict(0.9, 0.1) if gap > 0 else Verdict(0.1, 0.9)
+
+
+def vowel_judge(name: str) -> VowelJudge:
+    """One of two judges of a miniature comparison."""
+    if name not in ("vowels", "stops"):
+        raise ConfigError(f"no judge {name!r}")
+    return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
+
+
+def tiny_tools(grader: GraderConfig) -> Tools:
+    """The tools of a miniature comparison, for processes that cannot be given any."""
+
+    def load(name: str) -> Backbone:
+        if name != "tiny":
+            raise ModelError(f"no model {name}")
+        return make_tiny_backbone()
+
+    def scorer(name: str) -> ReplyScorer:
+        raise ConfigError(f"no scorer {name!r}")
+
+    return Tools(load, vowel_judge, scorer, lambda text: None)
+
+
+def _scores(messages: Sequence[Message], seed: int) -> str:
+    """Likes long answers; where the preference is named, so does it follow it."""
+    text = messages[-1].content
+    reply = text.partition("<<<\n")[2].partition("\n>>>")[0]
+    if "mentions:" in text:
+        return f"mentions: yes\ninvents: no\nviolates: {'yes' if len(reply) % 2 else 'no'}\nhelps: yes"
+    return f"[[{1 + len(reply) % 5}]]"
+
+
+class Bench:
+    """The tools of a comparison; remembers what was done, and can die at any piece of work."""
+
+    def __init__(self, dies_at: int | None = None) -> None:
+        self.said: list[str] = []
+        self.dies_at = dies_at
+
+    @property
+    def tools(self) -> Tools:
+        return Tools(self._load, self._judge, self._scorer, self._say)
+
+    def _load(self, name: str) -> Backbone:
+        return make_tiny_backbone()
+
+    def _judge(self, name: str) -> Judge:
+        return vowel_judge(name)
+
+    def _scorer(self, name: str) -> ReplyScorer:
+        return ReplyScorer(name, ScriptedChat(_scores, name))
+
+    def _say(self, text: str) -> None:
+        self.said.append(text)
+        if self.dies_at is not None and len(self.said) > self.dies_at:
+            raise KeyboardInterrupt
 
 
 def few(part: str, users: int, turns: int = 2) -> tuple[Dialogue, ...]:

@@ -151,6 +151,13 @@ def test_grpo_is_rewarded_by_our_reward(tmp_path: Path) -> None:
     assert found[0] == pytest.approx(0.8) and found[1] == pytest.approx(0.5) and found[2] is None
 
 
+def test_grpo_learns_from_fewer_states_than_a_batch(tmp_path: Path) -> None:
+    job = make_job(tmp_path, few("train", 1, 1))
+    assert TUNE.grpo.batch_size > len(job.train[0].turns)
+    find("GRPO").train(job)
+    assert job.open("GRPO", job.config, job.load()).metrics()
+
+
 def test_methods_of_one_seed_share_the_cloned_policy(tmp_path: Path) -> None:
     job = make_job(tmp_path)
     for name in ("RL-base", "PAMDP"):

@@ -42,6 +42,8 @@ def grpo(job: Job) -> PolicyReplier:
     ]
     rows = [{"prompt": messages(step.history, system), "state": i} for i, step in enumerate(steps)]
     reward = rewards(job, backbone, steps)
+    # TRL leaves out a batch that is not full: with fewer states than one there would be none.
+    config = config.model_copy(update={"batch_size": min(config.batch_size, len(steps))})
     with job.open("GRPO", job.config, backbone) as run:
         settings = GRPOConfig(
             **arguments(config, backbone, run.path, job.config.seed)

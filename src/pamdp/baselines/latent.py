@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from pamdp.baselines import needs
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import PolicyReplier
@@ -58,5 +59,8 @@ def _budget_rl(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return replace(_budget(config, tune, turns), draws=draws, verdicts=draws)
 
 
-BC = register(Method("BC", bc, _budget))
-REINFORCED = tuple(register(Method(name, partial(reinforced, name=name), _budget_rl)) for name in ADVANTAGES)
+BC = register(Method("BC", bc, _budget, shares="clone", lacks=needs.preferred))
+REINFORCED = tuple(
+    register(Method(name, partial(reinforced, name=name), _budget_rl, shares="clone", lacks=needs.preferred))
+    for name in ADVANTAGES
+)

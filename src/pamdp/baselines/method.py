@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pamdp.baselines import needs
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.replies import Replier
 from pamdp.config import Config
@@ -90,12 +91,16 @@ class Method:
       train: learns, and gives what replies.
       budget: from settings and the number of training turns.
       seeded: whether another seed gives another replier; if not, it is run once.
+      shares: folder of a seed that several methods write to; they are not trained at the same time. Empty: its own.
+      lacks: what training dialogues lack for this method to learn from them, in one clause; empty if nothing.
     """
 
     name: str
     train: Callable[[Job], Replier]
     budget: Callable[[Config, TuneConfig, int], Budget] = untrained
     seeded: bool = True
+    shares: str = ""
+    lacks: Callable[[Sequence[Dialogue]], str] = needs.nothing
 
 
 _METHODS: dict[str, Method] = {}

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pamdp.baselines import needs
 from pamdp.baselines.config import OppuConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import Replies
@@ -153,4 +154,4 @@ def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return Budget(config.clone.max_context, config.rl.max_reply, beside, examples, weights=weights)
 
 
-PEFT = register(Method("PEFT", oppu, _budget))
+PEFT = register(Method("PEFT", oppu, _budget, lacks=needs.preferred))

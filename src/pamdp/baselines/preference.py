@@ -5,6 +5,7 @@ Owns the pairs. An adapter learns, so that the reference policy is the backbone 
 
 from __future__ import annotations
 
+from pamdp.baselines import needs
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import PolicyReplier
@@ -34,8 +35,8 @@ def dpo(job: Job) -> PolicyReplier:
         for t, turn in enumerate(dialogue.turns)
         if turn.preferred and turn.rejected
     ]  # fmt: skip
-    if not rows:
-        raise DataError("no training turn has a preferred and a rejected reply", fix="DPO needs data with both")
+    if lacking := needs.pairs(job.train):
+        raise DataError(lacking, fix="DPO needs data with both")
     require_trl()
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
@@ -71,4 +72,4 @@ def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return Budget(config.clone.max_context, config.rl.max_reply, examples=examples, weights="LoRA")
 
 
-DPO = register(Method("DPO", dpo, _budget))
+DPO = register(Method("DPO", dpo, _budget, lacks=needs.pairs))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pamdp.baselines import needs
 from pamdp.baselines.config import FitConfig, LoraFitConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import PolicyReplier, Replies
@@ -149,5 +150,5 @@ def _budget_cot(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return replace(_budget(config, tune, turns), beside=tune.thought)
 
 
-FPFT = register(Method("FPFT", fpft, _budget))
-COT = register(Method("CoT", cot, _budget_cot))
+FPFT = register(Method("FPFT", fpft, _budget, lacks=needs.preferred))
+COT = register(Method("CoT", cot, _budget_cot, lacks=needs.preferred))

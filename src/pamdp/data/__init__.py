@@ -9,7 +9,7 @@ from pamdp.data.jsonl import write_dialogues, write_pairs
 from pamdp.data.load import load_dialogues, load_pairs, load_personas
 from pamdp.data.loaded import Loaded, LoadedPairs, LoadedTexts
 from pamdp.data.preference import write_trl, write_trl_pairs
-from pamdp.data.split import split_by_topic, split_by_user
+from pamdp.data.split import split_by_topic, split_by_user, spread
 
 __all__ = [
     "Loaded",
@@ -23,6 +23,7 @@ __all__ = [
     "pairs_of",
     "split_by_topic",
     "split_by_user",
+    "spread",
     "write_dialogues",
     "write_pairs",
     "write_trl",

@@ -71,6 +71,13 @@ def split_by_topic(
     return train, test
 
 
+def spread(dialogues: tuple[Dialogue, ...], count: int) -> tuple[Dialogue, ...]:
+    """COUNT of the dialogues at even distances, so that topics and users of all parts are among them; 0 for all."""
+    if not 0 < count < len(dialogues):
+        return dialogues
+    return tuple(dialogues[i * len(dialogues) // count] for i in range(count))
+
+
 def _topic(dialogue: Dialogue) -> str:
     return dialogue.id.rpartition(":")[0]
 

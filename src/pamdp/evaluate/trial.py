@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pamdp.config import RLConfig
+from pamdp.env.reward import LiveJudge
 from pamdp.errors import JudgeError
 from pamdp.evaluate.controls import Control, write_controls
 from pamdp.evaluate.records import Judgement, write_judgements
@@ -23,6 +24,7 @@ from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, Request, path
 from pamdp.progress import Progress
 from pamdp.types import Dialogue
+from pamdp.waiting import run
 
 Key = tuple[str, int]
 Replies = dict[Key, str]
@@ -91,6 +93,9 @@ def compare_replies(
 
 
 def _verdicts(judge: Judge, cases: Sequence[Case]) -> list[Verdict | None]:
+    if isinstance(judge, LiveJudge):
+        # All calls are under way at once, and one that fails costs no other.
+        return run(judge.verdicts(cases))
     try:
         return list(judge.judge(cases))
     except JudgeError:
@@ -186,6 +191,8 @@ def evaluate(
 
 def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Replies]) -> None:
     """Show a judge all replies to a state at once: one that scores replies reads their context once, not per pair."""
+    if isinstance(judge, LiveJudge):
+        return
     first, *others = replies.values()
     states = [(d, t) for d in dialogues for t in range(len(d.turns))]
     _verdicts(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])

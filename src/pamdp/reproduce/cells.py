@@ -5,12 +5,15 @@ computed, for whichever table:
 
     splits.json                            users of each part, by seed
     budgets.json                           what each method was allowed to use
+    inapplicable.json                      methods that cannot learn from these data, and why
     seed-0/NAME/, seed-0/NAME.jsonl        a method's run, and its replies
     judged/JUDGE/NAME-BASELINE.seed-0.jsonl
+    scored/NAME/NAME.seed-0.jsonl          what a language model said of single replies
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +50,19 @@ class Cell:
         """The seeds that a method is run with: all of them, unless neither its training nor its test set has one."""
         return tuple(seeds) if seeded or self.data.folds else tuple(seeds[:1])
 
+    def inapplicable(self) -> dict[str, str]:
+        """Methods that cannot learn from these data, with the reason.
+
+        Raises:
+          RunError: the file is damaged.
+        """
+        file = self.folder / "inapplicable.json"
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            return {str(name): str(reason) for name, reason in found.items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise RunError(f"{file} is damaged: {error!r}; run the same command without --render") from error
+
     def root(self, seed: int) -> Path:
         """Folder of all runs of one seed."""
         return self.folder / f"seed-{seed}"
@@ -54,6 +70,10 @@ class Cell:
     def replies(self, method: str, seed: int) -> Path:
         """A method's replies; the file is there when the method is done."""
         return self.root(seed) / f"{slug(method)}.jsonl"
+
+    def scored(self, scorer: str, method: str, seed: int) -> Path:
+        """A scorer's answers on a method's replies."""
+        return self.folder / "scored" / slug(scorer) / f"{slug(method)}.seed-{seed}.jsonl"
 
     def judged(self, judge: str, method: str, baseline: str, seed: int) -> Path:
         """The judgements of one comparison."""
@@ -84,17 +104,8 @@ def split_of(cell: Cell, config: ReproduceConfig, seed: int, chat: ChatEncoder) 
     Users are split once for all seeds; folds over topics turn with the seed.
     """
     whole = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
-    train = spread(whole.train, config.train_dialogues)
-    test = spread(whole.test, config.test_dialogues)
     limit = config.clone.max_context
-    return Split(_within(train, chat, limit), _within(test, chat, limit), whole.sha256)
-
-
-def spread(dialogues: tuple[Dialogue, ...], count: int) -> tuple[Dialogue, ...]:
-    """COUNT of the dialogues, evenly over all; 0 for all."""
-    if not 0 < count < len(dialogues):
-        return dialogues
-    return tuple(dialogues[i * len(dialogues) // count] for i in range(count))
+    return Split(_within(whole.train, chat, limit), _within(whole.test, chat, limit), whole.sha256)
 
 
 def _within(dialogues: Sequence[Dialogue], chat: ChatEncoder, limit: int) -> tuple[Dialogue, ...]:

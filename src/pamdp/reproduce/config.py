@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from pamdp.baselines.config import TuneConfig
-from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
+from pamdp.config import CloneConfig, Config, DataConfig, GraderConfig, ModelConfig, RLConfig
 from pamdp.settings import Settings, load
 
 Preset = Literal["cpu", "paper"]
@@ -29,9 +29,10 @@ class ReproduceConfig(Settings):
       models: backbones, each a column.
       judges: who grades; two or more, because the one that rewards is never the only one.
       reward: who rewards.
+      scorers: language models that score single replies beside the comparisons; none by default.
+      grader: how judges and scorers that are language models are reached.
       methods: more rows than the table's own.
       aloe, prefeval: the data of the columns; an empty path leaves the column out.
-      train_dialogues, test_dialogues: how many are taken, spread evenly over the users; 0 for all.
       resamples: of the bootstrap.
       model, clone, rl, tune: how methods learn, as in a run of their own.
     """
@@ -40,18 +41,18 @@ class ReproduceConfig(Settings):
     models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     judges: tuple[str, ...] = Field(default=("match", "likelihood"), min_length=2)
     reward: str = "match"
+    scorers: tuple[str, ...] = ()
+    grader: GraderConfig = GraderConfig()
     methods: tuple[str, ...] = ()
     aloe: DataConfig = DataConfig()
     prefeval: DataConfig = DataConfig(path="", folds=3)
-    train_dialogues: int = Field(default=0, ge=0)
-    test_dialogues: int = Field(default=0, ge=0)
     resamples: int = Field(default=10_000, ge=1)
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
     tune: TuneConfig = TuneConfig()
 
-    @field_validator("seeds", "models", "judges")
+    @field_validator("seeds", "models", "judges", "scorers")
     @classmethod
     def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) < len(values):

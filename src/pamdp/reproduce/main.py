@@ -12,35 +12,51 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pamdp.config import GraderConfig
+from pamdp.env.reward import LiveJudge
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
-from pamdp.judges.embedded import load_judge
+from pamdp.judges.remote import Graders
+from pamdp.judges.scores import ReplyScorer
 from pamdp.models.embedded import load_backbone
 from pamdp.parts import Result
+from pamdp.reproduce.cells import cells_of
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.plan import plan
 from pamdp.reproduce.render import findings, to_grid, to_json, write_all
 from pamdp.reproduce.results import read_results
+from pamdp.reproduce.scoring import score_all
 from pamdp.reproduce.tables import Table
-from pamdp.reproduce.work import Tools, judge_all, reply_all, splits_of
+from pamdp.reproduce.work import Tools, judge_all, prepare, reply_all, splits_of
 from pamdp.runs import Run
 from pamdp.train.setup import load_split
 
-MAY_CHANGE = ("methods", "seeds", "resamples")
-"""Settings that a run may go on with when they are others: what is stored stays right."""
+REACHED = ("base_url", "urls", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
+MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"grader.{name}" for name in REACHED))
+"""Settings that a run may go on with when they are others: what is stored stays right. Who judges and scores is in
+fingerprints of their own."""
 
 
-def standard_tools() -> Tools:
-    """Models from disk; judges of the package, all on one backbone."""
+def standard_tools(grader: GraderConfig) -> Tools:
+    """Models from disk; embedded judges, all on one backbone, and language models behind the endpoint of GRADER."""
     console = Console(stderr=True)
     shared = cache(load_backbone)
+    graders = Graders(grader, shared)
+    check = cache(graders.check)
 
-    @cache
     def judge(name: str) -> Judge:
-        return load_judge(name, shared())
+        found = graders.judge(name)
+        check(name)
+        return found
+
+    def scorer(name: str) -> ReplyScorer:
+        found = graders.scorer(name)
+        check(name)
+        return found
 
     say: Callable[[str], None] = console.print
-    return Tools(load_backbone, judge, say)
+    return Tools(load_backbone, judge, scorer, say)
 
 
 def dry_run(config: ReproduceConfig, table: Table, run: Path) -> Result:
@@ -49,17 +65,29 @@ def dry_run(config: ReproduceConfig, table: Table, run: Path) -> Result:
     return Result(found.to_json(), [found.grid(), *found.facts()])
 
 
-def reproduce(config: ReproduceConfig, table: Table, path: Path, tools: Tools) -> Result:
-    """Train, reply and judge what is missing, then write the table."""
+def reproduce(config: ReproduceConfig, table: Table, path: Path, tools: Tools, crew: Crew | None = None) -> Result:
+    """Train, reply and judge what is missing, then write the table.
+
+    Args:
+      crew: processes that share the work; None: it is all done in this one.
+    """
     for name in (config.reward, *config.judges):
         tools.judge(name)  # a judge that is not there is found out before anything is trained
+    for name in config.scorers:
+        tools.scorer(name)
     probes = {name: tools.load(name) for name in config.models}
     splits = splits_of(config, table, path, {name: probe.chat for name, probe in probes.items()})
     revisions = ", ".join(probe.revision for probe in probes.values())
     del probes  # every method loads a backbone of its own
     with _open(config, path, tools, revisions):
+        prepare(config, table, path, splits)
+        if crew is not None:
+            # Verdicts that have to be waited for stay here: this process keeps their limits.
+            own = [name for name in config.judges if not isinstance(tools.judge(name), LiveJudge)]
+            crew.work(config, table, path, own, tools.say)
         reply_all(config, table, path, tools, splits)
         judge_all(config, table, path, tools, splits)
+        score_all(config, cells_of(config, table, path), table, tools, splits)
     return render(config, table, path)
 
 

@@ -14,13 +14,16 @@ from rich.table import Table as Grid
 
 from pamdp.baselines.registry import find
 from pamdp.errors import DataError
+from pamdp.judges.embedded import NAMES
 from pamdp.models.embedded import EMBEDDED
 from pamdp.reproduce.cells import Cell, cells_of
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.minutes import histories, minutes_of
+from pamdp.reproduce.scoring import QUESTIONS
 from pamdp.reproduce.tables import TEST_TURNS, Column, Table
 from pamdp.reproduce.work import method_seeds, pair_seeds
 from pamdp.settings import flatten
-from pamdp.train.setup import load_split
+from pamdp.train.setup import Split, load_split
 
 ASSUMED: dict[Column, tuple[int, int]] = {
     "ALOE": (27_480 - TEST_TURNS["ALOE"], TEST_TURNS["ALOE"]),
@@ -40,6 +43,8 @@ class Piece:
       replies: test replies.
       tokens: the most tokens that reading and writing test replies takes.
       judgements: questions to all judges of the evaluation, both orders.
+      scores: questions to the scorers.
+      minutes: on one thread, where it is known what a step costs (minutes.py).
     """
 
     data: str
@@ -52,6 +57,8 @@ class Piece:
     replies: int
     tokens: int
     judgements: int
+    scores: int
+    minutes: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +68,49 @@ class Plan:
     table: str
     pieces: list[Piece]
     data: dict[str, str]
+    inapplicable: dict[str, dict[str, str]]
     weights: dict[str, str]
     settings: dict[str, object]
 
     def to_json(self) -> str:
         """One JSON document."""
         totals = {name: sum(getattr(p, name) for p in self.pieces) for name in _COUNTS}
-        return json.dumps({**asdict(self), "totals": totals}, ensure_ascii=False, default=str)
+        return json.dumps({**asdict(self), "totals": {**totals, "minutes": self.minutes}}, ensure_ascii=False)
+
+    @property
+    def minutes(self) -> float | None:
+        """Of all pieces on one thread; None where one of them is not known."""
+        known = [p.minutes for p in self.pieces if p.minutes is not None]
+        return sum(known) if len(known) == len(self.pieces) else None
 
     def grid(self) -> Grid:
         """For a terminal."""
         grid = Grid(title=f"{self.table}: what it would cost", title_justify="left")
-        for name in ("data", "backbone", "method", *_COUNTS):
-            grid.add_column(name, justify="right" if name in _COUNTS else "left")
+        for name in ("data", "backbone", "method", *_COUNTS, "minutes"):
+            grid.add_column(name, justify="right" if name in (*_COUNTS, "minutes") else "left")
         for piece in self.pieces:
-            grid.add_row(piece.data, piece.backbone, piece.method, *(f"{getattr(piece, n):,}" for n in _COUNTS))
+            counts = (f"{getattr(piece, n):,}" for n in _COUNTS)
+            grid.add_row(piece.data, piece.backbone, piece.method, *counts, _spelled(piece.minutes))
         grid.add_section()
-        grid.add_row("all", "", "", *(f"{sum(getattr(p, n) for p in self.pieces):,}" for n in _COUNTS))
+        totals = (f"{sum(getattr(p, n) for p in self.pieces):,}" for n in _COUNTS)
+        grid.add_row("all", "", "", *totals, _spelled(self.minutes))
         return grid
 
     def facts(self) -> list[str]:
         """What the numbers rest on."""
-        return [*(f"{name}: {text}" for name, text in (*self.data.items(), *self.weights.items()))]
+        said = [f"{name}: {text}" for name, text in (*self.data.items(), *self.weights.items())]
+        for column, lacking in self.inapplicable.items():
+            said += [f"{name} is not applicable to {column}: {reason}" for name, reason in lacking.items()]
+        if self.minutes is not None:
+            said.append(f"{self.minutes:.0f} minutes of one thread; --jobs 2 takes about half of it on two cores")
+        return said
 
 
-_COUNTS = ("trainings", "examples", "draws", "verdicts", "replies", "tokens", "judgements")
+_COUNTS = ("trainings", "examples", "draws", "verdicts", "replies", "tokens", "judgements", "scores")
+
+
+def _spelled(minutes: float | None) -> str:
+    return "unknown" if minutes is None else f"{minutes:.1f}"
 
 
 def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
@@ -94,41 +119,47 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
     Raises:
       ConfigError: a method is unknown.
     """
-    pieces, data = [], dict[str, str]()
+    pieces, data, inapplicable = list[Piece](), dict[str, str](), dict[str, dict[str, str]]()
     for cell in cells_of(config, table, run):
-        train, test, data[cell.column] = _turns(cell, config)
+        split, train, test, length, data[cell.column] = _turns(cell, config)
         job = config.of_job(cell.model, cell.data, config.seeds[0])
-        for name in table.methods(config.methods):
-            budget = find(name).budget(job, config.tune, train)
+        methods = {name: find(name) for name in table.methods(config.methods)}
+        lacking = {name: reason for name, m in methods.items() if split and (reason := m.lacks(split.train))}
+        inapplicable[cell.column] = lacking
+        pairs = [pair for pair in table.comparisons(config.methods) if not lacking.keys() & set(pair)]
+        for name in (name for name in methods if name not in lacking):
+            budget = methods[name].budget(job, config.tune, train)
             times = len(method_seeds(cell, name, config.seeds))
             learns = 0 if budget.weights == "none" else times
             most = budget.context + budget.beside + budget.reply
-            judged = sum(
-                len(pair_seeds(cell, *pair, config.seeds))
-                for pair in table.comparisons(config.methods)
-                if pair[0] == name
-            )
+            judged = sum(len(pair_seeds(cell, *pair, config.seeds)) for pair in pairs if pair[0] == name)
+            scores = test * times * len(config.scorers) * len(QUESTIONS[cell.column])
+            questions = test * judged * 2 * len(config.judges)
+            here = questions if set(config.judges) <= set(NAMES) else 0
+            minutes = minutes_of(name, cell.model, budget, test, here // times, length)
             pieces.append(
                 Piece(
                     cell.column, cell.model, name, learns, budget.examples * times, budget.draws * times,
-                    budget.verdicts * times, test * times, test * times * most, test * judged * 2 * len(config.judges),
+                    budget.verdicts * times, test * times, test * times * most, questions, scores,
+                    None if minutes is None else minutes * times,
                 )
             )  # fmt: skip
-    return Plan(table.name, pieces, data, {name: _weights(name) for name in config.models}, flatten(config))
+    weights = {name: _weights(name) for name in config.models}
+    return Plan(table.name, pieces, data, inapplicable, weights, flatten(config))
 
 
-def _turns(cell: Cell, config: ReproduceConfig) -> tuple[int, int, str]:
-    """Training turns, test turns, and where these numbers come from."""
+def _turns(cell: Cell, config: ReproduceConfig) -> tuple[Split | None, int, int, float, str]:
+    """The split if the data are there, training turns, test turns, a history's mean length, and what these rest on."""
+    limit = config.clone.max_context
     try:
         split = load_split(cell.data.model_copy(update={"split_seed": config.seeds[0] if cell.data.folds else 0}))
     except DataError as error:
         train, test = ASSUMED[cell.column]
-        return train, test, f"{train:,} training and {test:,} test turns assumed: {error}"
-    parts = []
-    for dialogues, limit in ((split.train, config.train_dialogues), (split.test, config.test_dialogues)):
-        turns, share = sum(len(d.turns) for d in dialogues), min(1.0, (limit or len(dialogues)) / len(dialogues))
-        parts.append(round(turns * share))
-    return parts[0], parts[1], f"{parts[0]:,} training and {parts[1]:,} test turns"
+        return None, train, test, limit / 2, f"{train:,} training and {test:,} test turns assumed: {error}"
+    learned, tested = histories(split.train, limit), histories(split.test, limit)
+    length = sum((*learned, *tested)) / max(len(learned) + len(tested), 1)
+    what = f"{len(learned):,} training and {len(tested):,} test turns, histories of {length:.0f} tokens, about"
+    return split, len(learned), len(tested), length, what
 
 
 def _weights(name: str) -> str:

@@ -21,6 +21,7 @@ from pamdp.evaluate.significance import Estimate
 from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, p_text, signed
 from pamdp.reproduce.figure import draw_figure
 from pamdp.reproduce.results import CellResults, Line, Results
+from pamdp.reproduce.spelled import SCORES, score_cells, score_sentences
 from pamdp.reproduce.tables import Printed
 
 HEADER = (
@@ -50,10 +51,15 @@ def write_all(results: Results, folder: Path) -> list[Path]:
 def to_csv(results: Results) -> str:
     """One line per comparison and judge; numbers unrounded, empty where there are none."""
     records = [_record(cell, line) for cell in results.cells for line in cell.lines]
+    absent = [
+        {"data": c.cell.column, "backbone": c.cell.model, "method": name, "not_applicable": reason}
+        for c in results.cells
+        for name, reason in c.inapplicable.items()
+    ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, fieldnames=list(records[0]), lineterminator="\n")
+    writer = csv.DictWriter(out, fieldnames=[*records[0], "not_applicable"], lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows([*records, *absent])
     return out.getvalue()
 
 
@@ -79,6 +85,12 @@ def to_json(results: Results) -> dict[str, object]:
                     for g in c.gaps
                 ],
                 "agreement": [_agreement(a) for a in (*c.judges, *c.orders)],
+                "scores": [_tree(asdict(s)) for s in c.scores],
+                "scorers": [
+                    {"first": a, "second": b, "kappa_rating": _plain(x), "kappa_category": _plain(y), "n": n}
+                    for a, b, x, y, n in c.scorers
+                ],
+                "not_applicable": c.inapplicable,
                 "texts": {name: _tree(asdict(report)) for name, report in c.texts.items()},
                 "budgets": {name: asdict(budget) for name, budget in c.budgets.items()},
             }
@@ -98,6 +110,10 @@ def to_markdown(results: Results) -> str:
         parts.append("".join(f"- {sentence}\n" for sentence in _agreements(c)))
         parts.append("### Replies as texts\n")
         parts.append(markdown_grid(TEXTS, _text_cells(c), 1))
+        if c.scores:
+            parts.append("### Scores of single replies\n")
+            parts.append(markdown_grid(SCORES, [score_cells(s) for s in c.scores], 2))
+            parts.append("".join(f"- {sentence}\n" for sentence in score_sentences(c.scores, c.scorers)))
         parts.append("### What each method was allowed\n")
         parts.append(markdown_grid(BUDGETS, _budget_cells(c), 2))
     return "\n".join(parts)
@@ -114,6 +130,9 @@ def to_grid(results: Results) -> Grid:
             named = dict(zip(HEADER, _cells(c, line), strict=True))
             style = ("bold green" if line.row.rate.sign > 0 else "bold red") if line.significant else ""
             grid.add_row(*(Text(named[name], style if name == "r_w" else "") for name in shown))
+        for cells in _absent(c):
+            named = dict(zip(HEADER, cells, strict=True))
+            grid.add_row(*(named[name] for name in shown))
     return grid
 
 
@@ -145,8 +164,9 @@ def findings(c: CellResults) -> list[str]:
             word = "higher" if d.rate.sign > 0 else "lower"
             said.append(f"{d.method} has a {word} r_w than {d.other} under {d.judge}: {_number(d.rate)}.")
     count = len(c.lines) + len(c.gaps)
-    rest = count - len(said)
-    return [*said, f"{'No' if not said else 'No other'} difference is significant ({rest} of {count} comparisons)."]
+    rest, found = count - len(said), bool(said)
+    said += [f"{name} is not applicable: {reason}." for name, reason in c.inapplicable.items()]
+    return [*said, f"{'No other' if found else 'No'} difference is significant ({rest} of {count} comparisons)."]
 
 
 def _number(e: Estimate) -> str:
@@ -154,7 +174,13 @@ def _number(e: Estimate) -> str:
 
 
 def _all_cells(results: Results) -> list[list[str]]:
-    return [_cells(c, line) for c in results.cells for line in c.lines]
+    return [cells for c in results.cells for cells in (*(_cells(c, line) for line in c.lines), *_absent(c))]
+
+
+def _absent(c: CellResults) -> list[list[str]]:
+    """Rows without results: the reason stands below the table."""
+    empty = ["n/a"] * (len(HEADER) - LEFT)
+    return [[c.cell.column, c.cell.model, name, "not applicable", "", *empty] for name in c.inapplicable]
 
 
 def _cells(c: CellResults, line: Line) -> list[str]:
@@ -225,7 +251,12 @@ def _plain(x: float) -> float | None:
 
 
 def _tree(values: dict[str, object]) -> dict[str, object]:
-    return {
-        key: _tree(value) if isinstance(value, dict) else _plain(value) if isinstance(value, float) else value
-        for key, value in values.items()
-    }
+    return {key: _leaf(value) for key, value in values.items()}
+
+
+def _leaf(value: object) -> object:
+    if isinstance(value, dict):
+        return _tree(value)
+    if isinstance(value, tuple):
+        return [_leaf(x) for x in value]
+    return _plain(value) if isinstance(value, float) else value

@@ -9,19 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
 
 from pamdp.baselines.method import Budget
 from pamdp.errors import RunError
 from pamdp.evaluate.agreement import Agreement, between_judges, between_orders
 from pamdp.evaluate.records import Judgement, read_judgements
+from pamdp.evaluate.scores import Scored, ScoreReport, read_scores, report_scores, scorer_kappa
 from pamdp.evaluate.significance import holm
 from pamdp.evaluate.success import Difference, Row, compare, differences
 from pamdp.evaluate.text import TextReport, describe
 from pamdp.reproduce.cells import Cell, cells_of, read_replies_file
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.tables import Printed, Table
-from pamdp.reproduce.work import method_seeds, pair_seeds
+from pamdp.reproduce.work import comparisons_of, method_seeds, pair_seeds, present
 from pamdp.rl.metrics import success_rate
 
 
@@ -62,7 +64,13 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class CellResults:
-    """Everything that is known of one cell."""
+    """Everything that is known of one cell.
+
+    Attributes:
+      scores: of every scorer and method.
+      scorers: two scorers, κ of their ratings and of their categories, and how many replies both rated.
+      inapplicable: rows of the table that have no results because the data lack what they learn from, and what.
+    """
 
     cell: Cell
     lines: list[Line]
@@ -70,6 +78,9 @@ class CellResults:
     judges: list[Agreement]
     orders: list[Agreement]
     texts: dict[str, TextReport]
+    scores: list[ScoreReport]
+    scorers: list[tuple[str, str, float, float, int]]
+    inapplicable: dict[str, str]
     budgets: dict[str, Budget]
 
 
@@ -97,7 +108,7 @@ def _read(cell: Cell, config: ReproduceConfig, table: Table) -> CellResults:
     judgements = [
         judgement
         for judge in config.judges
-        for method, baseline in table.comparisons(config.methods)
+        for method, baseline in comparisons_of(cell, table, config)
         for seed in pair_seeds(cell, method, baseline, config.seeds)
         for judgement in read_judgements(cell.judged(judge, method, baseline, seed))
     ]
@@ -111,10 +122,18 @@ def _read(cell: Cell, config: ReproduceConfig, table: Table) -> CellResults:
     found = differences([j for j in judgements if j.baseline == "Vanilla"], n=config.resamples)
     holm = _by_judge([d.judge for d in found], [d.p_value for d in found])
     gaps = [Gap(d, p) for d, p in zip(found, holm, strict=True)]
+    scored = {
+        name: {method: _scores(cell, name, method, config) for method in present(cell, table, config)}
+        for name in config.scorers
+    }
+    learned, lacking = present(cell, table, config), cell.inapplicable()
     agreement = max(1, config.resamples // 5)
     return CellResults(
         cell, lines, gaps, between_judges(judgements, n=agreement), between_orders(judgements, n=agreement),
-        {name: _text(cell, name, config) for name in table.methods(config.methods)}, _budgets(cell, table, config),
+        {name: _text(cell, name, config) for name in learned},
+        [report_scores(found, config.resamples) for by_method in scored.values() for found in by_method.values()],
+        [(a, b, *scorer_kappa(_flat(scored[a]), _flat(scored[b]))) for a, b in combinations(scored, 2)],
+        {name: lacking[name] for name in table.methods(config.methods) if name in lacking}, _budgets(cell, learned),
     )  # fmt: skip
 
 
@@ -143,6 +162,15 @@ def _printed(row: Row, cell: Cell, table: Table) -> tuple[Printed, ...]:
     return tuple(p for p in table.printed if (p.column, p.method, p.baseline) == key)
 
 
+def _scores(cell: Cell, scorer: str, method: str, config: ReproduceConfig) -> list[Scored]:
+    seeds = method_seeds(cell, method, config.seeds)
+    return [one for seed in seeds for one in read_scores(cell.scored(scorer, method, seed))]
+
+
+def _flat(by_method: dict[str, list[Scored]]) -> list[Scored]:
+    return [one for found in by_method.values() for one in found]
+
+
 def _text(cell: Cell, method: str, config: ReproduceConfig) -> TextReport:
     said = [
         one
@@ -152,14 +180,11 @@ def _text(cell: Cell, method: str, config: ReproduceConfig) -> TextReport:
     return describe([s.text for s in said], [s.nll for s in said], [s.user for s in said], n=config.resamples)
 
 
-def _budgets(cell: Cell, table: Table, config: ReproduceConfig) -> dict[str, Budget]:
+def _budgets(cell: Cell, methods: Sequence[str]) -> dict[str, Budget]:
     file = cell.folder / "budgets.json"
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         known = {field.name for field in fields(Budget)}
-        return {
-            name: Budget(**{key: value for key, value in stored[name].items() if key in known})
-            for name in table.methods(config.methods)
-        }
+        return {name: Budget(**{key: value for key, value in stored[name].items() if key in known}) for name in methods}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} is missing or damaged: {error!r}; run the same command without --render") from error

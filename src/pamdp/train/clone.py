@@ -21,6 +21,7 @@ from pamdp.runs import Run
 from pamdp.train.bc import Cloner
 from pamdp.train.examples import Example
 from pamdp.train.setup import policy_weights, save_policy, set_weights
+from pamdp.train.standin import with_own_replies
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -43,6 +44,8 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
+    if settings.rejected == "backbone":
+        train = with_own_replies(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
@@ -64,6 +67,8 @@ def clone(
                 _save(cloner, folder, rng, generator, config)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
+    if config.clone.steer:
+        run.log(cloner.step, {"steered": float(fitted is not None)}, "clone")
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")

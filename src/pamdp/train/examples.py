@@ -56,7 +56,7 @@ def prepare(
     """
     told = [dialogue for dialogue in dialogues if any(turn.preferred for turn in dialogue.turns)]
     if not told:
-        raise DataError("no dialogue has a preferred reply: there is nothing to clone; see `pamdp data check`")
+        raise DataError("no training turn has a preferred reply", fix="cloning needs dialogues with good replies")
     histories = [(path(d), [(turn.preferred, turn.rejected) for turn in d.turns], True) for d in told]
     scenes = {(pair.history, frozenset((pair.preferred, pair.rejected))): pair for pair in pairs}
     for pair in scenes.values():

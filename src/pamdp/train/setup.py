@@ -23,6 +23,7 @@ from pamdp.data import (
     load_sample_pairs,
     split_by_topic,
     split_by_user,
+    spread,
 )
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder, write_json
@@ -46,7 +47,13 @@ class Split:
 
 
 def load_split(config: DataConfig) -> Split:
-    """The sample's own split, or a split of other data by topic or by user."""
+    """The sample's own split, or a split of other data by topic or by user; of each part as many as are asked for."""
+    whole = _whole_split(config)
+    train, test = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
+    return replace(whole, train=train, test=test)
+
+
+def _whole_split(config: DataConfig) -> Split:
     if config.path == "sample":
         train, test = load_sample("train"), load_sample("test")
         return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])

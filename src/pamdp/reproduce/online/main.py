@@ -13,12 +13,12 @@ from typing import Literal
 
 from rich.console import Console
 
+from pamdp.data import spread
 from pamdp.fingerprint import Fingerprint
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
 from pamdp.parts import Result, policy_config
-from pamdp.reproduce.cells import spread
 from pamdp.reproduce.online.audit import audit_simulator, read_audit
 from pamdp.reproduce.online.audit_render import to_grid as audit_grid
 from pamdp.reproduce.online.audit_render import to_json as audit_json

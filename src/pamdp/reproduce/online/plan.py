@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table as Grid
 
+from pamdp.data import spread
 from pamdp.errors import DataError
-from pamdp.reproduce.cells import spread
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
 from pamdp.settings import flatten
 from pamdp.train.estimate import Estimate, estimate

@@ -1,0 +1,179 @@
+"""A language model that scores single replies: how well one suits the person, and whether it keeps to a preference.
+
+Owns both questions and the reading of their answers. The 1 to 5 scale over turns is ALOE's metric, the categories of
+failing a preference are PrefEval's; the words of the questions are our own. PrefEval asks four questions in four calls,
+here they are one call. Knows nothing of endpoints, retries of calls and limits: it is given a chat model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from pamdp.errors import AnswerError
+from pamdp.llm.ask import ask
+from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.prompts.render import load, render, transcript
+from pamdp.seeds import seed_of
+from pamdp.types import History, Message, Persona
+from pamdp.waiting import run, together
+
+T = TypeVar("T")
+Category = Literal["followed", "unaware", "hallucinated", "inconsistent", "unhelpful"]
+CATEGORIES: tuple[Category, ...] = ("followed", "unaware", "hallucinated", "inconsistent", "unhelpful")
+PROMPTS = ("judge_score", "judge_score_reminder", "judge_adherence", "judge_adherence_reminder")
+_SCORE = re.compile(r"\[\[([1-5])\]\]")
+_CHECK = re.compile(r"^\W*(mentions|invents|violates|helps)\W*:\W*(yes|no)\b", re.I | re.M)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One reply to a history, and to whom."""
+
+    persona: Persona
+    history: History
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class Adherence:
+    """What a reply does with a preference.
+
+    Attributes:
+      mentions: it shows that it takes a preference into account.
+      invents: what it takes the preference to be is something else.
+      violates: it goes against the preference.
+      helps: it deals with the message.
+    """
+
+    mentions: bool
+    invents: bool
+    violates: bool
+    helps: bool
+
+    @property
+    def category(self) -> Category:
+        """PrefEval's category: a reply that helps nobody is that first; then it matters whether and why it violates."""
+        if not self.helps:
+            return "unhelpful"
+        if not self.violates:
+            return "followed"
+        if not self.mentions:
+            return "unaware"
+        return "hallucinated" if self.invents else "inconsistent"
+
+
+def parse_score(text: str) -> int:
+    """The rating of an answer: [[1]] to [[5]], named once or several times, but never two of them.
+
+    Raises:
+      AnswerError: there is no rating, or more than one.
+    """
+    found = set(_SCORE.findall(text))
+    if len(found) != 1:
+        raise AnswerError(f"{len(found)} ratings in an answer" if found else "no rating in an answer")
+    return int(found.pop())
+
+
+def parse_adherence(text: str) -> Adherence:
+    """The four answers, each on a line of its own.
+
+    Raises:
+      AnswerError: one is missing, or is both yes and no.
+    """
+    found: dict[str, set[bool]] = {}
+    for name, answer in _CHECK.findall(text):
+        found.setdefault(name.lower(), set()).add(answer.lower() == "yes")
+    if len(found) != 4 or any(len(answers) != 1 for answers in found.values()):
+        raise AnswerError(f"{len(found)} of 4 checks in an answer")
+    return Adherence(**{name: answers.pop() for name, answers in found.items()})
+
+
+class ReplyScorer:
+    """Asks a chat model about single replies.
+
+    Args:
+      name: what results call it.
+      model: is asked.
+      attempts: most answers asked for where one cannot be read.
+      temperature: 0 lets answers be remembered (llm/cache.py).
+      max_tokens: longest answer.
+      seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: ChatModel,
+        attempts: int = 3,
+        temperature: float = 0.0,
+        max_tokens: int = 256,
+        seed: int = 0,
+    ) -> None:
+        self.name, self.model, self.attempts, self.seed = name, model, attempts, seed
+        self.decoding = Decoding(temperature, max_tokens)
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The model's, the prompts' and how it is asked."""
+        prompts = hashlib.sha256("".join(load(name) for name in PROMPTS).encode()).hexdigest()[:12]
+        return {
+            "name": self.name, **self.model.fingerprint, "prompts": prompts,
+            "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
+        }  # fmt: skip
+
+    def fit(self, replies: Sequence[Said], progress: Callable[[int], None] | None = None) -> list[int | None]:
+        """How well each reply suits its person, 1 to 5 (ALOE); None where no rating could be had.
+
+        Raises:
+          EndpointError: the model cannot be reached.
+        """
+        return self._all("judge_score", parse_score, replies, progress)
+
+    def adherence(
+        self, replies: Sequence[Said], progress: Callable[[int], None] | None = None
+    ) -> list[Adherence | None]:
+        """What each reply does with the preference, which is the person's `personality` (PrefEval); None as of `fit`.
+
+        Raises:
+          EndpointError: the model cannot be reached.
+        """
+        return self._all("judge_adherence", parse_adherence, replies, progress)
+
+    def _all(
+        self,
+        prompt: str,
+        parse: Callable[[str], T],
+        replies: Sequence[Said],
+        progress: Callable[[int], None] | None,
+    ) -> list[T | None]:
+        async def one(said: Said) -> T | None:
+            try:
+                return await self._ask(prompt, parse, said)
+            except AnswerError:
+                return None
+            finally:
+                if progress is not None:
+                    progress(1)
+
+        return run(together(one(said) for said in replies))
+
+    async def _ask(self, prompt: str, parse: Callable[[str], T], said: Said) -> T:
+        person, nothing = said.persona, "nothing"
+        known = (
+            {"preference": person.personality or nothing, "profile": person.profile or nothing}
+            if prompt == "judge_adherence"
+            else {"personality": person.personality or nothing, "profile": person.profile or nothing}
+        )
+        question = render(
+            prompt, **known, history=transcript(said.history[:-1]) or "(this is the first message)",
+            query=said.history[-1].content, reply=said.reply,
+        )  # fmt: skip
+        seed = seed_of(self.seed, prompt, person.text, said.reply, *(m.content for m in said.history))
+        return await ask(
+            self.model, [Message("user", question)], parse, decoding=self.decoding, seed=seed,
+            attempts=self.attempts, reminder=f"{prompt}_reminder",
+        )  # fmt: skip
