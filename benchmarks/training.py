@@ -36,17 +36,16 @@ def ours(what: Literal["frozen", "lora", "full"], options: Options) -> Prepared:
     """The planner alone, with LoRA on all layers (so that the gradient reaches H), or with every weight."""
     backbone, chosen = inputs.backbone(), inputs.dialogues(options)
     clone = CloneConfig(
-        backbone=what, lora_layers="all", lora_rank=RANK, batch_size=options.batch, posterior=False, steer=0,
-        context_dropout=0,
+        backbone=what, lora_layers="all", lora_rank=RANK, batch_size=options.batch, steer=0, context_dropout=0
     )  # fmt: skip
     cloner = Cloner(new_policy(backbone, Config(clone=clone)), clone)
-    examples = cloner.prepare(chosen)
-    cloner.total = -(-len(examples) // options.batch)
+    examples, _ = cloner.prepare(chosen)
+    total = -(-len(examples) // options.batch)
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
 
     def work() -> Facts:
         losses = [
-            cloner.update(examples[start : start + options.batch], rng, generator)["nll"]
+            cloner.update(examples[start : start + options.batch], rng, generator, total)["nll"]
             for start in range(0, len(examples), options.batch)
         ]
         return {"nll": losses}

@@ -21,7 +21,7 @@ from pamdp.evaluate.simulator import content_words
 from pamdp.evaluate.talks import Talk
 from pamdp.models.backbone import Backbone
 from pamdp.models.packed import Group, final_norm, pack, run_layers
-from pamdp.models.packing import token_log_probs
+from pamdp.models.packing import reply_log_probs
 from pamdp.progress import Progress
 from pamdp.prompts.render import load, render
 from pamdp.seeds import seed_of
@@ -205,10 +205,12 @@ class Likelihood:
         with self.backbone.adapter(None):
             last = int(self.backbone.model.config.num_hidden_layers)
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
-            return [
-                float(token_log_probs(self.backbone, states[before], row.ids[own].tolist()).sum())
-                for before, own in row.predicts
-            ]
+            found = reply_log_probs(
+                self.backbone,
+                [states[before] for before, _ in row.predicts],
+                [row.ids[own].tolist() for _, own in row.predicts],
+            )
+            return [float(each.sum()) for each in found]
 
 
 def _said(history: History) -> list[str]:
