@@ -116,8 +116,8 @@ class RLConfig(Settings):
       normalize: divide advantages by their standard deviation.
       clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
       permute: control: shuffle the advantages over the transitions; what is then learned is noise.
-      subspace: A1 moves only along this many principal components of H(h), each in units of its own spread; 0: along
-        every feature.
+      moves: how A1 moves: "gains" of each number of the action, along "components" of H(h), or "all" of it (the paper).
+      components: how many, where it moves along them.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's
@@ -135,7 +135,8 @@ class RLConfig(Settings):
     normalize: bool = True
     clip: float | None = Field(default=None, gt=0)
     permute: bool = False
-    subspace: int = Field(default=4, ge=0)
+    moves: Literal["gains", "components", "all"] = "gains"
+    components: int = Field(default=4, ge=1)
     rounds: int = Field(default=3, ge=1)
     samples: int = Field(default=4, ge=1)
     reference: Literal["clone", "vanilla", "preferred"] = "clone"

@@ -17,7 +17,7 @@ from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
-from pamdp.models.moves import Moves
+from pamdp.models.moves import moves_of
 from pamdp.rl.advantages import ORACLE_TARGETS, AdvantageInputs, advantage
 from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
 from pamdp.rl.metrics import explained_variance
@@ -97,7 +97,7 @@ class Learner:
 
     def __init__(self, actor: Actor, critics: DualCritic, reference: Actor, config: RLConfig) -> None:
         self.actor, self.critics, self.reference, self.config = actor, critics, reference, config
-        self.moves = Moves(reference, config.subspace)
+        self.moves = moves_of(config.moves, reference, config.components)
         self.actor_optimizer = torch.optim.AdamW(self.moves.parameters(), config.lr_actor, weight_decay=0.0)
         self.critic_optimizer = torch.optim.AdamW(critics.parameters(), config.lr_critic, weight_decay=0.01)
         self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))

@@ -14,11 +14,12 @@ from pamdp.errors import JudgeError
 from pamdp.learner import Batch, Learner, to_batch
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
+from pamdp.models.moves import Components
 from pamdp.rollout import Rollout, Transition
 
 D_A, WIDTH, STATES, K = 3, 5, 16, 4
 PLAIN = RLConfig(
-    advantage="a2c", leave_one_out=False, normalize=False, actor_every=1, batch_size=512, epochs=1, subspace=0
+    advantage="a2c", leave_one_out=False, normalize=False, actor_every=1, batch_size=512, epochs=1, moves="all"
 )
 
 
@@ -172,7 +173,7 @@ def test_a_round_without_any_verdict_is_an_error() -> None:
         learner.update(_by_hand([0.0, 0.0], [0, 1], [False, False]), _g())
 
 
-RIGHT_WAY = RLConfig(actor_every=1, lr_actor=3e-3, lr_critic=5e-3, kl=0.0, epochs=20, batch_size=32)
+RIGHT_WAY = RLConfig(actor_every=1, lr_actor=3e-3, lr_critic=5e-3, kl=0.0, epochs=20, batch_size=32, moves="components")
 
 
 @pytest.mark.parametrize("advantage", ["a2c", "pamdp", "uaac", "dcrl", "odc", "odc_safe"])
@@ -233,7 +234,7 @@ def test_paper_literal_halves_what_critics_learn(literal: bool, value: float) ->
 
 @pytest.mark.parametrize("advantage", ["odc", "pamdp"])
 def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
-    config = RLConfig(advantage=advantage, actor_every=3, lr_actor=1e-2, epochs=2, batch_size=16)
+    config = RLConfig(moves="components", advantage=advantage, actor_every=3, lr_actor=1e-2, epochs=2, batch_size=16)
     first, second = _learner(config), _learner(config, seed=5)
     batch = _batch(first)
     first.fit(batch)
@@ -250,18 +251,21 @@ def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
     assert torch.equal(first.actor.a1.weight, second.actor.a1.weight)
 
 
-def test_in_a_subspace_the_actor_moves_along_it_and_nowhere_else() -> None:
+def test_the_actor_moves_along_what_the_settings_name_and_nowhere_else() -> None:
     ranks = []
-    for k in (2, 0):
-        learner = _learner(PLAIN.model_copy(update={"subspace": k, "lr_actor": 0.05, "epochs": 5}))
+    for kind in ("components", "gains", "all"):
+        learner = _learner(PLAIN.model_copy(update={"moves": kind, "components": 2, "lr_actor": 0.05, "epochs": 5}))
         batch = _batch(learner)
         learner.fit(batch)
         learner.update(batch, _g())
         moved = (learner.actor.a1.weight - learner.reference.a1.weight).detach()
         ranks.append(int(torch.linalg.matrix_rank(moved, atol=1e-5)))
-        if k:
+        if isinstance(learner.moves, Components):
             torch.testing.assert_close(moved @ torch.linalg.pinv(learner.moves.basis) @ learner.moves.basis, moved)
-    assert ranks == [2, 3]
+        if kind == "gains":
+            gain = moved / learner.reference.a1.weight.detach()
+            torch.testing.assert_close(gain, gain[:, :1].expand_as(gain))
+    assert ranks == [2, 3, 3]
 
 
 def test_without_a_clip_range_the_step_is_eq_12() -> None:
@@ -271,5 +275,5 @@ def test_without_a_clip_range_the_step_is_eq_12() -> None:
         learner = _learner(PLAIN.model_copy(update={"clip": clip, "kl": 0.0}))
         batch = _batch(learner)
         learner.update(batch, _g())
-        steps.append(learner.moves.delta.grad)
+        steps.append([p.grad for p in learner.moves.parameters()])
     torch.testing.assert_close(steps[0], steps[1])
