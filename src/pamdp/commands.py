@@ -235,7 +235,7 @@ def lab(figure: Path | None) -> Result:
 def chat(source: str, show: bool) -> None:
     """`pamdp chat`."""
     trained, cloned = Path(source) / "trained", Path(source) / "policy"
-    folder = shipped() if source == "shipped" else trained if trained.is_dir() else cloned
+    folder = shipped("trained") if source == "shipped" else trained if trained.is_dir() else cloned
     config = policy_config(folder)
     policy = load_policy(folder, load_backbone(config.model.name))
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)

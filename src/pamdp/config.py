@@ -137,19 +137,19 @@ class RLConfig(Settings):
     permute: bool = False
     moves: Literal["gains", "components", "all"] = "gains"
     components: int = Field(default=4, ge=1)
-    rounds: int = Field(default=3, ge=1)
-    samples: int = Field(default=4, ge=1)
+    rounds: int = Field(default=1, ge=1)
+    samples: int = Field(default=8, ge=1)
     reference: Literal["clone", "vanilla", "preferred"] = "clone"
     soft: bool = True
     profile: Literal["persona", "inferred"] = "persona"
-    max_reply: int = Field(default=48, ge=1)
+    max_reply: int = Field(default=40, ge=1)
     dialogues: int = Field(default=16, ge=1)
-    epochs: int = Field(default=5, ge=1)
-    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=60, ge=1)
+    batch_size: int = Field(default=256, ge=1)
     actor_every: int = Field(default=5, ge=1)
-    lr_actor: float = Field(default=5e-5, gt=0)
+    lr_actor: float = Field(default=1e-2, gt=0)
     lr_critic: float = Field(default=5e-4, gt=0)
-    kl: float = Field(default=0.05, ge=0)
+    kl: float = Field(default=0.005, ge=0)
     gamma: float = Field(default=0.99, ge=0, le=1)
     horizon: int = Field(default=6, ge=1)
     sigma: float = Field(default=0.5, gt=0)

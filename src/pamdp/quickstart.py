@@ -37,7 +37,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
     """
     console = Console(stderr=quiet)
     path = path if resume else free(path)
-    start = shipped()
+    start = shipped("trained")
     config = load(Config, ["quickstart"], overrides)
     cloned = policy_config(start)
     config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone})
@@ -54,7 +54,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
     )
     console.print(f"[bold]3/4[/bold] {config.rl.rounds} more round(s) of offline reinforcement learning on a few users")
     with open_run(path, config, fingerprint, resume) as run:
-        copy_policy(start, path / "policy")
+        copy_policy(shipped(), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, run)
     console.print("[bold]4/4[/bold] every third test user, graded by the judge that rewarded and by another")

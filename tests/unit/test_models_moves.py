@@ -49,7 +49,7 @@ def test_each_component_has_unit_variance_and_no_mean() -> None:
 
 
 def test_gains_by_hand() -> None:
-    """Actions 2 and 6 around their mean of 4, with gains .5 for all and .25 more here: 2 - .75 · 2 and 6 + .75 · 2."""
+    """Actions 2 and 6 around their mean of 4; gains .5 for all and .25 more here, constant 1: 2 - 1.5 + 1 and 6 + 1.5 + 1."""
     actor = Actor(1, 1).double()
     with torch.no_grad():
         actor.a1.weight.fill_(2.0)
@@ -60,7 +60,8 @@ def test_gains_by_hand() -> None:
     with torch.no_grad():
         moves.common.fill_(0.5)
         moves.each.fill_(0.25)
-        torch.testing.assert_close(moves(states), torch.tensor([[0.5], [7.5]], dtype=torch.float64))
+        moves.constant.fill_(1.0)
+        torch.testing.assert_close(moves(states), torch.tensor([[1.5], [8.5]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,20 +17,24 @@ from pamdp.evaluate.order import grouped, primary, reward_judge
 from pamdp.evaluate.records import Judgement, write_atomic
 from pamdp.evaluate.run_reader import Json, ReportData, load_report
 from pamdp.evaluate.success import compare, differences
+from pamdp.evaluate.svg import standalone
 from pamdp.evaluate.tables import interval, p_text, signed
 
 __all__ = ["load_report", "render_report", "write_report"]
 
 
 def write_report(run_dir: Path) -> Path:
-    """Read a run directory and write its `report.html`, atomically.
+    """Read a run directory and write its `report.html`, and the bars of each judge beside it (`success-JUDGE.svg`).
 
     Raises:
       RunError: no such run.
       DataError: one of its files is wrong.
     """
     path = run_dir / "report.html"
-    write_atomic(path, render_report(load_report(run_dir)))
+    data = load_report(run_dir)
+    write_atomic(path, render_report(data))
+    for drawing in drawings.success(compare(list(data.judgements or ()))):
+        write_atomic(run_dir / f"success-{drawing.title}.svg", standalone(drawing.svg))
     return path
 
 

@@ -72,6 +72,12 @@ def draw(height: float, paint: Callable[[Axes], None], label: str, prefix: str) 
     return _inline(out.getvalue(), label, prefix)
 
 
+def standalone(svg: str) -> str:
+    """An inline figure as a file of its own: on white, in a font that every reader has."""
+    # Markup's own methods would escape what is put around it.
+    return f'<svg style="background: #fff; font-family: sans-serif" {str.removeprefix(svg, "<svg ")}\n'
+
+
 def _inline(svg: str, label: str, prefix: str) -> str:
     """The `<svg>` element alone: no prologue, page-wide style, metadata or font list, no id that stands twice."""
     svg = svg[svg.index("<svg") :]

@@ -102,9 +102,10 @@ class Components(Moves):
 
 
 class Gains(Moves):
-    """Each number of the action by a gain of its own, around its mean over states: Δμ_k = (s + s_k)·(μ_b,k − c_k).
+    """Each number of the action by a gain of its own, and a constant: Δμ_k = (s + s_k)·(μ_b,k − c_k) + b_k.
 
-    What a state calls for was learned while cloning; rewards say how far to go, in all of it and in each part.
+    c is the mean action over states. What a state calls for was learned while cloning; rewards say how far to go, in
+    all of it and in each part.
     """
 
     centre: Tensor
@@ -115,6 +116,7 @@ class Gains(Moves):
         self.register_buffer("centre", torch.zeros(d_a))
         self.common = nn.Parameter(torch.zeros(()))
         self.each = nn.Parameter(torch.zeros(d_a))
+        self.constant = nn.Parameter(torch.zeros(d_a))
 
     @torch.no_grad()
     def fit(self, features: Float[Tensor, "n width"]) -> None:
@@ -122,9 +124,10 @@ class Gains(Moves):
         self.centre.copy_(self.reference(features).mean(0))
 
     def change(self) -> tuple[Tensor, Tensor]:
-        """The cloned A1, scaled row by row."""
+        """The cloned A1, scaled row by row, and a bias that keeps the mean where the constant wants it."""
         gain, cloned = self.common + self.each, self.reference.a1
-        return gain[:, None] * cloned.weight.detach(), gain * (cloned.bias.detach() - self.centre)
+        bias = gain * (cloned.bias.detach() - self.centre) + self.constant
+        return gain[:, None] * cloned.weight.detach(), bias
 
 
 def moves_of(kind: str, reference: Actor, k: int) -> Moves:

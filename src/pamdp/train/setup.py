@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -154,7 +155,7 @@ def load_policy(folder: Path, backbone: Backbone) -> Policy:
     return replace(policy, system=about["system"])
 
 
-def shipped() -> Path:
-    """Folder of the cloned policy that comes with the package."""
-    with as_file(files("pamdp") / "assets" / "policy") as folder:
+def shipped(what: Literal["policy", "trained"] = "policy") -> Path:
+    """Folder of the policy that comes with the package: as it was cloned, or as it was trained from there."""
+    with as_file(files("pamdp") / "assets" / what) as folder:
         return Path(folder)
