@@ -8,15 +8,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from markupsafe import Markup
 
 from pamdp.evaluate.controls import Control, write_controls
 from pamdp.evaluate.records import Judgement, write_judgements
 from pamdp.evaluate.report import render_report, write_report
 from pamdp.evaluate.run_reader import ReportData
 from pamdp.evaluate.samples import SampleDialogue, SampleTurn, write_dialogues
+from pamdp.evaluate.svg import standalone
 from pamdp.judges.base import Verdict
 from pamdp.types import Persona
 
@@ -247,3 +250,12 @@ def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<script" not in page and "<b onclick" not in page
     assert page.count("&lt;script&gt;") > 15
+
+
+def test_bars_are_files_of_their_own(tmp_path: Path) -> None:
+    """Each is one XML document that needs no page around it: no colour of the page, no escaped mark-up."""
+    inline = Markup('<svg xmlns="http://www.w3.org/2000/svg"><path style="fill: var(--ink, #1a2b3c)"/></svg>')
+    root = ElementTree.fromstring(standalone(inline))
+    [path] = list(root)
+    assert path.get("style") == "fill: #1a2b3c"
+    assert "#fff" in str(root.get("style"))

@@ -49,7 +49,7 @@ def test_each_component_has_unit_variance_and_no_mean() -> None:
 
 
 def test_gains_by_hand() -> None:
-    """Actions 2 and 6 around their mean of 4; gains .5 for all and .25 more here, constant 1: 2 - 1.5 + 1 and 6 + 1.5 + 1."""
+    """Actions 2 and 6 around their mean of 4, gains .5 for all and .25 here, constant 1:2 - 1.5 + 1 and 6 + 1.5 + 1."""
     actor = Actor(1, 1).double()
     with torch.no_grad():
         actor.a1.weight.fill_(2.0)

@@ -74,7 +74,8 @@ def draw(height: float, paint: Callable[[Axes], None], label: str, prefix: str) 
 
 def standalone(svg: str) -> str:
     """An inline figure as a file of its own: on white, in a font that every reader has."""
-    # Markup's own methods would escape what is put around it.
+    # Colours that a page may set are plain here. Markup's own methods would escape what is put around it.
+    svg = re.sub(r"var\(--[\w-]+, (#?\w+)\)", r"\1", str.__str__(svg))
     return f'<svg style="background: #fff; font-family: sans-serif" {str.removeprefix(svg, "<svg ")}\n'
 
 
