@@ -17,6 +17,7 @@ from pamdp.config import Config, EvalConfig
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
+from pamdp.env.profile import Profiler
 from pamdp.evaluate.judging import evaluate_judge
 from pamdp.evaluate.report import write_report
 from pamdp.files import Json
@@ -24,6 +25,7 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.judges.embedded import load_judge, save_judges
 from pamdp.judges.training import train_judges
 from pamdp.lab.benchmark import run_benchmark
+from pamdp.llm.local import LocalChat
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.models.features import FeatureStore
 from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
@@ -38,13 +40,13 @@ from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
 from pamdp.settings import load
-from pamdp.talk import load_critics, talk
+from pamdp.talk import talk
 from pamdp.train.clone import clone
 from pamdp.train.estimate import estimate
 from pamdp.train.offline import offline
 from pamdp.train.online import online
 from pamdp.train.reinforce import R_MAX
-from pamdp.train.setup import load_clone_pairs, load_policy, load_split, new_policy, shipped
+from pamdp.train.setup import load_clone_pairs, load_critics, load_policy, load_split, new_policy, shipped
 from pamdp.train.world import build_world, may_change
 
 __all__ = [
@@ -239,7 +241,8 @@ def chat(source: str, show: bool) -> None:
     config = policy_config(folder)
     policy = load_policy(folder, load_backbone(config.model.name))
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)
-    talk(policy, load_critics(folder.parent, policy.width, v_max), show, config.rl.max_reply)
+    profiler = Profiler(LocalChat(policy.backbone), attempts=2, max_tokens=80)
+    talk(policy, load_critics(folder, policy.width, v_max), show, config.rl.max_reply, profiler=profiler)
 
 
 def _from_clone(source: str, sources: Sequence[str], overrides: Sequence[str]) -> tuple[Path, Config]:

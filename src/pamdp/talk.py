@@ -5,23 +5,33 @@ Owns the loop with a human. The assistant sees the history and nothing else.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from rich.console import Console
 from rich.text import Text
 
-from pamdp import checkpoint
+from pamdp.env.profile import Profiler
+from pamdp.errors import AnswerError
 from pamdp.models.critics import DualCritic
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
-from pamdp.types import Message
+from pamdp.types import History, Message
+from pamdp.waiting import run
 
 
 def talk(
-    policy: Policy, critics: DualCritic | None, show: bool, max_reply: int, console: Console | None = None
+    policy: Policy,
+    critics: DualCritic | None,
+    show: bool,
+    max_reply: int,
+    console: Console | None = None,
+    profiler: Profiler | None = None,
 ) -> None:
-    """Read lines, answer each; an empty line, the end of input or Ctrl-C stops."""
+    """Read lines, answer each; an empty line, the end of input or Ctrl-C stops.
+
+    Args:
+      show: after each reply also V(h), the action and the inferred profile.
+      profiler: infers it; the assistant is not told.
+    """
     console = console or Console()
     console.print("[dim]Talk; an empty line ends it.[/dim]")
     history: list[Message] = []
@@ -43,16 +53,17 @@ def talk(
             note = f"|a| {float(action.norm()):.2f}, a {', '.join(f'{x:+.1f}' for x in action[:6].tolist())}, ..."
             if critics is not None:
                 note = f"V(h) {float(critics.v_h(policy.features(prefix)).detach()):+.2f}, {note}"
-            console.print(f"[dim]{note}[/dim]")
+            console.print(Text(note, "dim"))
+        if show and profiler is not None:
+            console.print(Text(f"profile so far: {inferred(profiler, policy, tuple(history))}", "dim"))
         history.append(Message("assistant", reply))
 
 
-def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
-    """The critics of a run's last checkpoint, if it has one."""
-    stages = ("online", "offline")
-    found = next((c for s in stages if (c := checkpoint.latest(folder / "checkpoints" / s)) is not None), None)
-    if found is None:
-        return None
-    critics = DualCritic(width, width, v_max)
-    critics.load_state_dict(checkpoint.load(found).weights["critics"])
-    return critics
+def inferred(profiler: Profiler, policy: Policy, history: History) -> str:
+    """What can be told about a user from what they wrote, in words."""
+    try:
+        with policy.backbone.adapter(None):  # the profiler may share the policy's backbone, which waits meanwhile
+            found = run(profiler.infer(history))
+    except AnswerError:
+        return "the profiler gave no answer that could be read"
+    return found.persona.text or "nothing can be told yet"

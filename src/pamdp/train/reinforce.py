@@ -70,7 +70,7 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
         _save(learner, saved, step + 1, generator)
         source.learned(step)
-    save_policy(policy, config, run.path / "trained")
+    save_policy(policy, config, run.path / "trained", critics)
     return policy
 
 

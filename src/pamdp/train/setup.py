@@ -31,9 +31,12 @@ from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
+from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.types import Dialogue
 
+CRITICS = "critics"
+"""Name of the file that holds a policy's critics."""
 ADAPTER = "policy"
 """Name of the adapter that is cloned with the planner."""
 
@@ -124,10 +127,13 @@ def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> 
         policy.backbone.model.load_state_dict(weights["backbone"])
 
 
-def save_policy(policy: Policy, config: Config, folder: Path) -> None:
-    """Write a policy whole; what is there already is replaced."""
+def save_policy(policy: Policy, config: Config, folder: Path, critics: DualCritic | None = None) -> None:
+    """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced."""
+    weights = policy_weights(policy, config.clone.backbone)
+    if critics is not None:
+        weights[CRITICS] = dict(critics.state_dict())
     with new_folder(folder) as part:
-        for name, group in policy_weights(policy, config.clone.backbone).items():
+        for name, group in weights.items():
             save_tensors(part / f"{name}.safetensors", group)
         about = {"base_model": policy.backbone.name, "revision": policy.backbone.revision, "system": policy.system}
         write_json(part / "config.json", {**about, "config": config.model_dump(mode="json")})
@@ -149,10 +155,25 @@ def load_policy(folder: Path, backbone: Backbone) -> Policy:
             f"not on {backbone.name} ({backbone.revision})"
         )
     policy = new_policy(backbone, Config.model_validate(about["config"]))
-    weights = {file.stem: load_tensors(file) for file in sorted(folder.glob("*.safetensors"))}
-    set_weights(policy, weights)
+    files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem != CRITICS]
+    set_weights(policy, {file.stem: load_tensors(file) for file in files})
     train_backbone(backbone, "frozen")
     return replace(policy, system=about["system"])
+
+
+def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
+    """The critics that stand beside a trained policy, if any.
+
+    Args:
+      width: size of H(h).
+      v_max: their largest value (rl/returns.py, max_value).
+    """
+    path = folder / f"{CRITICS}.safetensors"
+    if not path.is_file():
+        return None
+    critics = DualCritic(width, width, v_max)
+    critics.load_state_dict(load_tensors(path))
+    return critics
 
 
 def shipped(what: Literal["policy", "trained"] = "policy") -> Path:
