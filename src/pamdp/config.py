@@ -104,10 +104,10 @@ class RLConfig(Settings):
 
     Attributes:
       advantage: the estimator, by name; everything else of a comparison stays equal.
-      epochs, batch_size: passes over the stored transitions, and transitions per step (Table 4).
+      epochs, batch_size: passes over the stored transitions, and transitions per step (Table 4: 5, 32).
       actor_every: critic updates per actor update, f_a of Table 4.
-      lr_actor, lr_critic: learning rates (Table 4).
-      kl: weight of the leash to the cloned policy, c_kl of Table 4.
+      lr_actor, lr_critic: learning rates (Table 4: 5e-5, 5e-4).
+      kl: weight of the leash to the cloned policy (c_kl of Table 4: .05).
       gamma: discount factor (Table 4).
       horizon: most turns of a dialogue, T of Table 4; reaching it truncates.
       sigma: standard deviation of the action, relative to the RMS of the cloned action.
