@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,8 @@ from pamdp.evaluate.significance import Estimate
 from pamdp.evaluate.success import Row
 
 HEADER = ("method", "against", "judge", "wins", "losses", "ties", "masked", "r_w", "95 % interval", "soft", "p")
+WIDE = ("masked", "soft", "p")
+"""Columns for which a terminal has no room; every other format has them."""
 UNKNOWN_TEXT = "n/a"
 _MATHS = {"r_w": "$r_w$", "p": "$p$"}
 
@@ -48,15 +51,23 @@ def to_json(rows: Sequence[Row]) -> str:
 
 
 def to_table(rows: Sequence[Row], title: str = "Success rate r_w") -> Table:
-    """A table for the terminal; rates whose interval excludes 0 stand in colour."""
-    table = Table(title=title, title_justify="left", caption="r_w = (wins − losses) / (wins + losses + ties), Eq. 15")
-    for name in HEADER:
-        table.add_column(name, justify="left" if name in HEADER[:3] else "right", no_wrap=name == "95 % interval")
+    """A table for the terminal, as narrow as 80 columns; rates whose interval excludes 0 stand in colour."""
+    caption = "r_w = (wins − losses) / (wins + losses + ties), Eq. 15"
+    table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0))
+    shown = [name for name in HEADER if name not in WIDE or (name == "masked" and any_masked(rows))]
+    for name in shown:
+        numbers = name not in HEADER[:3]
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
     for row in rows:
         cells = [Text(cell) for cell in _cells(row)]  # Text, not markup: a name may hold brackets
         cells[HEADER.index("r_w")].stylize({1: "bold green", 0: "", -1: "bold red"}[row.rate.sign])
-        table.add_row(*cells)
+        table.add_row(*(cells[HEADER.index(name)] for name in shown))
     return table
+
+
+def any_masked(rows: Sequence[Row]) -> bool:
+    """Whether a failed judgement is left out of any row."""
+    return any(row.masked for row in rows)
 
 
 def to_csv(rows: Sequence[Row]) -> str:
