@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from pamdp.judges.base import Case, Judge, swap
+from pamdp.judges.base import Case, Judge, forget, swap
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.pairwise import PairwiseJudge
@@ -103,6 +103,14 @@ def test_probabilities_sum_to_one_and_decide(judge: Judge) -> None:
 def test_the_other_order_gives_the_mirrored_verdict(judge: Judge) -> None:
     for v, w in zip(judge.judge(CASES), judge.judge([swap(case) for case in CASES]), strict=True):
         assert (v.p_a, v.p_b, v.p_tie) == pytest.approx((w.p_b, w.p_a, w.p_tie), abs=1e-4)
+
+
+def test_it_answers_as_a_new_one_after_it_forgot(judge: Judge) -> None:
+    forget(judge)
+    first = judge.judge(CASES)
+    judge.judge([Case(PERSON, LONE, "With milk.", "Iced."), Case(OTHER, LONE, "Iced.", "A pot of it, please.")])
+    forget(judge)
+    assert judge.judge(CASES) == first
 
 
 def test_identical_replies_tie(judge: Judge) -> None:

@@ -40,6 +40,20 @@ class VowelJudge:
         return Verdict(0.0, 0.0, 1.0) if gap == 0 else Verdict(0.9, 0.1) if gap > 0 else Verdict(0.1, 0.9)
 
 
+class TiringJudge(VowelJudge):
+    """Is less sure of itself with every question, until it forgets them: stands for digits that depend on the past."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        self.asked += len(cases)
+        return [Verdict(v.p_a * 0.99**self.asked, v.p_b, v.p_tie) for v in super().judge(cases)]
+
+    def forget(self) -> None:
+        self.asked = 0
+
+
 def _share(text: str) -> float:
     return sum(c in "aeiou" for c in text) / max(len(text), 1)
 
@@ -151,11 +165,11 @@ def test_reinforcement_resumes_to_the_same_actor(
         if stop is not None:
             _interrupt(run, stop)
             with pytest.raises(KeyboardInterrupt):
-                offline(policy, dialogues[:3], VowelJudge(), config, run)
+                offline(policy, dialogues[:3], TiringJudge(), config, run)
             run.close()
             continue
         with run:
-            offline(policy, dialogues[:3], VowelJudge(), config, run)
+            offline(policy, dialogues[:3], TiringJudge(), config, run)
         assert policy.planner is not None
         ends.append(policy.planner.state_dict())
     for key, value in ends[0].items():

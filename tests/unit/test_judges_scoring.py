@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamdp.errors import JudgeError
-from pamdp.judges.base import Case, Verdict, both_orders
+from pamdp.judges.base import Case, Verdict, both_orders, forget
 from pamdp.judges.scoring import Calibration, ScoringJudge, Sum, fit_temperature
 from pamdp.types import History, Message, Persona
 
@@ -103,3 +103,32 @@ def test_both_orders_cancel_a_liking_for_the_first() -> None:
     assert (even.p_a, even.p_b, even.p_tie) == pytest.approx((0.5, 0.5, 0.0))
     assert (bad.p_a, bad.p_b, bad.p_tie) == pytest.approx((0.3, 0.65, 0.05))
     assert (good.p_a, good.p_b, good.p_tie) == pytest.approx((0.65, 0.3, 0.05))
+
+
+class Company:
+    """Scores a reply by how many are asked about with it, as a packed pass does in its last digits; keeps a sum."""
+
+    def __init__(self) -> None:
+        self.kept = 0.0
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        self.kept += 0.125
+        return [len(reply) + len(replies) + self.kept for reply in replies]
+
+    def forget(self) -> None:
+        self.kept = 0.0
+
+
+@pytest.mark.parametrize("wrap", [lambda scorer: scorer, lambda scorer: Sum([(scorer, 2.0)])])
+def test_who_forgets_answers_as_a_new_judge(wrap: Callable[[Company], Company | Sum]) -> None:
+    """A resumed run has a new judge, an uninterrupted one has asked it before: their rewards must be equal."""
+    asked, new = (ScoringJudge("it", wrap(Company()), Calibration(), {}) for _ in range(2))
+    cases = [Case(Persona(), HISTORY, "a", "bbb"), Case(Persona(), HISTORY, "a", "cc")]
+    asked.judge(cases[1:])
+    assert asked.judge(cases) != new.judge(cases)
+    forget(asked), forget(new)
+    assert asked.judge(cases) == new.judge(cases)
+
+
+def test_what_keeps_nothing_need_not_forget() -> None:
+    forget(FirstPlace())

@@ -71,6 +71,25 @@ class Judge(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """Something that answers faster because of what it was asked before."""
+
+    def forget(self) -> None:
+        """Drop what earlier questions left behind."""
+        ...
+
+
+def forget(judge: object) -> None:
+    """Make a judge (or a part of one) answer as a new one would.
+
+    A score that was found beside other replies differs in its last digits from one that was found alone. A round that
+    starts with a judge that remembers nothing gives the same rewards in a resumed run as in an uninterrupted one.
+    """
+    if isinstance(judge, Remembering):
+        judge.forget()
+
+
 def swap(case: Case) -> Case:
     """The same case with the replies in the other order."""
     return replace(case, a=case.b, b=case.a)

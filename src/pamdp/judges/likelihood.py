@@ -129,3 +129,7 @@ class LikelihoodScorer:
         known, anyone = self.groups(persona, history, replies)
         base = self._log_probs(*self._states(anyone, None))
         return [float(s) for s in self._combine(*self._states(known, persona), base)]
+
+    def forget(self) -> None:
+        """Drop the kept contexts."""
+        self._kept.clear()

@@ -94,6 +94,10 @@ class MatchScorer:
         personas = self.persona_features(persona).expand(len(replies), -1)
         return [float(x) for x in self.head(personas, features).mean(0)]
 
+    def forget(self) -> None:
+        """Drop the features of replies; those of persons are found alone, whatever else is asked."""
+        self._replies.clear()
+
     def _about(self, text: str) -> Tensor:
         encoded = self.backbone.chat.history([Message("user", render("judge_about", text=text))], "")
         start, stop = encoded.users[0]

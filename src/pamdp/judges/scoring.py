@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pamdp.errors import JudgeError
-from pamdp.judges.base import Case, Verdict
+from pamdp.judges.base import Case, Verdict, forget
 from pamdp.types import History, Persona
 
 
@@ -84,6 +84,11 @@ class ScoringJudge:
                 progress(len(replies))
         return [self.calibration.verdict(self._score(case, case.a) - self._score(case, case.b)) for case in cases]
 
+    def forget(self) -> None:
+        """Drop all scores."""
+        self._known.clear()
+        forget(self.scorer)
+
     def _score(self, case: Case, reply: str) -> float:
         return self._known[case.persona, case.history[-1:], reply]
 
@@ -100,6 +105,11 @@ class Sum:
             [x / temperature for x in scorer.score(persona, history, replies)] for scorer, temperature in self.parts
         ]
         return [sum(row) for row in zip(*columns, strict=True)]
+
+    def forget(self) -> None:
+        """Have all parts forget."""
+        for scorer, _ in self.parts:
+            forget(scorer)
 
 
 def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:

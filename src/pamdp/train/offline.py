@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pamdp.config import Config
-from pamdp.judges.base import Judge
+from pamdp.judges.base import Judge, forget
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.rollout import Rollout
@@ -47,6 +47,7 @@ class _Recorded:
     def collect(self, step: int) -> list[Rollout]:
         settings = self.config.rl
         turns = sum(len(d.turns) for d in self.dialogues)
+        forget(self.judge)
         with Progress(f"round {step + 1}/{settings.rounds}", turns * settings.samples) as bar:
             return play(
                 self.policy, self.dialogues, settings, judge=self.judge, references=self.references,

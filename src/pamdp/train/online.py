@@ -19,6 +19,7 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
 from pamdp.files import write_json
 from pamdp.journal import Journal
+from pamdp.judges.base import forget
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
 from pamdp.progress import Progress
@@ -75,6 +76,7 @@ class _Simulated:
         online, settings = self.config.online, self.config.rl
         chosen = users_of(self.dialogues, step, online.users, self.config.seed)
         seed = self.config.seed + 1000 * (step + 1)
+        forget(self.world.judge)
         reward = Reward(self.world.judge, self.references, settings.soft)
         env = DialogueEnv([self.world.user(d, seed) for d in chosen], reward, settings.horizon)
         total = len(chosen) * settings.horizon
