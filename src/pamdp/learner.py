@@ -133,7 +133,7 @@ class Learner:
         score_sq = gaussian_score_sq(
             self.actor.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.actor.sigma)
         )
-        self.odc.update(inputs, score_sq, batch.kept)
+        self.odc.update(inputs, score_sq, batch.kept, residuals_after(batch, inputs))
         order = torch.randperm(len(batch.state), generator=generator)
         for chunk in torch.split(order, self.config.batch_size):
             part = batch.pick(chunk).own()
@@ -176,7 +176,8 @@ class Learner:
     def advantages(self, batch: Batch, inputs: AdvantageInputs, generator: torch.Generator) -> Tensor:
         """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common."""
         name = self.config.advantage
-        coefficients = self.odc.coefficients() if name.startswith("odc") else None
+        share = min(1.0, self.config.batch_size / len(batch.state))
+        coefficients = self.odc.coefficients(share) if name.startswith("odc") else None
         delta = advantage(name, inputs, beta=self.config.beta, coefficients=coefficients)
         if self.config.leave_one_out and coefficients is None:
             # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
@@ -237,6 +238,19 @@ class Learner:
         """Take up a checkpoint's numbers."""
         self.updates = int(state["updates"])
         self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
+
+
+def residuals_after(batch: Batch, inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
+    """Mean squared TD errors of V_φ and V_ξ at h′, each [n]; 0 where the dialogue ended or nobody replied to h′."""
+    size, counts = len(batch.h), batch.kept.to(inputs.reward)
+    replies = torch.zeros(size).index_add(0, batch.state, counts).clamp_min(1)
+    ended, after = batch.after < 0, batch.after.clamp_min(0)
+    out = []
+    for name in ("a2c", "uaac"):
+        square = advantage(name, inputs).square() * counts
+        mean = torch.zeros(size).index_add(0, batch.state, square) / replies
+        out.append(torch.where(ended, 0.0, mean[after]))
+    return out[0], out[1]
 
 
 def _spread(values: Tensor) -> float:

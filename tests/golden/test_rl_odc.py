@@ -5,6 +5,7 @@ import torch
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.odc import (
     OptimalDualCritic,
+    bootstrap_moments,
     control_variates,
     gaussian_score_sq,
     leave_one_out_control,
@@ -120,6 +121,28 @@ def test_masked_transitions_do_not_count() -> None:
     masked.update(batch, tensor(3.0, float("nan")), torch.tensor([True, False]))
     alone.update(one(2.5, 1.0, 0.0), tensor(3.0))
     assert masked.state_dict() == alone.state_dict()
+
+
+def test_bootstrap_moments() -> None:
+    # s²γ² = 2·.25 and 4·0: (.5·(3 + 5), .5·3)
+    both, first = bootstrap_moments(tensor(0.5, 0.0), tensor(2.0, 4.0), tensor(3.0, 7.0), tensor(5.0, 9.0))
+    close(torch.stack([both, first]), [4.0, 1.5])
+
+
+def test_errors_of_the_critics_weigh_by_the_share_of_the_batch() -> None:
+    odc = OptimalDualCritic(decay=0.5, ridge=0.0)
+    odc.update(one(1.0, 1.0, 0.0), tensor(1.0), residuals=(tensor(16.0), tensor(48.0)))  # s²γ²ρ = 4, 12, halved below
+    odc.update(one(3.0, 1.0, 4.0), tensor(2.0), residuals=(tensor(0.0), tensor(0.0)))
+    # M = [[.5 + 2, −8], [−8, 32 + share·8]], b = [.25 + 5, −20 + share·2]
+    close(torch.tensor(odc.coefficients(), dtype=torch.float64), [0.5, -0.5])
+    m, b = tensor([2.5, -8.0], [-8.0, 32.0 + 4.0]), tensor(5.25, -20.0 + 1.0)
+    close(torch.tensor(odc.coefficients(0.5), dtype=torch.float64), torch.linalg.solve(m, b).tolist())
+
+
+def test_where_only_the_critics_err_they_are_weighed_by_their_errors() -> None:
+    odc = OptimalDualCritic(ridge=0.0)
+    odc.update(one(0.5, 0.0, 0.0), tensor(1.0), residuals=(tensor(3.0), tensor(1.0)))
+    close(torch.tensor(odc.coefficients(1.0)[1], dtype=torch.float64), 0.75)  # (1 − c2)²·3 + c2²·1 is least at 3/4
 
 
 def test_state_of_plain_numbers_comes_back() -> None:

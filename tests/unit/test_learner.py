@@ -11,10 +11,11 @@ import torch
 
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
-from pamdp.learner import Batch, Learner, to_batch
+from pamdp.learner import Batch, Learner, residuals_after, to_batch
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
 from pamdp.models.moves import Components
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.rollout import Rollout, Transition
 
 D_A, WIDTH, STATES, K = 3, 5, 16, 4
@@ -165,6 +166,20 @@ def test_masked_transitions_change_nothing(advantage: str) -> None:
         assert [row["masked"] for row in log] == pytest.approx([8 / 72 if broken else 0.0] * 2)
         ends.append([*learner.actor.state_dict().values(), *learner.critics.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_errors_at_the_next_state_by_hand() -> None:
+    """State 0 leads to state 1, which two replies answer; one of state 1's goes on to state 2, where nobody replied."""
+    n, x = 3, torch.zeros(3, WIDTH)
+    batch = Batch(
+        x, x, torch.tensor([0, 1, 1]), torch.tensor([1, 2, -1]), torch.zeros(n, D_A), torch.zeros(n, D_A),
+        torch.tensor([0.0, 1.0, 3.0]), torch.ones(n, dtype=torch.bool),
+    )  # fmt: skip
+    v_h, v_hw = torch.tensor([0.0, 2.0, 2.0]), torch.tensor([0.0, 1.0, 1.0])
+    inputs = AdvantageInputs(batch.reward, torch.tensor([1.0, 1.0, 0.0]), v_h, torch.zeros(n), v_hw, torch.zeros(n))
+    of_h, of_hw = residuals_after(batch, inputs)
+    assert of_h.tolist() == [1.0, 0.0, 0.0]  # ((1 − 2)² + (3 − 2)²)/2
+    assert of_hw.tolist() == [2.0, 0.0, 0.0]  # ((1 − 1)² + (3 − 1)²)/2
 
 
 def test_a_round_without_any_verdict_is_an_error() -> None:

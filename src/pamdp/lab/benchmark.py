@@ -6,7 +6,7 @@ Owns what is compared and how; every row that is computed is printed. Knows noth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -157,12 +157,12 @@ def learned_sections(progress: Progress) -> list[Section]:
     small, large, to_best = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
     problems = seven_problems()
     for done, (name, problem) in enumerate(problems.items(), 1):
-        errors = gradient_errors(problem, runs=RUNS, seed=0)
+        errors = gradient_errors(problem, (EPISODES, BATCHES * EPISODES), runs=RUNS, seed=0)
         to_best[name] = {}
-        for rows, size in ((small, EPISODES), (large, BATCHES * EPISODES)):
-            mse = {label: bias_sq + variance / size for label, (bias_sq, variance) in errors.items()}
+        for rows, (size, mse) in zip((small, large), errors.items(), strict=True):
             rows[name] = {label: mean_ratio_cell(value, mse["A2C"]) for label, value in mse.items()}
-            best = min(mse.values(), key=lambda value: float(value.mean()))
+            others = [value for label, value in mse.items() if not label.startswith("ODC")]
+            best = min(others, key=lambda value: float(value.mean()))
             to_best[name][f"batch of {size}"] = mean_ratio_cell(mse["ODC"], best)
         progress("learned critics", done, len(problems))
     settings: dict[str, str | int | float] = {
@@ -180,28 +180,36 @@ def learned_sections(progress: Progress) -> list[Section]:
         Section("learned_32", title.format(f"{EPISODES} dialogues"), settings, small),
         Section("learned_512", title.format(f"{BATCHES * EPISODES} dialogues"), settings, large),
         Section(
-            "odc_to_best", "Learned critics: squared error of ODC, as a ratio to the best method's", settings, to_best
+            "odc_to_best",
+            "Learned critics: squared error of ODC, as a ratio to the best other method's",
+            settings,
+            to_best,
         ),
     ]
 
 
-def gradient_errors(problem: TabularPamdp, *, runs: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Squared bias, and variance of one dialogue's gradient, of every method in every run; exact given the critics."""
+def gradient_errors(
+    problem: TabularPamdp, sizes: Sequence[int], *, runs: int, seed: int
+) -> dict[int, dict[str, Float[Tensor, " N"]]]:
+    """Mean squared error of the gradient of a new batch of each size; bias and variance are exact given the critics."""
     pamdp = replicate(problem, runs)
     generator = torch.Generator().manual_seed(seed)
     logits = [torch.randn(each.shape, dtype=each.dtype, generator=generator) for each in uniform(pamdp)]
     solution = solve(pamdp, logits)
     exact = policy_gradient(pamdp, solution)
-    errors = {}
+    errors: dict[int, dict[str, Tensor]] = {size: {} for size in sizes}
     for method in METHODS:
         learned = watch(pamdp, method, solution.policy, batches=BATCHES, episodes=EPISODES, seed=seed + 1)
         turns = enumerate_turns(pamdp, solution, learned.critics)
-        coefficients = learned.coefficients()
-        delta = deltas(method, turns, None if coefficients is None else [coefficients] * len(turns))
-        mean = expected_gradient(turns, delta, pamdp.gamma)
-        square = torch.stack([pamdp.gamma ** (2 * t) * m for t, m in enumerate(second_moments(turns, delta))]).sum(0)
-        error = tuple(a - b for a, b in zip(mean, exact, strict=True))
-        errors[method.label] = (_norm_sq(error), square - _norm_sq(mean))
+        for size in sizes:
+            coefficients = learned.coefficients(size / EPISODES)
+            delta = deltas(method, turns, None if coefficients is None else [coefficients] * len(turns))
+            mean = expected_gradient(turns, delta, pamdp.gamma)
+            square = torch.stack([pamdp.gamma ** (2 * t) * m for t, m in enumerate(second_moments(turns, delta))]).sum(
+                0
+            )
+            bias_sq = _norm_sq(tuple(a - b for a, b in zip(mean, exact, strict=True)))
+            errors[size][method.label] = bias_sq + (square - _norm_sq(mean)) / size
     return errors
 
 

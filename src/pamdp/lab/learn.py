@@ -38,6 +38,7 @@ class LearnedAdvantage:
     def __init__(self, pamdp: TabularPamdp, method: Method, *, target: Target = "td", slowest: float = 0.0) -> None:
         self.method, self.target, self.slowest = method, target, slowest
         self.turns = len(pamdp.turns)
+        self.batches = 0
         runs, profiles = pamdp.start.shape
         step = pamdp.turns[0].answer.shape[3] * pamdp.turns[0].answer.shape[4]
         sizes = [step**t for t in range(self.turns + 1)]
@@ -54,11 +55,16 @@ class LearnedAdvantage:
         """The tables, as the exact part of the lab takes them."""
         return Critics(tuple(self.v_h), tuple(self.v_hw))
 
-    def coefficients(self) -> Float[Tensor, "N 2"] | None:
-        """(c1, c2) of every run, from the dialogues so far; None for a method that has none."""
+    def coefficients(self, size: float = 1.0) -> Float[Tensor, "N 2"] | None:
+        """(c1, c2) of every run, from the dialogues so far; None for a method that has none.
+
+        Args:
+          size: of the batch that they are for, in batches like those learned from.
+        """
         if not self._odc:
             return None
-        return torch.tensor([odc.coefficients() for odc in self._odc], dtype=torch.float64)
+        share = size * max(1 / max(self.batches, 1), self.slowest)
+        return torch.tensor([odc.coefficients(share) for odc in self._odc], dtype=torch.float64)
 
     def inputs(self, dialogues: Dialogues) -> AdvantageInputs:
         """What the estimators see of the dialogues, with the present critics."""
@@ -84,8 +90,10 @@ class LearnedAdvantage:
 
     def update(self, dialogues: Dialogues, inputs: AdvantageInputs, score_sq: Float[Tensor, "N B T"]) -> None:
         """Learn from dialogues after their advantages were taken: first the coefficients, then the critics."""
+        residuals = _residuals_after(inputs)
         for run, odc in enumerate(self._odc):
-            odc.update(_of_run(inputs, run), score_sq[run])
+            odc.update(_of_run(inputs, run), score_sq[run], residuals=(residuals[0][run], residuals[1][run]))
+        self.batches += 1
         matched = self.method.oracle == "matched"
         target_hw_next = inputs.v_h_next if matched else inputs.v_hw_next
         if self.target == "td":
@@ -107,6 +115,16 @@ class LearnedAdvantage:
         seen += count
         step = torch.where(count > 0, (count / seen.clamp(min=1)).clamp(min=self.slowest), 0.0)
         table += step * (mean - table)
+
+
+def _residuals_after(inputs: AdvantageInputs) -> tuple[Float[Tensor, "N B T"], Float[Tensor, "N B T"]]:
+    """Squared TD errors of V_φ and V_ξ one turn later; 0 at the last turn, where nothing is bootstrapped."""
+    out = []
+    for name in ("a2c", "uaac"):
+        residual = torch.zeros_like(inputs.reward)
+        residual[..., :-1] = advantage(name, inputs)[..., 1:].square()
+        out.append(residual)
+    return out[0], out[1]
 
 
 def _of_run(inputs: AdvantageInputs, run: int) -> AdvantageInputs:

@@ -156,6 +156,38 @@ def leave_one_out_control(
     return torch.where(others > 0, mean - v_h, torch.zeros_like(mean)).detach()
 
 
+def bootstrap_moments(
+    discount: Float[Tensor, "..."],
+    score_sq: Float[Tensor, "..."],
+    residual_h: Float[Tensor, "..."],
+    residual_hw: Float[Tensor, "..."],
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """What the errors of learned critics at h′ add to the squared error of the gradient; not in the paper.
+
+    A critic that averages N noisy targets is off by about their spread over √n(h′), and a batch of B transitions meets
+    the same error at h′ again and again, so that it does not average out. In the squared error of the batch's mean
+    gradient, times B, both counts of h′ cancel and what is left is
+
+        E[s²·δ²] + (B/N)·E[s²·γ²·((1 − c2)²·ρ_φ + c2²·ρ_ξ)]
+
+    with ρ the squared TD errors of both critics at h′: V_φ(h′) enters with 1 − c2, V_ξ(h′, ω′) with c2. The second term
+    is a parabola in c2 alone.
+
+    Args:
+      residual_h: ρ_φ, the square of r′ + γ·V_φ(h″) − V_φ(h′); 0 where nothing is bootstrapped.
+      residual_hw: ρ_ξ, the square of r′ + γ·V_ξ(h″, ω″) − V_ξ(h′, ω′); 0 where nothing is bootstrapped.
+
+    Returns:
+      Σ s²·γ²·(ρ_φ + ρ_ξ), which adds to M's entry of Z2, and Σ s²·γ²·ρ_φ, which adds to E[s²·F·δ_A2C]'s.
+
+    Raises:
+      ShapeError: shapes differ.
+    """
+    require_same_shape(discount=discount, score_sq=score_sq, residual_h=residual_h, residual_hw=residual_hw)
+    weight = (score_sq * discount.square()).detach().double()
+    return (weight * (residual_h + residual_hw)).sum(), (weight * residual_h).sum()
+
+
 class OptimalDualCritic:
     """Running estimate of ODC's coefficients from previous batches.
 
@@ -184,16 +216,22 @@ class OptimalDualCritic:
         self._prior = torch.tensor([prior, 0.0 if safe else prior] + [0.0] * controls, dtype=torch.float64)
         self._second = torch.zeros(2 + controls, 2 + controls, dtype=torch.float64)
         self._cross = torch.zeros(2 + controls, dtype=torch.float64)
+        self._bootstrap = torch.zeros(2, dtype=torch.float64)
         self._count = 0.0
 
     def update(
-        self, batch: AdvantageInputs, score_sq: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None
+        self,
+        batch: AdvantageInputs,
+        score_sq: Float[Tensor, "..."],
+        mask: Bool[Tensor, "..."] | None = None,
+        residuals: tuple[Float[Tensor, "..."], Float[Tensor, "..."]] | None = None,
     ) -> None:
         """Take in one batch: moments of s²·F·Fᵀ and s²·F·δ_A2C, the past decayed.
 
         Args:
           score_sq: s² of each transition; its scale does not matter.
           mask: false where a transition does not count.
+          residuals: squared TD errors of V_φ and V_ξ at h′ (`bootstrap_moments`), for coefficients that weigh them.
 
         Raises:
           ShapeError: shapes differ, or the batch has another number of controls.
@@ -207,20 +245,33 @@ class OptimalDualCritic:
         weighted = weight.flatten().double().cpu().unsqueeze(-1) * stacked
         self._second = self.decay * self._second + weighted.mT @ stacked
         self._cross = self.decay * self._cross + weighted.mT @ delta.flatten().double().cpu()
+        if residuals is not None:
+            bootstrapped = {"discount": batch.discount, "score_sq": score_sq, "h": residuals[0], "hw": residuals[1]}
+            moments = torch.stack(bootstrap_moments(*kept(mask, **bootstrapped)))
+            self._bootstrap = self.decay * self._bootstrap + moments.cpu()
         self._count = self.decay * self._count + len(stacked)
 
-    def coefficients(self) -> tuple[float, ...]:
-        """(c1, c2, one per further control) from all batches so far; the prior before the first."""
+    def coefficients(self, share: float = 0.0) -> tuple[float, ...]:
+        """(c1, c2, one per further control) from all batches so far; the prior before the first.
+
+        Args:
+          share: B/N, the size of the batch that they are for over how much the critics have learned from (for critics
+            that average: their step size); 0 minimises the variance and trusts the critics.
+        """
         free = [i for i in range(len(self._cross)) if not (self.safe and i == 1)]
         ridge = self.ridge / max(self._count, 1.0)
-        result = torch.zeros_like(self._cross)
-        result[free] = optimal_coefficients(self._second[free][:, free], self._cross[free], ridge, self._prior[free])
+        second, cross = self._second.clone(), self._cross.clone()
+        second[1, 1] += share * self._bootstrap[0]
+        cross[1] += share * self._bootstrap[1]
+        result = torch.zeros_like(cross)
+        result[free] = optimal_coefficients(second[free][:, free], cross[free], ridge, self._prior[free])
         return tuple(float(c) for c in result)
 
     def state_dict(self) -> dict[str, float]:
         """The moments as named numbers, for a checkpoint."""
         size = len(self._cross)
         state = {"count": self._count}
+        state |= {f"bootstrap_{i}": float(self._bootstrap[i]) for i in range(2)}
         state |= {f"cross_{i}": float(self._cross[i]) for i in range(size)}
         return state | {f"second_{i}_{j}": float(self._second[i, j]) for i in range(size) for j in range(size)}
 
@@ -234,6 +285,8 @@ class OptimalDualCritic:
             raise ConfigError("this state of the optimal dual critic has other moments than expected")
         size = len(self._cross)
         self._count = float(state["count"])
+        for i in range(2):
+            self._bootstrap[i] = state[f"bootstrap_{i}"]
         for i in range(size):
             self._cross[i] = state[f"cross_{i}"]
             for j in range(size):
