@@ -33,6 +33,8 @@ from pamdp.train.setup import new_policy
 
 STORED = 2000
 """Replies of an offline run."""
+EPOCHS = 5
+"""Passes over them, in batches of 32 (Table 4)."""
 HORIZON = 6
 DEFAULT = Options(users=8, turns=4, tokens=48, batch=8, replies=4)
 QUICK = Options(users=2, turns=2, tokens=16, batch=2, replies=4, repeats=1)
@@ -43,7 +45,7 @@ def ours(options: Options) -> Prepared:
     backbone, chosen = inputs.backbone(), inputs.dialogues(options)
     policy = new_policy(backbone, Config(clone=CloneConfig(backbone="frozen")))
     assert policy.planner is not None
-    actor, rl = policy.planner.actor, RLConfig(samples=options.replies)
+    actor, rl = policy.planner.actor, RLConfig(samples=options.replies, epochs=EPOCHS, batch_size=32)
     with torch.no_grad():
         prefixes = [policy.prefix(path(d), shallow=True) for d in chosen]
         states = torch.stack([policy.features(p, t) for p in prefixes for t in range(len(p.encoded.heads))])
@@ -66,9 +68,8 @@ def ours(options: Options) -> Prepared:
         batch = to_batch([_rollout(store, first, actor, count) for first in range(0, count, HORIZON)])
         read = time.perf_counter() - start
         critics = DualCritic(policy.width, policy.width, max_value(1.0, rl.gamma, rl.horizon))
-        critics.v_h.whiten.fit(batch.h)
-        critics.v_hw.whiten.fit(batch.hw)
         learner = Learner(actor, critics, copy.deepcopy(actor), rl)
+        learner.fit(batch)
         log = learner.update(batch, torch.Generator().manual_seed(0))
         return {"replies": len(batch.state), "epochs": len(log), "read_s": round(read, 3)}
 
@@ -98,7 +99,7 @@ def grpo(options: Options) -> Prepared:
     from transformers.trainer_callback import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    backbone, chosen = inputs.backbone(), inputs.dialogues(options)
+    backbone, chosen = inputs.plain_backbone(), inputs.dialogues(options)
     system = Policy(backbone).system
     prompts = [messages(d.history(t), system) for d in chosen for t in range(len(d.turns))][: options.batch]
     config = GrpoConfig(epochs=1, batch_size=len(prompts))

@@ -1,6 +1,6 @@
 """One pass of supervised learning over the replies of some dialogues: `python -m benchmarks.training`.
 
-Ours is the cloning step, with its plain cross-entropy only (no posterior, no context dropout), so that both sides
+Ours is the cloning step, with its plain cross-entropy only (no steering, no context dropout), so that both sides
 learn the same replies once. The peer is TRL's SFTTrainer with one padded sample for each turn, batch 1, which is its
 best on a CPU, with as many optimizer steps.
 """
@@ -60,7 +60,7 @@ def trl(what: Literal["lora", "full"], options: Options) -> Prepared:
     from transformers.trainer_callback import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    backbone, chosen = inputs.backbone(), inputs.dialogues(options)
+    backbone, chosen = inputs.plain_backbone(), inputs.dialogues(options)
     limit = CloneConfig().max_reply
     examples = examples_of(
         backbone.chat, chosen, Policy(backbone).system,

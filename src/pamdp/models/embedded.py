@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from pamdp.errors import ModelError
+from pamdp.models.attention import use_grouped_attention
 from pamdp.models.backbone import Backbone
 
 EMBEDDED = "embedded"
@@ -59,7 +60,9 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
         if progress:
             hf_logging.enable_progress_bar()
     revision = str(getattr(model.config, "_commit_hash", None) or _digest(path))
-    return Backbone(model.to(device), tokenizer, name, revision)
+    model = model.to(device)
+    use_grouped_attention(model)
+    return Backbone(model, tokenizer, name, revision)
 
 
 def embedded_path() -> Path:

@@ -7,6 +7,7 @@ nothing of what is written.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -55,8 +56,8 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, keys: Tensor, values: Tensor, places: int, width: int) -> None:
         super().__init__()
         self.dtype, self.device = keys.dtype, keys.device
-        self.keys = keys.new_zeros(places, keys.shape[1], width, keys.shape[3])
-        self.values = values.new_zeros(places, values.shape[1], width, values.shape[3])
+        self.keys = _zeros(keys, places, keys.shape[1], width, keys.shape[3])
+        self.values = _zeros(values, places, values.shape[1], width, values.shape[3])
         self.is_initialized = True
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
@@ -69,3 +70,10 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     def get_seq_length(self) -> int:
         """Columns that were in use before the pass that `open` announced."""
         return self.width - int(self.at.shape[1])
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    """Zeros of the type and device of LIKE; a CPU takes memory where it is written: few rows fill their places."""
+    if like.device.type != "cpu" or like.dtype == torch.bfloat16:
+        return like.new_zeros(shape)
+    return torch.from_numpy(np.zeros(shape, dtype=like.new_empty(0).numpy().dtype))
