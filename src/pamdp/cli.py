@@ -109,7 +109,7 @@ def train_bc(
 def train_offline(
     run: RunDir,
     source: Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")] = "shipped",
-    judge: Annotated[str, typer.Option(help="Judge that rewards.")] = "match",
+    judge: Annotated[str, typer.Option(help="Judge that rewards.")] = "match+sense",
     config: Config = None,
     resume: Resume = False,
     as_json: Json = False,
@@ -153,19 +153,24 @@ def evaluate(
     controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
     judges: Annotated[
         str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
-    ] = "match,likelihood",
+    ] = "match+sense,likelihood",
+    permuted: Annotated[
+        Path | None,
+        typer.Option(help="The control's run: `train offline` from the same clone, with rl.permute=true besides."),
+    ] = None,
     config: Config = None,
     as_json: Json = False,
     overrides: Overrides = None,
 ) -> None:
     """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
 
-    A judge that is no embedded one is a language model; `grader.base_url` says where its server is.
+    A judge that is no embedded one is a language model; `grader.base_url` says where its server is. The judge that
+    rewarded cannot be the only one that grades.
 
     Example: `pamdp eval runs/rl --controls`
     """
-    names = [name for name in judges.split(",") if name]
-    _print(commands.evaluate_run(run, controls, names, config or [], overrides or []), as_json)
+    names = [name.strip() for name in judges.split(",")]
+    _print(commands.evaluate_run(run, controls, names, config or [], overrides or [], permuted), as_json)
 
 
 @judge_app.command("eval")
@@ -176,7 +181,9 @@ def judge_eval(
             "--pairs", help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh."
         ),
     ],
-    judge: Annotated[Literal["embedded", "match", "likelihood"], typer.Option(help="Which judge.")] = "embedded",
+    judge: Annotated[
+        Literal["embedded", "match+sense", "match", "likelihood", "sense"], typer.Option(help="Which judge.")
+    ] = "embedded",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count and skip bad records.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -13,22 +13,32 @@ from pathlib import Path
 from rich.table import Table
 
 from pamdp.baselines.registry import load_methods
-from pamdp.config import Config, EvalConfig
+from pamdp.comparable import require_control, require_data, require_finished, require_judges
+from pamdp.config import Config, DataConfig, EvalConfig
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
 from pamdp.env.profile import Profiler
 from pamdp.evaluate.judging import evaluate_judge
 from pamdp.evaluate.report import write_report
-from pamdp.files import Json
-from pamdp.fingerprint import Fingerprint
-from pamdp.judges.embedded import load_judge, save_judges
+from pamdp.files import Json, require_replaceable
+from pamdp.judges.embedded import FILES, load_judge, save_judges
 from pamdp.judges.training import train_judges
 from pamdp.lab.benchmark import run_benchmark
 from pamdp.llm.local import LocalChat
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.models.features import FeatureStore
-from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
+from pamdp.parts import (
+    Result,
+    backbones,
+    copy_policy,
+    evaluate_policies,
+    fingerprint_of,
+    open_run,
+    policies_of,
+    policy_config,
+    tell_skipped,
+)
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
 from pamdp.reproduce import main
@@ -43,10 +53,13 @@ from pamdp.settings import load
 from pamdp.talk import talk
 from pamdp.train.clone import clone
 from pamdp.train.estimate import estimate
-from pamdp.train.offline import offline
+from pamdp.train.offline import drawn_replies, offline
 from pamdp.train.online import online
 from pamdp.train.reinforce import R_MAX
-from pamdp.train.setup import load_clone_pairs, load_critics, load_policy, load_split, new_policy, shipped
+from pamdp.train.setup import Split, load_clone_pairs, load_critics, load_policy, load_split, new_policy, shipped
+from pamdp.train.start import load_start, settings_from, start_of
+from pamdp.train.stored import require_unseen
+from pamdp.train.users import load_users
 from pamdp.train.world import build_world, may_change
 
 __all__ = [
@@ -69,10 +82,9 @@ def train_bc(path: Path, sources: Sequence[str], overrides: Sequence[str], resum
     """`pamdp train bc`."""
     config = load(Config, sources, overrides)
     backbone = load_backbone(config.model.name)
-    split = load_split(config.data)
+    split = _split(config.data)
     pairs = load_clone_pairs(config)
-    fingerprint = Fingerprint(data=split.sha256, model=backbone.name, revision=backbone.revision, pairs=pairs.sha256)
-    with open_run(path, config, fingerprint, resume) as run:
+    with open_run(path, config, fingerprint_of(split, backbone, pairs=pairs.sha256), resume) as run:
         store = FeatureStore(cache_dir() / "features")
         clone(new_policy(backbone, config), split.train, split.test, config, run, pairs.pairs, store)
         last = run.metrics()[-1]
@@ -84,37 +96,32 @@ def train_offline(
     path: Path, source: str, judge_name: str, sources: Sequence[str], overrides: Sequence[str], resume: bool
 ) -> Result:
     """`pamdp train offline`: the cloned policy is copied into the run, so that the run is whole by itself."""
-    start, config = _from_clone(source, sources, overrides)
-    backbone = load_backbone(config.model.name)
-    judge = load_judge(judge_name, backbone)
-    split = load_split(config.data)
-    fingerprint = Fingerprint(
-        data=split.sha256, model=backbone.name, revision=backbone.revision, judges=(judge.fingerprint,)
-    )
-    run = open_run(path, config, fingerprint, resume)
-    with run:
+    start = start_of(source)
+    config = settings_from(start, sources, overrides)
+    split = _split(config.data)
+    require_unseen(split.test, [start])
+    bare, own = backbones(config, load_backbone)
+    judge = load_judge(judge_name, bare)
+    with open_run(path, config, fingerprint_of(split, bare, [judge]), resume) as run:
         copy_policy(start, path / "policy")
-        offline(load_policy(path / "policy", backbone), split.train, judge, config, run)
+        offline(load_start(path / "policy", own, config), split.train, judge, config, run, bare=bare)
         last = run.metrics()[-1]
     return Result(json.dumps({"run": str(path), **last}), [f"trained into {path}; next: pamdp eval {path} --controls"])
 
 
 def train_online(path: Path, source: str, sources: Sequence[str], overrides: Sequence[str], resume: bool) -> Result:
     """`pamdp train online`: as offline, with users that answer."""
-    start, config = _from_clone(source, sources, overrides)
-    backbone = load_backbone(config.model.name)
-    split = load_split(config.data)
-    world = build_world(config, backbone)
-    fingerprint = Fingerprint(
-        data=split.sha256,
-        model=backbone.name,
-        revision=backbone.revision,
-        judges=world.fingerprints(split.train),
-    )
-    run = open_run(path, config, fingerprint, resume, may_change())
-    with run:
+    start = start_of(source)
+    config = settings_from(start, sources, overrides)
+    split = load_users(config)
+    tell_skipped(split)
+    require_unseen(split.test, [start])
+    bare, own = backbones(config, load_backbone)
+    world = build_world(config, bare)
+    fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
+    with open_run(path, config, fingerprint, resume, may_change()) as run:
         copy_policy(start, path / "policy")
-        online(load_policy(path / "policy", backbone), split.train, world, config, run)
+        online(load_start(path / "policy", own, config), split.train, world, config, run, bare)
         last = run.metrics()[-1]
     costs = world.ledger.to_json()
     return Result(json.dumps({"run": str(path), "costs": costs, **last}), [f"trained into {path}", _costs(costs)])
@@ -123,7 +130,7 @@ def train_online(path: Path, source: str, sources: Sequence[str], overrides: Seq
 def estimate_run(sources: Sequence[str], overrides: Sequence[str]) -> Result:
     """`pamdp estimate`."""
     config = load(Config, sources, overrides)
-    rows = estimate(config, load_split(config.data).train)
+    rows = estimate(config, load_users(config).train)
     table = Table(title="What `train online` will call; answers at their longest, without retries and cache")
     for column in ("role", "model", "calls", "prompt tokens", "answer tokens", "money"):
         table.add_column(column, justify="left" if column in ("role", "model") else "right")
@@ -137,16 +144,29 @@ def estimate_run(sources: Sequence[str], overrides: Sequence[str]) -> Result:
 
 
 def evaluate_run(
-    path: Path, controls: bool, judges: Sequence[str], sources: Sequence[str] = (), overrides: Sequence[str] = ()
+    path: Path,
+    controls: bool,
+    judges: Sequence[str],
+    sources: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    permuted: Path | None = None,
 ) -> Result:
-    """`pamdp eval`."""
+    """`pamdp eval`: what can be refused is refused before anything is loaded."""
     grader = load(EvalConfig, sources, overrides).grader
     run = Run(path)
     config = run.config(Config)
-    backbone = load_backbone(config.model.name)
-    split = load_split(config.data)
+    require_judges(judges, run)
+    require_finished(run)
+    if permuted is not None:
+        require_control(Run(permuted), run)
+    split = _split(config.data)
+    require_data(run, split)
+    learned = [path / "policy", path / "trained", *([] if permuted is None else [permuted / "trained"])]
+    require_unseen(split.test, [folder for folder in learned if folder == path / "policy" or folder.is_dir()])
+    bare, own = backbones(config, load_backbone)
     named = ("BC", "PAMDP") if controls else ()
-    return evaluate_policies(policies_of(path, backbone), split, judges, config, path, named, grader)
+    record: dict[str, Json] = {} if permuted is None else {"permuted": str(permuted)}
+    return evaluate_policies(policies_of(path, own, bare, permuted), split, judges, config, path, named, grader, record)
 
 
 def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:
@@ -160,12 +180,14 @@ def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:
 
 
 def judge_train(out: Path, epochs: int) -> Result:
-    """`pamdp judge train`."""
-    backbone = load_backbone()
-    match, likelihood, temperature = train_judges(
-        backbone, load_sample_pairs("train").pairs, load_sample("train").dialogues, epochs=epochs
+    """`pamdp judge train`: an hour's work, not begun where its end could not be written or would delete something."""
+    require_replaceable(out, FILES)
+    backbone, dialogues = load_backbone(), load_sample("train").dialogues
+    drawn = drawn_replies(load_policy(shipped(), backbone), dialogues, Config())
+    match, likelihood, sense, temperature = train_judges(
+        backbone, load_sample_pairs("train").pairs, dialogues, drawn, epochs=epochs
     )
-    save_judges(out, match, likelihood, temperature)
+    save_judges(out, match, likelihood, sense, temperature)
     return Result(json.dumps({"out": str(out), "temperature": temperature}), [f"judges written to {out}"])
 
 
@@ -239,22 +261,18 @@ def chat(source: str, show: bool) -> None:
     trained, cloned = Path(source) / "trained", Path(source) / "policy"
     folder = shipped("trained") if source == "shipped" else trained if trained.is_dir() else cloned
     config = policy_config(folder)
-    policy = load_policy(folder, load_backbone(config.model.name))
+    bare, own = backbones(config, load_backbone)
+    policy = load_policy(folder, own)
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)
-    profiler = Profiler(LocalChat(policy.backbone), attempts=2, max_tokens=80)
+    profiler = Profiler(LocalChat(bare), attempts=2, max_tokens=80)
     talk(policy, load_critics(folder, policy.width, v_max), show, config.rl.max_reply, profiler=profiler)
 
 
-def _from_clone(source: str, sources: Sequence[str], overrides: Sequence[str]) -> tuple[Path, Config]:
-    """The cloned policy's folder and the settings of a run that reinforces it.
-
-    What was cloned is what is reinforced: the cloned settings of model and data win where nothing else was asked for.
-    """
-    start = shipped() if source == "shipped" else Path(source) / "policy"
-    cloned = policy_config(start)
-    config = load(Config, sources, overrides)
-    data = config.data if "data" in config.model_fields_set or source == "shipped" else cloned.data
-    return start, config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data})
+def _split(config: DataConfig) -> Split:
+    """The dialogues, with a word on those that are not among them."""
+    split = load_split(config)
+    tell_skipped(split)
+    return split
 
 
 def _costs(costs: Mapping[str, Json]) -> Table:

@@ -110,12 +110,14 @@ class RLConfig(Settings):
       kl: weight of the leash to the cloned policy (c_kl of Table 4: .05).
       gamma: discount factor (Table 4).
       horizon: most turns of a dialogue, T of Table 4; reaching it truncates.
-      sigma: standard deviation of the action, relative to the RMS of the cloned action.
+      sigma: standard deviation of the action, relative to the RMS of the cloned action. Cloning sets it; where
+        reinforcement asks for another one, the cloned policy's is rescaled, and where it asks for none, it stays.
       beta: weight of the oracle critic in `dcrl`.
       leave_one_out: subtract what the other samples of the same state have in common (for `odc`: one more control).
       normalize: divide advantages by their standard deviation.
       clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
-      permute: control: shuffle the advantages over the transitions; what is then learned is noise.
+      permute: control: shuffle the advantages over the transitions; what is then learned is noise
+        (`pamdp eval RUN --permuted RUN2`).
       moves: how A1 moves: "gains" of each number of the action, along "components" of H(h), or "all" of it (the paper).
       components: how many, where it moves along them.
       rounds: how often replies are drawn from the current policy and learned from.
@@ -126,7 +128,7 @@ class RLConfig(Settings):
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
       max_reply: longest reply, in tokens (n_g of Table 4).
       dialogues: how many dialogues advance together; bounds memory, does not change results.
-      paper_literal: eq. 14 and the end of a dialogue to the letter of the paper.
+      paper_literal: eq. 14 to the letter of the paper, and the horizon ends a dialogue: nothing is bootstrapped at T.
     """
 
     advantage: Literal["pamdp", "a2c", "uaac", "dcrl", "odc", "odc_safe"] = "pamdp"
@@ -203,7 +205,7 @@ class SimulatorConfig(EndpointConfig):
 class JudgeConfig(EndpointConfig):
     """The judge's endpoint; `model` names an embedded judge where `kind` is "embedded"."""
 
-    model: str = "match"
+    model: str = "match+sense"
 
 
 class OnlineConfig(Settings):

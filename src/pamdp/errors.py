@@ -29,7 +29,16 @@ class JudgeError(PamdpError):
 
 
 class AnswerError(PamdpError):
-    """A language model's answer could not be used, after being asked again; what hangs on it is masked."""
+    """A language model's answer could not be used, after being asked again; what hangs on it is masked.
+
+    Args:
+      what: the fault in one phrase.
+      reason: what kind of fault it is, in a word or two, by which faults are counted.
+    """
+
+    def __init__(self, what: str, reason: str = "unreadable") -> None:
+        self.reason = reason
+        super().__init__(what)
 
 
 class EndpointError(PamdpError):

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -60,6 +60,23 @@ def new_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     _sync(path.parent)
+
+
+def require_replaceable(folder: Path, names: Collection[str]) -> None:
+    """Refuse a folder that `new_folder` could not make, or whose content it would delete: anything but NAMES.
+
+    Raises:
+      RunError: it cannot be made there, or holds something else.
+    """
+    if folder.name in ("", ".."):
+        raise RunError(f"{folder} cannot be replaced by a new folder; give a name inside it")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise RunError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}; give the name of a folder")
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise RunError(f"{folder} cannot be made: {above} cannot be written; choose another place")
+    if folder.exists() and (others := sorted(path.name for path in folder.iterdir() if path.name not in names)):
+        raise RunError(f"{folder} would be replaced, and holds {others[0]!r}; choose an empty or a new folder")
 
 
 def remove_folder(path: Path) -> None:

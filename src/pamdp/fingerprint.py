@@ -27,6 +27,7 @@ class Fingerprint(BaseModel):
 
     Attributes:
       data: sha256 of the dialogues (`CheckReport.sha256`).
+      skipped, repaired: bad records of the data that were left out, and what was mended in those that were kept.
       model, revision: the backbone and the version of its weights.
       pairs: sha256 of the preference pairs that were cloned from; empty where there were none.
       judges: of each judge and simulator its `fingerprint`, with its "name" and its "role" (such as "reward").
@@ -35,6 +36,8 @@ class Fingerprint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     data: str
+    skipped: int = 0
+    repaired: int = 0
     model: str
     revision: str
     pairs: str = ""

@@ -7,7 +7,7 @@ that is taken up again gets its stored turns from here: replies and outcomes are
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,10 +38,16 @@ class Played:
 
 
 class Journal:
-    """The turns of one round: `with Journal(path) as journal: ...`; what is there already is read first."""
+    """The turns of one round: `with Journal(path) as journal: ...`; what is there already is read first.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+      path: the file.
+      before: called before anything is stored, such as to store first what it cost: what stands in the journal is not
+        asked for again, so nothing would count it later.
+    """
+
+    def __init__(self, path: Path, before: Callable[[], None] | None = None) -> None:
+        self.path, self.before = path, before
         self.openings: dict[str, TimeStep] = {}
         self.turns: dict[tuple[str, int], Played] = {}
         self._file: IO[str] | None = None
@@ -98,6 +104,8 @@ class Journal:
 
     def _append(self, record: Mapping[str, Json]) -> None:
         assert self._file is not None
+        if self.before is not None:
+            self.before()
         self._file.write(json_line(record))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -129,6 +137,8 @@ def _moment(moment: TimeStep) -> dict[str, Json]:
         "profile": moment.privileged.profile,
         "personality": moment.privileged.personality,
         "known": moment.known,
+        "stock": moment.stock,
+        "rejected": moment.rejected,
     }
 
 
@@ -137,7 +147,9 @@ def _to_moment(key: str, record: Json) -> TimeStep:
         raise TypeError("a moment is an object")
     history = tuple(Message(cast(Role, role), str(text)) for role, text in map(_list, _list(record["history"])))
     persona = Persona(str(record["profile"]), str(record["personality"]))
-    return TimeStep(key, int(cast(int, record["t"])), history, persona, bool(record["known"]))
+    rejected = tuple(map(str, _list(record["rejected"])))
+    known, stock = bool(record["known"]), bool(record["stock"])
+    return TimeStep(key, int(cast(int, record["t"])), history, persona, known, stock, rejected)
 
 
 def _list(value: Json) -> Sequence[Json]:

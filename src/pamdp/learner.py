@@ -61,8 +61,12 @@ class Batch:
         return Batch(self.h[used], self.hw[used], state, after, self.action, self.mean, self.reward, self.kept)
 
 
-def to_batch(rollouts: Sequence[Rollout]) -> Batch:
-    """Tensors of all transitions that have an action."""
+def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batch:
+    """Tensors of all transitions that have an action.
+
+    Args:
+      ends_at_horizon: a dialogue that was cut off at T has ended, as in the paper; otherwise it is bootstrapped.
+    """
     index: dict[tuple[str, int], int] = {}
     h: list[Tensor] = []
     hw: list[Tensor] = []
@@ -77,7 +81,7 @@ def to_batch(rollouts: Sequence[Rollout]) -> Batch:
         torch.stack(h),
         torch.stack(hw),
         torch.tensor([index[t.key, t.t] for t in rows]),
-        torch.tensor([-1 if t.next is None else index[t.next] for t in rows]),
+        torch.tensor([-1 if t.next is None or (ends_at_horizon and t.truncated) else index[t.next] for t in rows]),
         torch.stack([t.action for t in rows if t.action is not None]),
         torch.stack([t.mean for t in rows if t.mean is not None]),
         torch.tensor([t.reward or 0.0 for t in rows]),

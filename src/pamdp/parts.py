@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from rich.console import RenderableType
@@ -17,19 +18,21 @@ from rich.table import Table
 
 from pamdp import checkpoint
 from pamdp.config import Config, GraderConfig
-from pamdp.errors import RunError
 from pamdp.evaluate.controls import Control
 from pamdp.evaluate.report import write_report
 from pamdp.evaluate.success import compare
 from pamdp.evaluate.tables import to_json, to_table
 from pamdp.evaluate.trial import action_controls, evaluate, write_replies
-from pamdp.files import new_folder
+from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
+from pamdp.judges.base import Judge, in_role
 from pamdp.judges.remote import Graders
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
+from pamdp.progress import note
 from pamdp.runs import Run
 from pamdp.train.setup import Split, load_policy
+from pamdp.train.stored import read_about
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,29 @@ class Result:
         return self.shown
 
 
-def policies_of(path: Path, backbone: Backbone) -> dict[str, Policy]:
-    """Vanilla, BC and what a run has trained from it (PAMDP, and the permuted control where there is one)."""
-    cloned = load_policy(path / "policy", backbone)
-    out = {"Vanilla": Policy(backbone, None, None, cloned.readout), "BC": cloned}
-    for name, folder in (("PAMDP", "trained"), ("Permuted", "permuted")):
-        if (path / folder).is_dir():
+def backbones(config: Config, load: Callable[[str], Backbone]) -> tuple[Backbone, Backbone]:
+    """The bare backbone, for Vanilla and the judges, and the one that the policy is loaded on.
+
+    They are one and the same unless cloning changed every weight: then only a second copy is still the plain model.
+    """
+    bare = load(config.model.name)
+    return bare, load(config.model.name) if config.clone.backbone == "full" else bare
+
+
+def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None = None) -> dict[str, Policy]:
+    """Vanilla on the BARE backbone; BC and what a run has trained from it, if anything (PAMDP), on the policy's OWN.
+
+    Args:
+      permuted: the run that was trained from the same clone on permuted advantages.
+    """
+    cloned = load_policy(path / "policy", own)
+    out = {"Vanilla": Policy(bare, None, None, cloned.readout), "BC": cloned}
+    trained = {"PAMDP": path / "trained"} | ({} if permuted is None else {"Permuted": permuted / "trained"})
+    for name, folder in trained.items():
+        if folder.is_dir():
             assert cloned.planner is not None
             planner = copy.deepcopy(cloned.planner)
-            planner.load_state_dict(checkpoint.load_tensors(path / folder / "planner.safetensors"))
+            planner.load_state_dict(checkpoint.load_tensors(folder / "planner.safetensors"))
             out[name] = replace(cloned, planner=planner)
     return out
 
@@ -70,11 +87,14 @@ def evaluate_policies(
     path: Path,
     controls: Sequence[str] = (),
     grader: GraderConfig = GraderConfig(),
+    record: Mapping[str, Json] = MappingProxyType({}),
 ) -> Result:
     """Replies, judgements, controls of the methods named in CONTROLS, report.
 
     Args:
+      policies: the first is Vanilla; its backbone, which nothing has changed, serves the judges too.
       judges: names of embedded judges, and of language models, which are reached as GRADER says.
+      record: what else to note of this evaluation beside who graded.
     """
     backbone = next(iter(policies.values())).backbone
     made = Graders(grader, lambda: backbone)
@@ -88,6 +108,7 @@ def evaluate_policies(
         if name in policies:
             rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
     judgements = evaluate(replies, pairs, split.test, graders, rows, path)
+    write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
     found = compare(judgements)
     shown: list[RenderableType] = [to_table(found)]
     if rows:
@@ -117,6 +138,23 @@ def controls_table(rows: Sequence[Control]) -> Table:
     return table
 
 
+def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:
+    """What a run is computed from, where JUDGES reward."""
+    return Fingerprint(
+        data=split.sha256, skipped=split.skipped, repaired=split.repaired, model=backbone.name,
+        revision=backbone.revision, pairs=pairs, judges=tuple(in_role(judge, "reward") for judge in judges),
+    )  # fmt: skip
+
+
+def tell_skipped(split: Split) -> None:
+    """Say on the error stream what of the data is not learned from, if anything."""
+    if split.skipped or split.repaired:
+        note(
+            f"data.skip_bad: {split.skipped} bad records were left out and {split.repaired} faults mended; "
+            "`pamdp data check PATH --skip-bad` names them"
+        )
+
+
 def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
     """A new run, or the interrupted one; MAY_CHANGE names settings that may differ from before."""
     torch.manual_seed(config.seed)
@@ -129,13 +167,9 @@ def policy_config(folder: Path) -> Config:
     """The settings that a stored policy was cloned with.
 
     Raises:
-      RunError: nothing is stored there.
+      RunError: nothing is stored there, or it is damaged.
     """
-    try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"no cloned policy in {folder}; make one with `pamdp train bc`") from error
-    return Config.model_validate(about["config"])
+    return read_about(folder).config
 
 
 def copy_policy(source: Path, target: Path) -> None:

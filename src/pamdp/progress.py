@@ -1,6 +1,6 @@
-"""Progress bars with rate and time left, on the error stream; silent where nobody watches.
+"""Progress bars with rate and time left, on the error stream, silent where nobody watches; and notes.
 
-Owns how long work is shown. Knows nothing of the work.
+Owns how long work is shown, and what is said beside it. Knows nothing of the work.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+
+def note(text: str) -> None:
+    """One line for whoever watches or keeps the error stream; machines read the other one."""
+    print(f"pamdp: {text}", file=sys.stderr)
 
 
 class Progress:

@@ -16,14 +16,14 @@ from rich.text import Text
 
 from pamdp.config import Config
 from pamdp.evaluate.trial import write_replies
-from pamdp.fingerprint import Fingerprint
-from pamdp.judges.embedded import load_judge
+from pamdp.judges.embedded import REWARD, load_judge
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import Result, copy_policy, evaluate_policies, open_run, policies_of, policy_config
-from pamdp.settings import load
+from pamdp.parts import Result, copy_policy, evaluate_policies, fingerprint_of, open_run, policies_of, tell_skipped
 from pamdp.train.offline import offline
-from pamdp.train.setup import Split, load_policy, load_split, shipped
+from pamdp.train.setup import Split, load_split, shipped
+from pamdp.train.start import load_start, settings_from
+from pamdp.train.stored import require_unseen
 
 SHOWN = 2
 """Test users whose dialogues are shown at the start."""
@@ -38,29 +38,26 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
     console = Console(stderr=quiet)
     path = path if resume else free(path)
     start = shipped("trained")
-    config = load(Config, ["quickstart"], overrides)
-    cloned = policy_config(start)
-    config = config.model_copy(update={"model": cloned.model, "clone": cloned.clone})
+    config = settings_from(start, ["quickstart"], overrides)
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model.name)
-    judge = load_judge("match", backbone)
+    judge = load_judge(REWARD, backbone)
     split = load_split(config.data)
-    policy = load_policy(start, backbone)
+    tell_skipped(split)
+    require_unseen(split.test, [start])
+    policy = load_start(start, backbone, config)
     console.print("[bold]2/4[/bold] two users that nobody trained on; their profiles are never shown to the assistant")
     for table in side_by_side(policy, split, config):
         console.print(table)
-    fingerprint = Fingerprint(
-        data=split.sha256, model=backbone.name, revision=backbone.revision, judges=(judge.fingerprint,)
-    )
     console.print(f"[bold]3/4[/bold] {config.rl.rounds} more round(s) of offline reinforcement learning on a few users")
-    with open_run(path, config, fingerprint, resume) as run:
+    with open_run(path, config, fingerprint_of(split, backbone, [judge]), resume) as run:
         copy_policy(shipped(), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, run)
     console.print("[bold]4/4[/bold] every third test user, graded by the judge that rewarded and by another")
     some = replace(split, test=split.test[::3])
     result = evaluate_policies(
-        policies_of(path, backbone), some, ("match", "likelihood"), config, path, controls=("PAMDP",)
+        policies_of(path, backbone, backbone), some, (REWARD, "likelihood"), config, path, controls=("PAMDP",)
     )
     words = [
         f"open {path / 'report.html'} in a browser",

@@ -41,6 +41,7 @@ class Transition:
       mean: mean of the action's distribution when it was drawn, [d_a].
       reward: r, or None: masked.
       next: (dialogue, turn) of h′, or None where the dialogue ended for good.
+      truncated: the horizon T was hit: nobody replies to h′.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Transition:
     mean: Tensor | None
     reward: float | None
     next: tuple[str, int] | None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +177,9 @@ class _Play:
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
             for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
-                transition = Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name)
-                self.out.transitions.append(transition)
+                self.out.transitions.append(
+                    Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name, outcome.truncated)
+                )
             if after is not None and not outcomes[0].truncated:
                 following.append(after)
                 continue

@@ -105,6 +105,8 @@ class TimeStep:
       privileged: ω_t; for critics and judges only.
       known: whether ω_t could be had; where it could not, `privileged` is the last one that could, and what is replied
         here is masked.
+      stock: whether the user had no usable answer, and the last message is one that stands in for it.
+      rejected: why answers of whoever plays the user were not its last message; a reason for each.
     """
 
     key: str
@@ -112,6 +114,8 @@ class TimeStep:
     history: History
     privileged: Persona
     known: bool = True
+    stock: bool = False
+    rejected: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

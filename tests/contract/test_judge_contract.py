@@ -13,6 +13,7 @@ from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
+from pamdp.judges.sense import SenseHead, SenseScorer
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.adapters import add_adapter
 from pamdp.types import History, Message, Persona
@@ -49,10 +50,22 @@ def _likelihood() -> LikelihoodScorer:
     return LikelihoodScorer(backbone, head, 1)
 
 
+def _sense(match: MatchScorer) -> SenseScorer:
+    head = SenseHead(2 * match.backbone.d)
+    head.weight.copy_(torch.randn(len(head.weight), generator=torch.Generator().manual_seed(3)))
+    return SenseScorer(match, head)
+
+
+def _match_and_sense() -> Sum:
+    match = _match()
+    return Sum([(match, 2.0), (_sense(match), 2.0)])
+
+
 SCORERS = {
     "words": WordScorer,
     "match": _match,
     "likelihood": _likelihood,
+    "match+sense": _match_and_sense,
     "sum": lambda: Sum([(_match(), 2.0), (WordScorer(), 0.5)]),
 }
 

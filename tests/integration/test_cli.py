@@ -20,7 +20,7 @@ from pamdp.llm.ledger import Metered
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
-from pamdp.train.setup import new_policy, save_policy
+from pamdp.train.setup import load_split, new_policy, save_policy
 from pamdp.train.world import World
 from tests.tools.methods import few
 from tests.tools.tiny import make_tiny_backbone
@@ -161,21 +161,20 @@ def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: 
 
 def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train offline --from RUN` reinforces on what RUN was cloned on, unless other data are asked for."""
-    folder = tmp_path / "bc" / "policy"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"config": {"data": {"path": "mine.jsonl"}}}), encoding="utf-8")
-    asked: list[str] = []
+    cloned = Config(data=DataConfig(path="mine.jsonl", split_seed=3), clone=CloneConfig(backbone="frozen"))
+    save_policy(new_policy(make_tiny_backbone(), cloned), cloned, tmp_path / "bc" / "policy")
+    asked: list[tuple[str, int, int]] = []
 
-    def stop(config: object) -> None:
-        asked.append(config.path)
+    def stop(config: DataConfig) -> None:
+        asked.append((config.path, config.split_seed, config.train_dialogues))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(commands, "load_backbone", lambda *_: None)
     monkeypatch.setattr(commands, "load_judge", lambda *_: ShortJudge())
     monkeypatch.setattr(commands, "load_split", stop)
-    for extra in ([], ["data.path=other.jsonl"]):
+    for extra in ([], ["data.train_dialogues=5"], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])
-    assert asked == ["mine.jsonl", "other.jsonl"]
+    assert asked == [("mine.jsonl", 3, 0), ("mine.jsonl", 3, 5), ("other.jsonl", 0, 0)]
 
 
 def test_the_estimate_says_what_will_be_called_and_what_it_costs() -> None:
@@ -261,7 +260,7 @@ def test_eval_asks_models_on_a_server(
         clone=CloneConfig(backbone="frozen"), rl=RLConfig(max_reply=4),
     )  # fmt: skip
     run = tmp_path / "run"
-    Run.create(run, config, Fingerprint(data="d", model="tiny", revision="0"))
+    Run.create(run, config, Fingerprint(data=load_split(config.data).sha256, model="tiny", revision="0"))
     save_policy(new_policy(make_tiny_backbone(), config), config, run / "policy")
     served: dict[str, ScriptedChat] = {}
 

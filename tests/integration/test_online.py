@@ -2,118 +2,43 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from pamdp.config import CloneConfig, Config, ModelConfig, OnlineConfig, RLConfig
-from pamdp.data import load_sample
-from pamdp.env.profile import Profiler
-from pamdp.env.references import WrittenReferences
-from pamdp.errors import EndpointError
+from pamdp.config import CloneConfig, Config, OnlineConfig
+from pamdp.errors import ConfigError, EndpointError
 from pamdp.files import Json
-from pamdp.fingerprint import Fingerprint
 from pamdp.journal import Journal
-from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.chat import ChatModel
-from pamdp.llm.ledger import Ledger, Metered, Role
-from pamdp.llm.limits import Limited, Retrying
-from pamdp.llm.scripted import ERRORS, FAULTS, Faulty, ScriptedChat
+from pamdp.llm.scripted import ERRORS, FAULTS
 from pamdp.models.policy import Policy
+from pamdp.rollout import Rollout, Transition
 from pamdp.runs import Run
-from pamdp.train.online import online, users_of
-from pamdp.train.setup import new_policy
-from pamdp.train.world import World
-from pamdp.types import Dialogue, Message, Persona
+from pamdp.train.online import failures, online, users_of
+from pamdp.types import Dialogue, Message, Persona, TimeStep
+from tests.tools.learning import (
+    CANARY,
+    PRINT,
+    ROUNDS,
+    USERS,
+    T,
+    learn,
+    make_dialogues,
+    make_learning,
+    make_policy,
+    make_world,
+)
 from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
-
-PRINT = Fingerprint(data="0", model="tiny", revision="0")
-CANARY = "xyzzy"
-T, USERS, ROUNDS = 3, 4, 2
-
-
-def _config(**settings: object) -> Config:
-    return Config(
-        model=ModelConfig(d_a=8, depth=0.5),
-        clone=CloneConfig(backbone="frozen"),
-        rl=RLConfig(
-            epochs=2, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T, profile="inferred",
-            **settings,
-        ),
-        online=OnlineConfig(rounds=ROUNDS, users=USERS, groups=2, reference="written"),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def dialogues() -> list[Dialogue]:
-    def marked(d: Dialogue) -> Dialogue:
-        return Dialogue(d.id, d.user_id, Persona(f"{CANARY} {d.persona.profile}", d.persona.personality), d.turns[:2])
-
-    return [marked(d) for d in load_sample("train").dialogues[: USERS + 1]]
-
-
-def _policy(config: Config) -> Policy:
-    policy = new_policy(make_tiny_backbone(), config)
-    assert policy.planner is not None
-    policy.planner.actor.sigma.fill_(1.0)
-    torch.manual_seed(0)
-    torch.nn.init.normal_(policy.planner.injector.a2.weight)
-    return policy
-
-
-def _talk(messages: Sequence[Message], seed: int) -> str:
-    return f"Well, I would say {seed % 1000}."
-
-
-def _tell(messages: Sequence[Message], seed: int) -> str:
-    turns = len(re.findall(r"^\[\d+\] Person", messages[-1].content, re.M))
-    return f"[{turns}] {CANARY} after {turns} messages"
-
-
-def _judge(messages: Sequence[Message], seed: int) -> str:
-    a, b = re.findall(r"<<<\n(.*?)\n>>>", messages[-1].content, re.S)
-    return f"[[{'A' if sum(c in 'aeiou' for c in a) > sum(c in 'aeiou' for c in b) else 'B'}]]"
-
-
-ANSWERS: dict[Role, Callable[[Sequence[Message], int], str]] = {
-    "simulator": _talk, "profiler": _tell, "judge": _judge, "reference": lambda m, s: f"Have a tea, or {s % 10}.",
-}  # fmt: skip
-
-
-async def _instantly(seconds: float) -> None:
-    pass
-
-
-def _world(
-    config: Config, rates: Mapping[str, float] | None = None, wrap: Callable[[Role, ChatModel], ChatModel] | None = None
-) -> World:
-    ledger = Ledger()
-
-    def model(role: Role) -> ChatModel:
-        found: ChatModel = ScriptedChat(ANSWERS[role], role)
-        if wrap is not None:
-            found = wrap(role, found)
-        faulty = Faulty(found, rates or {}, seed=len(role))
-        return Retrying(Metered(Limited(faulty), ledger, role), attempts=20, sleep=_instantly)
-
-    judge = PairwiseJudge("j", model("judge"))
-    writer = WrittenReferences(model("reference"))
-    return World(config, model("simulator"), judge, Profiler(model("profiler")), writer, ledger)
-
-
-def _run(
-    path: Path, config: Config, dialogues: Sequence[Dialogue], world: World
-) -> tuple[dict[str, torch.Tensor], list[dict[str, Json]]]:
-    policy = _policy(config)
-    with Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT) as run:
-        online(policy, dialogues, world, config, run)
-        assert policy.planner is not None
-        return dict(policy.planner.state_dict()), run.traces()
+    return make_dialogues()
 
 
 def _ids(traces: Sequence[Mapping[str, Json]]) -> list[tuple[Json, ...]]:
@@ -133,15 +58,15 @@ def _expected(dialogues: Sequence[Dialogue], config: Config) -> set[tuple[Json, 
 def plain(
     tmp_path_factory: pytest.TempPathFactory, dialogues: list[Dialogue]
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Json]]]:
-    config = _config()
-    return _run(tmp_path_factory.mktemp("plain") / "run", config, dialogues, _world(config))
+    config = make_learning()
+    return learn(tmp_path_factory.mktemp("plain") / "run", config, dialogues, make_world(config))
 
 
 def test_every_turn_of_every_user_is_played_once(
     plain: tuple[dict[str, torch.Tensor], list[dict[str, Json]]], dialogues: list[Dialogue]
 ) -> None:
     _, traces = plain
-    assert Counter(_ids(traces)) == Counter(_expected(dialogues, _config()))
+    assert Counter(_ids(traces)) == Counter(_expected(dialogues, make_learning()))
     assert all(t["reward"] in (1.0, -1.0) for t in traces)
     assert {t["profile"] for t in traces} == {f"{CANARY} after {n} messages." for n in range(1, T + 1)}
 
@@ -150,9 +75,9 @@ def test_every_turn_of_every_user_is_played_once(
 def test_no_fault_loses_or_doubles_a_transition(
     tmp_path: Path, dialogues: list[Dialogue], faults: tuple[str, ...]
 ) -> None:
-    config = _config()
-    world = _world(config, dict.fromkeys(faults, 0.1))
-    _, traces = _run(tmp_path / "run", config, dialogues, world)
+    config = make_learning()
+    world = make_world(config, dict.fromkeys(faults, 0.1))
+    _, traces = learn(tmp_path / "run", config, dialogues, world)
     ids = _ids(traces)
     assert len(ids) == len(set(ids)) and set(ids) == _expected(dialogues, config)
     kept = [t["reward"] for t in traces if t["reward"] is not None]
@@ -178,7 +103,7 @@ def test_a_kill_costs_the_turns_in_flight_and_nothing_else(
     at: int,
     torn: bool,
 ) -> None:
-    config, append, count = _config(), Journal._append, []
+    config, append, count = make_learning(), Journal._append, []
 
     def dying(self: Journal, record: Mapping[str, Json]) -> None:
         count.append(1)
@@ -191,11 +116,11 @@ def test_a_kill_costs_the_turns_in_flight_and_nothing_else(
         append(self, record)
 
     monkeypatch.setattr(Journal, "_append", dying)
-    first, second = _world(config), _world(config)
+    first, second = make_world(config), make_world(config)
     with pytest.raises(_Kill):
-        _run(tmp_path / "run", config, dialogues, first)
+        learn(tmp_path / "run", config, dialogues, first)
     monkeypatch.setattr(Journal, "_append", append)
-    actor, traces = _run(tmp_path / "run", config, dialogues, second)
+    actor, traces = learn(tmp_path / "run", config, dialogues, second)
     assert traces == plain[1]
     for name, value in plain[0].items():
         assert torch.equal(value, actor[name]), name
@@ -207,7 +132,7 @@ def test_a_kill_costs_the_turns_in_flight_and_nothing_else(
 def test_a_dead_endpoint_pauses_with_what_is_done_saved(
     tmp_path: Path, dialogues: list[Dialogue], plain: tuple[dict[str, torch.Tensor], list[dict[str, Json]]]
 ) -> None:
-    config = _config()
+    config = make_learning()
 
     class Dying:
         def __init__(self, model: ChatModel) -> None:
@@ -220,14 +145,14 @@ def test_a_dead_endpoint_pauses_with_what_is_done_saved(
                 raise EndpointError("nobody answers")
             return await self.model.complete(*args, **settings)
 
-    dying = _world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)
+    dying = make_world(config, wrap=lambda role, m: Dying(m) if role == "simulator" else m)
     with pytest.raises(EndpointError, match="nobody answers"):
-        _run(tmp_path / "run", config, dialogues, dying)
+        learn(tmp_path / "run", config, dialogues, dying)
     (file,) = (tmp_path / "run" / "journal").iterdir()
     with Journal(file) as journal:
         assert len(journal.openings) == USERS and len(journal.turns) == 6
     assert (tmp_path / "run" / "costs.json").is_file()
-    actor, traces = _run(tmp_path / "run", config, dialogues, _world(config))
+    actor, traces = learn(tmp_path / "run", config, dialogues, make_world(config))
     assert traces == plain[1] and all(torch.equal(value, actor[name]) for name, value in plain[0].items())
     assert not list((tmp_path / "run" / "journal").iterdir())
 
@@ -236,12 +161,12 @@ def test_a_dead_endpoint_pauses_with_what_is_done_saved(
 def test_no_profile_reaches_the_policy(
     tmp_path: Path, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch, profile: str
 ) -> None:
-    config = _config().model_copy(update={"rl": _config().rl.model_copy(update={"profile": profile})})
+    config = make_learning().model_copy(update={"rl": make_learning().rl.model_copy(update={"profile": profile})})
     read = spy_on_reading(monkeypatch)
-    world = _world(config)
+    world = make_world(config)
     if profile == "persona":
         world.profiler = None
-    _run(tmp_path / "run", config, dialogues, world)
+    learn(tmp_path / "run", config, dialogues, world)
     decode = make_tiny_backbone().tokenizer.decode
     assert len(read.policy) >= ROUNDS * USERS * T and not any(CANARY in decode(list(ids)) for ids in read.policy)
     assert any(CANARY in decode(list(ids)) for ids in read.backbone)  # the critic's input has it: the test can fail
@@ -249,11 +174,50 @@ def test_no_profile_reaches_the_policy(
 
 def test_the_reference_may_be_a_policy_s_own_reply(tmp_path: Path, dialogues: list[Dialogue]) -> None:
     for reference in ("clone", "vanilla"):
-        config = _config().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})
-        world = _world(config)
+        config = make_learning().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference=reference)})
+        world = make_world(config)
         world.writer = None
-        _, traces = _run(tmp_path / reference, config, dialogues, world)
+        _, traces = learn(tmp_path / reference, config, dialogues, world)
         assert len(traces) == 2 * T and "reference" not in world.ledger.entries
+
+
+def test_vanilla_writes_references_with_weights_that_cloning_did_not_change(
+    tmp_path: Path, dialogues: list[Dialogue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_learning().model_copy(
+        update={
+            "online": OnlineConfig(rounds=1, users=2, reference="vanilla"), "clone": CloneConfig(backbone="full"),
+        }
+    )  # fmt: skip
+    world, policy, bare = make_world(config), make_policy(config), make_tiny_backbone()
+    world.writer = None
+    with Run.create(tmp_path / "run", config, PRINT) as run:
+        with pytest.raises(ConfigError, match=r"online\.reference=vanilla: cloning changed every weight"):
+            online(policy, dialogues, world, config, run)
+        wrote, write = list[bool](), Policy.write
+
+        def spy(self: Policy, *args: object) -> object:
+            wrote.append(self.backbone is bare)
+            return write(self, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Policy, "write", spy)
+        online(policy, dialogues, world, config, run, bare)
+    assert wrote.count(True) == wrote.count(False) == 2 * T  # two groups write in turn
+
+
+def test_failures_are_told_from_the_rollout_by_whose_they_are() -> None:
+    """A masked reply counts for the user or the profile where those failed, and for the judge elsewhere."""
+
+    def moment(t: int, known: bool = True, stock: bool = False) -> TimeStep:
+        return TimeStep("d", t, (Message("user", "?"),), Persona(), known, stock)
+
+    def reply(t: int, reward: float | None) -> Transition:
+        return Transition("d", t, 0, "!", None, None, reward, ("d", t + 1))
+
+    moments = [moment(0), moment(1), moment(2, stock=True), moment(3, known=False), moment(4)]
+    rewards = [1.0, None, None, None]  # then the user, then the judge, then the profile
+    rollout = Rollout([reply(t, x) for t, x in enumerate(rewards)], {("d", m.t): m for m in moments}, {}, {})
+    assert failures(rollout) == {"user": 1, "profile": 1, "judge": 1}
 
 
 def test_users_take_turns_and_the_order_changes(dialogues: list[Dialogue]) -> None:

@@ -9,100 +9,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.config import DataConfig, EndpointConfig, JudgeConfig, OnlineConfig, RLConfig, SimulatorConfig
-from pamdp.data import load_sample, write_dialogues
-from pamdp.env.references import WrittenReferences
+from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
 from pamdp.errors import ConfigError, EndpointError, RunError
-from pamdp.evaluate.talks import read_talks
+from pamdp.evaluate.talks import read_talks, write_talks
 from pamdp.files import read_json_lines
-from pamdp.llm.chat import ChatModel, Completion, Decoding
-from pamdp.llm.ledger import Ledger, Metered, Role
-from pamdp.llm.scripted import ScriptedChat
-from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.reproduce.online import main
 from pamdp.reproduce.online.config import ADVANTAGES, METHODS, OnlineReproduceConfig, load_online_config
-from pamdp.reproduce.online.main import OnlineTools
 from pamdp.settings import load
-from pamdp.train.setup import new_policy
-from pamdp.train.world import World
-from pamdp.types import Message, Persona
-from tests.tools.methods import VowelJudge
-from tests.tools.tiny import make_tiny_backbone
+from pamdp.types import Message
+from tests.tools.online import CANARY, TEACH, TEST, Bench, T, make_config
 
 RUN = CliRunner()
-T, TEACH, TEST = 2, 3, 3
-CANARY = "xyzzy"
-
-
-class Bench:
-    """The tools of a comparison; remembers what was said, and its simulator can die after some calls."""
-
-    def __init__(self, calls: int | None = None) -> None:
-        self.said: list[str] = []
-        self.left = calls
-        self.seen: list[tuple[str, ...]] = []
-
-    @property
-    def tools(self) -> OnlineTools:
-        return OnlineTools(lambda name: make_tiny_backbone(), self._policy, self._world, self.said.append)
-
-    def _policy(self, config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
-        policy = new_policy(backbone, config.of_run(0))
-        assert policy.planner is not None
-        policy.planner.actor.sigma.fill_(1.0)
-        torch.manual_seed(0)
-        torch.nn.init.normal_(policy.planner.injector.a2.weight)
-        torch.nn.init.normal_(policy.planner.actor.a1.weight)
-        return policy
-
-    def _world(self, config: OnlineReproduceConfig, backbone: Backbone) -> World:
-        ledger = Ledger()
-
-        def model(role: Role) -> ChatModel:
-            return Metered(self._dying(role), ledger, role)
-
-        judge, second = VowelJudge("vowels"), VowelJudge("stops", "ptkbdg")
-        evaluation = config.of_evaluation(config.seeds[0])
-        return World(evaluation, model("simulator"), judge, None, WrittenReferences(model("reference")), ledger, second)
-
-    def _dying(self, role: Role) -> ChatModel:
-        bench = self
-
-        class Model(ScriptedChat):
-            async def complete(
-                self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-            ) -> Completion:
-                if role == "simulator" and bench.left is not None:
-                    bench.left -= 1
-                    if bench.left < 0:
-                        raise EndpointError("nobody answers")
-                return await super().complete(messages, decoding, seed=seed)
-
-        return Model(lambda messages, seed: f"Well, about {seed % 1000} bees.", role)
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
-    path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
-    some = load_sample("train").dialogues[: TEACH + TEST]
-    marked = [
-        replace(d, persona=Persona(f"{CANARY} {d.persona.profile}", d.persona.personality), turns=d.turns[:3])
-        for d in some
-    ]
-    write_dialogues(path, marked)
-    return OnlineReproduceConfig(
-        seeds=(0, 1), methods=("Vanilla", "Prompt", "BC", "RL-base", "PAMDP"), others=2, resamples=200,
-        data=DataConfig(path=str(path), test_share=0.5),
-        model={"d_a": 8, "depth": 0.5}, clone={"backbone": "frozen"},  # type: ignore[arg-type]
-        rl=RLConfig(epochs=1, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T),
-        online=OnlineConfig(rounds=1, users=TEACH, judge=JudgeConfig(model="vowels")),
-        second=JudgeConfig(model="stops"),
-    )  # fmt: skip
+    return make_config(tmp_path_factory.mktemp("data") / "dialogues.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +62,7 @@ def test_the_pages_are_written_with_everything_in_them(
         if curve["method"] == "PAMDP":
             assert curve["paper"] == 1.7389
     pairs = {(lead["method"], lead["other"]) for lead in found["leads"]}
-    assert pairs == {(m, "Vanilla") for m in config.methods[1:]} | {(m, "BC") for m in ("RL-base", "PAMDP")}
+    assert pairs == {(m, "Vanilla") for m in config.methods[1:]} | {(m, "BC") for m in ("Prompt", "RL-base", "PAMDP")}
     assert all(lead["p"] <= lead["p_holm"] for lead in found["leads"])
     # Every method that learned made the same calls.
     calls = found["calls_in_learning"]
@@ -176,6 +102,81 @@ def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
             assert len(recovery["accuracy"]) == turns and recovery["chance"] == pytest.approx(1 / 3)
         assert len(found["audits"][name]["leaked"]) == turns and found["audits"][name]["role_breaks"] == 0
     assert found["audits"]["recorded"]["messages"] == 3 * TEST
+
+
+def test_an_audit_that_could_not_be_ended_is_not_begun(config: OnlineReproduceConfig, tmp_path: Path) -> None:
+    bench = Bench()
+    with pytest.raises(ConfigError, match=r"from 3 others, and the 3 test users are 3 different .* set others=2"):
+        main.reproduce_online(config.model_copy(update={"others": 3}), "simulator", tmp_path / "run", bench.tools)
+    assert bench.said == [] and not (tmp_path / "run").exists()
+
+
+def test_an_audit_follows_seeds_and_resamples_that_changed(
+    config: OnlineReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path
+) -> None:
+    """What is stored are single answers: other resamples cost nothing, and another first seed finds its own."""
+    path, again = tmp_path / "run", Bench()
+    shutil.copytree(whole[0], path)
+    before = (path / "simulator" / "simulator.csv").read_text(encoding="utf-8")
+    more = config.model_copy(update={"resamples": 7})
+    main.reproduce_online(more, "simulator", path, again.tools)
+    resampled = (path / "simulator" / "simulator.csv").read_text(encoding="utf-8")
+    assert again.said == [] and resampled != before
+    values = [[line.split(",")[:4] for line in text.splitlines()] for text in (before, resampled)]
+    assert values[0] == values[1]  # the intervals alone are others
+    main.reproduce_online(config.model_copy(update={"seeds": (1, 0)}), "simulator", path, again.tools)
+    assert [said.split()[0] for said in again.said] == ["simulated", "the", "likelihood", "words"]
+    places = [(path / "audit" / f"seed-{seed}" / "places.jsonl").read_bytes() for seed in (0, 1)]
+    assert places[0] != places[1]
+    main.reproduce_online(config, "simulator", path, Bench(0).tools)
+    assert (path / "simulator" / "simulator.csv").read_text(encoding="utf-8") == before
+
+
+def test_the_pace_of_leaks_is_that_of_the_difficulty(
+    config: OnlineReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0], tmp_path / "run")
+    file = tmp_path / "run" / "seed-0" / "Vanilla.jsonl"
+    telling = [
+        replace(talk, messages=(*talk.messages[:2], Message("user", talk.persona.profile), *talk.messages[3:]))
+        for talk in read_talks(file)
+    ]
+    write_talks(file, telling)  # all is told in the second message
+    online = config.online.model_copy(update={"difficulty": "reserved"})
+    found = [
+        json.loads(main.render_online(each, "simulator", tmp_path / "run").json)
+        for each in (config, config.model_copy(update={"online": online}))
+    ]
+    assert [f["pace"] for f in found] == [1.0, 0.5]
+    slow, fast = (f["audits"]["simulated"]["leaked"] for f in reversed(found))
+    assert slow[0] == fast[0] and slow[1] > fast[1] > 0
+    page = (tmp_path / "run" / "simulator" / "simulator.md").read_text(encoding="utf-8")
+    assert "beyond one sentence every 2 turns" in page
+
+
+def test_answers_that_broke_the_part_are_counted_with_the_dialogues(
+    config: OnlineReproduceConfig, tmp_path: Path
+) -> None:
+    """A user that never leaves its part on paper leaves it in every second answer, and one has no answer at all."""
+    bench, count = Bench(), list[int]()
+
+    def answer(messages: Sequence[Message], seed: int) -> str:
+        count.append(seed)
+        silent = "Write your next message" in messages[-1].content and TEST * T < len(count) < TEST * T + 4
+        return "As an AI, I have no bees." if silent or len(count) % 2 else f"Well, about {seed % 1000} bees."
+
+    bench.answers["simulator"] = answer
+    main.reproduce_online(config.model_copy(update={"seeds": (0,)}), "simulator", tmp_path / "run", bench.tools)
+    found = json.loads((tmp_path / "run" / "simulator" / "simulator.json").read_text(encoding="utf-8"))
+    audit = found["audits"]["simulated"]
+    said = [s for talk in read_talks(tmp_path / "run" / "seed-0" / "Vanilla.jsonl") for s in talk.said]
+    assert len(said) == TEST * (T + 1)
+    assert audit["role_breaks"] == 0 and audit["rejected"] == {"out of the part": sum(len(s.rejected) for s in said)}
+    assert audit["rejected"]["out of the part"] >= TEST * T / 2
+    assert audit["stock"] == sum(s.stock for s in said) and audit["messages"] + audit["stock"] == len(said)
+    assert audit["answers"] == audit["rejected"]["out of the part"] + TEST * T - audit["stock"]
+    page = (tmp_path / "run" / "simulator" / "simulator.md").read_text(encoding="utf-8")
+    assert "answers rejected: out of the part" in page and "stock messages" in page
 
 
 def test_rendered_again_it_is_the_same_bytes_and_nothing_is_done_twice(
@@ -222,31 +223,6 @@ def test_no_profile_is_in_what_a_policy_reads(
     assert len(read) == 2 * TEST * (T + 1) and not any(CANARY in text for text in read)
     stored = (tmp_path / "run" / "seed-0" / "BC.jsonl").read_text(encoding="utf-8")
     assert CANARY in stored  # judges have it: the test can fail
-
-
-def test_a_policy_trained_elsewhere_stands_in_for_training(
-    config: OnlineReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path
-) -> None:
-    run = whole[0] / "seed-0" / "PAMDP"
-    mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "ODC"), "trained": {"ODC": str(run)}})
-    bench = Bench()
-    main.reproduce_online(mine, "table3", tmp_path / "run", bench.tools)
-    assert not any("learns" in said for said in bench.said)
-    ours, theirs = (
-        read_talks(p / "seed-0" / f"{m}.jsonl") for p, m in ((tmp_path / "run", "ODC"), (whole[0], "PAMDP"))
-    )
-    assert [t.messages for t in ours] == [t.messages for t in theirs]
-    with pytest.raises(RunError, match="no-run"):
-        nowhere = mine.model_copy(update={"trained": {"ODC": "no-run"}})
-        main.reproduce_online(nowhere, "table3", tmp_path / "other", Bench().tools)
-    for field, says in (("data", "other data"), ("revision", "another cloned policy")):
-        copy = tmp_path / field
-        shutil.copytree(run, copy)
-        record = json.loads((copy / "fingerprint.json").read_text(encoding="utf-8"))
-        (copy / "fingerprint.json").write_text(json.dumps({**record, field: "another"}), encoding="utf-8")
-        strange = mine.model_copy(update={"trained": {"ODC": str(copy)}})
-        with pytest.raises(RunError, match=says):
-            main.reproduce_online(strange, "table3", tmp_path / f"run-{field}", Bench().tools)
 
 
 def test_a_missing_piece_is_named(config: OnlineReproduceConfig, whole: tuple[Path, Bench]) -> None:
@@ -298,7 +274,7 @@ def test_the_cpu_preset_meets_every_user_once() -> None:
     ("override", "says"),
     [
         ("methods=[PAMPD]", "no method 'PAMPD'; there are: Vanilla"),
-        ("second.model=match", "who rewards is never the only judge"),
+        (f"second.model={OnlineConfig().judge.model}", "who rewards is never the only judge"),
         ("auditor=judge", 'set online.judge.kind to "openai" or "local"'),
         ("recognisers=[profiler]", 'set rl.profile to "inferred"'),
         ("seeds=[1, 1]", "the same one stands twice"),

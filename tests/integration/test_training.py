@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,19 @@ from pamdp.evaluate.report import write_report
 from pamdp.evaluate.trial import action_controls, evaluate, write_replies
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, Verdict
+from pamdp.learner import Batch, to_batch
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
+from pamdp.rollout import Rollout
 from pamdp.runs import Run
+from pamdp.train import reinforce
 from pamdp.train.bc import Cloner
 from pamdp.train.clone import clone
 from pamdp.train.offline import offline
 from pamdp.train.setup import load_policy, new_policy
+from pamdp.train.stored import read_about
 from pamdp.types import Dialogue
+from tests.tools.tiny import make_tiny_backbone
 
 PRINT = Fingerprint(data="0", model="tiny", revision="0")
 
@@ -131,6 +137,7 @@ def test_cloned_policies_can_be_loaded(
 ) -> None:
     config = _config(**settings)
     policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
+    assert read_about(tmp_path / "run" / "policy").users == tuple(sorted(d.user_id for d in dialogues[:3]))
     if settings["backbone"] == "full":
         return  # another full backbone has another revision; loading it is tested by its weights
     loaded = load_policy(tmp_path / "run" / "policy", make_backbone())
@@ -175,6 +182,29 @@ def test_reinforcement_resumes_to_the_same_actor(
     for key, value in ends[0].items():
         assert torch.equal(value, ends[1][key]), key
     assert Run(tmp_path / "whole").traces() == Run(tmp_path / "cut").traces()
+
+
+@pytest.mark.parametrize("literal", [False, True])
+def test_to_the_letter_of_the_paper_the_horizon_ends_a_dialogue(
+    tmp_path: Path, dialogues: tuple[Dialogue, ...], monkeypatch: pytest.MonkeyPatch, literal: bool
+) -> None:
+    config = _config(backbone="frozen")
+    config = config.model_copy(update={"rl": config.rl.model_copy(update={"paper_literal": literal, "rounds": 1})})
+    policy = new_policy(make_tiny_backbone(), config)
+    assert policy.planner is not None
+    policy.planner.actor.sigma.fill_(1.0)
+    batches: list[Batch] = []
+
+    def cut(rollouts: Sequence[Rollout], **settings: bool) -> Batch:
+        """The same dialogues, as if a horizon had cut them off after their first turn."""
+        ends = [replace(r, transitions=[replace(t, truncated=t.t == 0) for t in r.transitions]) for r in rollouts]
+        batches.append(to_batch(ends, **settings))
+        return batches[-1]
+
+    monkeypatch.setattr(reinforce, "to_batch", cut)
+    with Run.create(tmp_path / "rl", config, PRINT) as run:
+        offline(policy, dialogues[:2], VowelJudge(), config, run)
+    assert int((batches[0].after >= 0).sum()) == (0 if literal else 4)
 
 
 def test_evaluation_writes_a_report(

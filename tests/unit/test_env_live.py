@@ -98,14 +98,18 @@ def test_a_user_without_a_usable_answer_masks_the_transition_and_the_dialogue_go
     assert first.reward is None and first.next is not None and first.next.known
     assert first.next.history[-2:] == (Message("assistant", "reply 0"), Message("user", load("user_stuck")))
     [[second]] = env.step([first.next], [["reply 1"]])
+    # The message is told from the user's own words, and why its answers were none.
+    assert first.next.stock and first.next.rejected == ("no words",) * 3 and not moment.stock
     assert second.reward == 1.0 and second.truncated and second.next is not None
+    assert not second.next.stock and second.next.rejected == ()
     assert second.next.history[-1].content == "well" and env.failures == {"user": 1}
 
 
 def test_a_first_message_that_cannot_be_had_is_a_greeting() -> None:
     user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: ""))
     env = DialogueEnv([user], Reward(PairwiseJudge("j", ScriptedChat(_judges)), _tea), 2)
-    assert env.reset()[0].history == (Message("user", load("user_greets")),)
+    (moment,) = env.reset()
+    assert moment.history == (Message("user", load("user_greets")),) and moment.stock and len(moment.rejected) == 3
 
 
 def test_a_profile_that_cannot_be_had_masks_what_is_replied_there_and_nothing_else() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from pamdp.env.profile import Finding, Profile, Profiler, parse_profile
 from pamdp.env.references import WrittenReferences
-from pamdp.env.simulated import LONGEST, Difficulty, SimulatedUser, breaks_role, parse_message, sentences
+from pamdp.env.simulated import BROKEN, LONGEST, Difficulty, SimulatedUser, breaks_role, parse_message, sentences
 from pamdp.errors import AnswerError
-from pamdp.llm.scripted import ScriptedChat
+from pamdp.llm.scripted import TEXTS, ScriptedChat
 from pamdp.types import History, Message, Persona, TimeStep
 from tests.tools.chats import NURSE
 
@@ -108,6 +108,7 @@ def test_a_user_that_falls_out_of_its_part_is_asked_again_then_given_up() -> Non
     said = iter(["As an AI, no.", "I sleep by day."])
     user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: next(said)))
     assert asyncio.run(user.answer(_history(0), "?"))[-1].content == "I sleep by day."
+    assert user.rejected(1) == (BROKEN,) and user.rejected(0) == ()
     lost = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: "As an AI, no."))
     with pytest.raises(AnswerError, match="out of its part"):
         asyncio.run(lost.answer(_history(0), "?"))
@@ -152,6 +153,13 @@ def test_the_reference_s_writer_sees_the_history_and_not_the_profile() -> None:
     assert asyncio.run(waited) == ["Soup."]
     ((question,),) = model.asked
     assert NURSE[-1].content in question.content and "canary" not in question.content
+
+
+def test_noise_is_no_reference() -> None:
+    step = TimeStep("d", 2, NURSE, Persona())
+    (waited,) = WrittenReferences(ScriptedChat(lambda m, s: TEXTS["garbage"]))([step])
+    with pytest.raises(AnswerError, match="without words"):
+        asyncio.run(waited)
 
 
 def test_sentences_of_a_profile() -> None:

@@ -10,8 +10,18 @@ import torch
 
 from pamdp.env.profile import Profiler
 from pamdp.env.simulated import SimulatedUser
-from pamdp.evaluate.imitation import ChatAuditor, LikelihoodAuditor, Place, imitation, places_of
-from pamdp.evaluate.recognise import Likelihood, Profiles, Question, Scores, Words, draw_others, overlap, recover
+from pamdp.evaluate.imitation import ChatAuditor, LikelihoodAuditor, Place, compare_places, imitation, places_of
+from pamdp.evaluate.recognise import (
+    Likelihood,
+    Profiles,
+    Question,
+    Scores,
+    Words,
+    draw_others,
+    overlap,
+    recognise,
+    recovery,
+)
 from pamdp.evaluate.talks import Exchange, Talk
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.types import Dialogue, Message, Persona, Turn
@@ -39,7 +49,7 @@ def test_accuracy_by_turn_and_ties_that_share_the_point() -> None:
         _talk(1, "Hi.", "The tram was late."),
         _talk(2, "Good day.", "I bake bread."),
     ]
-    found = recover(talks, Words(), others=2)
+    found = recovery(recognise(talks, Words(), others=2), others=2)
     # Nothing is told at first: three candidates tie. Then two are told, and one speaks of nobody who is there.
     assert [e.value for e in found.accuracy] == pytest.approx([1 / 3, (1 + 1 + 1 / 3) / 3])
     assert found.chance == pytest.approx(1 / 3) and found.masked == (0, 0) and found.accuracy[0].clusters == 3
@@ -52,7 +62,7 @@ def test_an_answer_that_cannot_be_had_is_left_out() -> None:
         def scores(self, questions: Sequence[Question]) -> list[Scores]:
             return [None if i % 2 else [1.0, *([0.0] * (len(c) - 1))] for i, (_, c) in enumerate(questions)]
 
-    found = recover([_talk(0, "a", "b"), _talk(1, "c", "d")], Silent(), others=1)
+    found = recovery(recognise([_talk(0, "a", "b"), _talk(1, "c", "d")], Silent(), others=1), others=1)
     assert found.masked == (0, 2) and found.accuracy[0].value == 1 and math.isnan(found.accuracy[1].value)
 
 
@@ -110,7 +120,12 @@ def test_the_likelihood_auditor_by_hand() -> None:
     """The recorded message gains 3 nats by its persona in 15 characters, the simulated ones 5 in 5, and −1."""
     reader = Lookup({"I feed my bees.": -7.0, "Bees!": -5.0, "Trams": -11.0})
     auditor = LikelihoodAuditor(reader, lambda place: PEOPLE[1:])  # type: ignore[arg-type]
-    found = imitation([_place("Bees!"), _place("Trams", user="v"), _place(None, user="w")], auditor)
+    places = [_place("Bees!"), _place(None, user="w"), _place("Trams", user="v")]
+    compared = compare_places(places, auditor)
+    assert [(c.user_id, c.said, c.better) for c in compared] == [
+        ("u", True, "win"), ("w", False, None), ("v", True, "loss"),
+    ]  # fmt: skip
+    found = imitation(compared, auditor.name)
     assert (found.aligned.value, found.recorded.value) == (0.5, 1.0)
     assert (found.won.value, found.lost.value) == (0.5, 0.5)
     assert found.places == 3 and found.masked == 1 and found.aligned.n == 2
@@ -128,7 +143,7 @@ def test_the_chat_auditor_asks_in_both_orders_and_masks_what_it_cannot_read() ->
     auditor = ChatAuditor(ScriptedChat(answer), attempts=1)
     assert auditor.aligned(places) == [(1.0, None), (0.0, None), (None, None), (1.0, None)]
     assert auditor.better(places)[0] == "win" and auditor.better(places)[3] == "tie"
-    found = imitation(places, auditor)
+    found = imitation(compare_places(places, auditor), "judge")
     assert found.masked == 1 and found.aligned.value == pytest.approx(2 / 3) and math.isnan(found.recorded.value)
 
 

@@ -73,10 +73,9 @@ def fake_controls(rng: np.random.Generator) -> list[Control]:
             "Own − another user's action",
             "Reply from the state's own action against the reply from a stranger's.",
             0.28,
-            1,
         ),
-        ("Own − mean action", "Reply from the state's own action against the reply from the average action.", 0.24, 1),
-        ("Permuted advantages", "Trained on shuffled advantages, against the cloned policy.", 0.03, 0),
+        ("Own − mean action", "Reply from the state's own action against the reply from the average action.", 0.24),
+        ("Own − first action", "Reply from the state's own action against the reply from its first turn's.", 0.03),
     ]
     rows = list[Control]()
     for judge, scale, noise in (
@@ -84,10 +83,9 @@ def fake_controls(rng: np.random.Generator) -> list[Control]:
         ("likelihood-ratio", 0.8, 0.6),
         ("reference NLL", 0.1, 0.12),
     ):
-        for name, what, effect, positive in spec:
+        for name, what, effect in spec:
             values: Sequence[float] = rng.normal(effect * scale, noise, len(users)).tolist()
-            expect = "positive" if positive else "zero"
-            rows.append(Control.measure(values, users, name=name, what=what, judge=judge, expect=expect))
+            rows.append(Control.measure(values, users, name=name, what=what, judge=judge))
     return rows
 
 
@@ -147,12 +145,6 @@ def make_run(directory: Path) -> Path:
     (directory / "config.toml").write_text(
         'name = "quickstart"\nadvantage = "pamdp"\n\n[actor]\nsigma = 0.5\ndim = 64\n'
     )
-    rows = list[dict[str, object]]()
-    for judge, start in (("persona-match", 0.1), ("likelihood-ratio", 0.04)):
-        for step in range(0, 121, 30):
-            rate = start + 0.003 * step
-            rows.append({"step": step, "mean": rate, "low": rate - 0.2, "high": rate + 0.2, "judge": judge, "n": 60})
-    (directory / "learning.json").write_text(json.dumps({"rows": rows}))
     return directory
 
 
@@ -204,7 +196,7 @@ def test_ids_are_unique_and_every_reference_resolves(page: str) -> None:
 
 def test_figures_follow_the_theme_and_speak(page: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-    assert len(figures) == 12
+    assert len(figures) == 11
     for figure in figures:
         assert 'role="img" aria-label="' in figure and "var(--" in figure and "<text" in figure
         assert not re.search(r"(?:fill|stroke): #(?!000000)", figure), "a colour that the dark theme cannot change"
@@ -212,7 +204,7 @@ def test_figures_follow_the_theme_and_speak(page: str) -> None:
 
 def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
     seen = text_of(page)
-    assert "PAMDP is preferred to Vanilla and BC under both judges. 2 of 9 controls failed." in seen
+    assert "PAMDP is preferred to Vanilla and BC under both judges. 5 of 9 controls failed." in seen
     assert "38 won · 10 tied · 11 lost · 1 masked" in seen and "+0.458" in seen
     assert "12 users carry every interval" in seen and "5 of 360 comparisons (1.4 %)" in seen
     assert "Rewards came from persona-match" in seen and "gave the rewards" in seen
@@ -229,9 +221,7 @@ def test_sections_that_were_not_measured_say_so(tmp_path: Path) -> None:
 
 
 def test_empty_data_renders() -> None:
-    page = render_report(
-        ReportData("empty", judgements=(), metrics=(), controls=(), dialogues=(), learning=(), fingerprint={})
-    )
+    page = render_report(ReportData("empty", judgements=(), metrics=(), controls=(), dialogues=(), fingerprint={}))
     assert "Not measured." in page
 
 
@@ -240,7 +230,7 @@ def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
     dialogue = SampleDialogue(evil, Persona(evil, evil), (SampleTurn(evil, {evil: evil, "PAMDP": evil}, evil,
                               rewards={"PAMDP": {evil: 0.5}}),))  # fmt: skip
     record = Judgement(evil, evil, evil, "u", "d", 0, 0, 1.0, 0.0, 0.0, "win")
-    control = Control(evil, evil, evil, 0.1, None, None, 1, "positive", False)
+    control = Control(evil, evil, evil, 0.1, None, None, 1, False)
     write_judgements(tmp_path / "judgements.jsonl", [record, replace(record, user_id="u2"), replace(record, turn=1)])
     write_controls(tmp_path / "controls.json", [control])
     write_dialogues(tmp_path / "dialogues.json", [dialogue])

@@ -49,6 +49,14 @@ def test_differences_are_paired() -> None:
     assert curve.returns[-1].low < 0 < curve.returns[-1].high
 
 
+def test_the_order_in_which_methods_stand_takes_no_difference_away() -> None:
+    steps = {name: _steps(name, {"u": [x], "v": [x]}) for name, x in (("A", 1.0), ("BC", 0.5), ("Vanilla", 0.0))}
+    for order in (("A", "BC", "Vanilla"), ("Vanilla", "BC", "A"), ("BC", "A", "Vanilla")):
+        found = leads([step for name in order for step in steps[name]], ["Vanilla", "BC"])
+        values = {(lead.method, lead.other): lead.returns[-1].value for lead in found}
+        assert values == {("A", "Vanilla"): 1.0, ("BC", "Vanilla"): 0.5, ("A", "BC"): 0.5}
+
+
 def test_what_only_one_of_two_has_is_in_no_difference() -> None:
     a = _steps("A", {"u": [1, 1], "v": [1, None]}) + _steps("A", {"u": [1, 1]}, seed=7)
     b = _steps("B", {"u": [0, 0], "v": [0, 9]}) + _steps("B", {"x": [5, 5]})

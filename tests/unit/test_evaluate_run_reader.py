@@ -54,27 +54,31 @@ def test_wrong_files_are_named(tmp_path: Path, name: str, content: str, says: st
         load_report(tmp_path)
 
 
-def test_an_unknown_learning_file_is_said_and_skipped(tmp_path: Path) -> None:
-    (tmp_path / "learning.json").write_text('{"curve": []}')
-    assert "learning.json has a layout" in write_report(tmp_path).read_text(encoding="utf-8")
+def test_the_report_says_who_graded(tmp_path: Path) -> None:
+    """Beside what the run was computed from: the judges that grade need not be those that rewarded."""
+    (tmp_path / "fingerprint.json").write_text('{"judges": [{"role": "reward", "name": "match"}]}')
+    record = {
+        "permuted": "runs/permuted",
+        "judges": [{"role": "evaluation", "name": "likelihood", "weights": "abc123"}],
+    }
+    (tmp_path / "evaluation.json").write_text(json.dumps(record))
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "abc123" in page and "runs/permuted" in page and "judges.1.weights" in page
 
 
 @pytest.mark.parametrize(
-    ("values", "expect", "passed"),
-    [([1, 1, 1, 1], "positive", True), ([1, -1, 1, -1], "positive", False), ([1, -1, 1, -1], "zero", True),
-     ([1, 1, 1, 1], "zero", False), ([-1, -1, -1, -1], "positive", False)],
-)  # fmt: skip
-def test_when_a_control_passes(tmp_path: Path, values: list[float], expect: str, passed: bool) -> None:
-    made = Control.measure(values, "abcd", name="n", what="w", judge="j", expect=expect)
+    ("values", "passed"), [([1, 1, 1, 1], True), ([1, -1, 1, -1], False), ([-1, -1, -1, -1], False)]
+)
+def test_when_a_control_passes(tmp_path: Path, values: list[float], passed: bool) -> None:
+    made = Control.measure(values, "abcd", name="n", what="w", judge="j")
     assert made.passed is passed
     write_controls(tmp_path / "controls.json", [made])
     assert read_controls(tmp_path / "controls.json") == (made,)
 
 
 def test_one_user_gives_no_interval_and_no_pass() -> None:
-    for expect in ("positive", "zero"):
-        made = Control.measure([1, 1], "aa", name="n", what="w", judge="j", expect=expect)
-        assert made.low is None and not made.passed
+    made = Control.measure([1, 1], "aa", name="n", what="w", judge="j")
+    assert made.low is None and not made.passed
 
 
 def test_a_worse_method_is_called_worse() -> None:

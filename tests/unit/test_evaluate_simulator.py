@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pamdp.evaluate.simulator import Played, audit, content_words
+from pamdp.evaluate.talks import Said
 from pamdp.types import Message, Persona
 
 ANA = Persona("Ana is a nurse. She keeps bees. She works nights. She sings jazz.", "brief")
@@ -31,6 +32,20 @@ def test_turns_are_averaged_over_the_dialogues_that_have_them() -> None:
 def test_role_breaks_and_repetition_are_the_user_s_own() -> None:
     found = audit([_played("Hello there you.", "As an AI, no.", "hello, there YOU!", "Tea?")])
     assert found.role_breaks == 0.25 and found.repetitions == pytest.approx(1 / 3)
+
+
+def test_what_was_rejected_is_counted_and_a_stock_message_is_nobody_s_own() -> None:
+    """What breaks the part is never said: only what was rejected shows that the model breaks it."""
+    said = (Said(), Said(rejected=("out of the part", "too long")), Said(True, ("out of the part",) * 3), Said())
+    played = _played("Hello there you.", "I keep bees.", "I keep bees. Ana, a nurse.", "I keep bees.")
+    found = audit([Played(ANA, played.history, said)])
+    assert found.rejected == {"out of the part": 4, "too long": 1} and found.role_breaks == 0
+    # Three messages were asked for after the recorded first one; two came of seven answers.
+    assert (found.messages, found.stock, found.answers) == (3, 1, 7)
+    assert audit([Played(ANA, played.history, said)], opened=True).answers == 8
+    # The stock message tells nothing of Ana, and is not what "I keep bees." repeats.
+    assert found.told == (0, 0.25, 0.25, 0.25) and found.repetitions == 0.5
+    assert audit([played]).answers == 0 and audit([played]).rejected == {}
 
 
 def test_a_user_without_a_profile_cannot_leak() -> None:

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from pamdp import files
 from pamdp.errors import RunError
-from pamdp.files import json_line, new_folder, read_json_lines, remove_folder, sweep, write_atomic, write_json
+from pamdp.files import (
+    json_line,
+    new_folder,
+    read_json_lines,
+    remove_folder,
+    require_replaceable,
+    sweep,
+    write_atomic,
+    write_json,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -118,3 +127,28 @@ def test_a_damaged_line_is_named(tmp_path: Path, bad: bytes) -> None:
 
 def test_no_file_no_records(tmp_path: Path) -> None:
     assert read_json_lines(tmp_path / "none.jsonl") == []
+
+
+def test_only_a_folder_of_ones_own_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ("a.bin", "b.json")
+    for good in ("new", "deep/er/new", "empty", "mine"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / "b.json").touch()
+        require_replaceable(tmp_path / good, own)
+    (tmp_path / "mine" / "notes.txt").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    monkeypatch.chdir(tmp_path / "mine")
+    for bad, says in (
+        (tmp_path / "mine", "holds 'notes.txt'"),
+        (Path("."), "give a name inside it"),
+        (Path(".."), "give a name inside it"),
+        (Path("/"), "give a name inside it"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "link", "is a link"),
+        (tmp_path / "file" / "new", "cannot be made"),
+    ):
+        with pytest.raises(RunError, match=says) as error:
+            require_replaceable(bad, own)
+        assert "\n" not in str(error.value)

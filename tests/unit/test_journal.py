@@ -11,7 +11,9 @@ from pamdp.journal import Journal, Played
 from pamdp.types import Message, Outcome, Persona, TimeStep
 
 FIRST = TimeStep("d1", 0, (Message("user", "hello {you} 🙂\nthere"),), Persona("a nurse", "brief"))
-NEXT = TimeStep("d1", 1, (*FIRST.history, Message("assistant", "hi"), Message("user", "so?")), Persona(), known=False)
+NEXT = TimeStep(
+    "d1", 1, (*FIRST.history, Message("assistant", "hi"), Message("user", "so?")), Persona(), False, True, ("no words",)
+)
 TURN = Played(
     "d1", 0, ("hi", "ho"), ([0.1, -1e-30], [1 / 3, 2.0]), [0.0, 1.5], (Outcome(1.0, NEXT), Outcome(None, NEXT))
 )

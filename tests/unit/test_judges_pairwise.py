@@ -53,7 +53,16 @@ def test_the_judge_is_shown_person_history_message_and_replies_as_they_are() -> 
 
 def test_a_judge_with_a_liking_for_the_first_place_says_nothing_in_both_orders() -> None:
     (verdict,) = PairwiseJudge("j", ScriptedChat(_first), both_orders=True).judge([Case(PERSON, LONE, "x", "y")])
-    assert verdict == Verdict(0.5, 0.5) and verdict.outcome == "tie"
+    assert verdict == Verdict(0, 0, 1) and verdict.outcome == "tie"
+
+
+@pytest.mark.parametrize("second", ["[[A]]", "[[C]]"])
+def test_where_the_orders_disagree_both_ways_of_rewarding_say_the_same(second: str) -> None:
+    """A tie is worth +0.5, whether the orders contradict each other or only one of them sees a difference."""
+    said = iter(["[[A]]", second])
+    judge = PairwiseJudge("j", ScriptedChat(lambda messages, seed: next(said)), both_orders=True)
+    (verdict,) = judge.judge([Case(PERSON, LONE, "x", "y")])
+    assert verdict.reward == verdict.expected_reward == 0.5
 
 
 def test_one_unreadable_verdict_is_asked_for_again_then_only_it_is_missing() -> None:

@@ -80,6 +80,10 @@ def test_to_batch_by_hand() -> None:
     assert batch.mean.tolist() == [[0, 2], [0, 2], [1, 0], [1, 0]]
     # a reward of 0 counts; a masked one does not
     assert batch.reward.tolist() == [0.5, 0, -1, 0] and batch.kept.tolist() == [True, False, True, True]
+    # the paper has nothing to bootstrap from where the horizon cut a dialogue off
+    cut = replace(rollout, transitions=[replace(t, truncated=t.t == 0) for t in rollout.transitions])
+    assert to_batch([cut]).after.tolist() == [1, 1, -1]
+    assert to_batch([cut], ends_at_horizon=True).after.tolist() == [-1, -1, -1]
     part = batch.pick(torch.tensor([2, 0]))
     assert part.state.tolist() == [1, 0] and part.reward.tolist() == [-1, 0.5] and part.h is batch.h
 

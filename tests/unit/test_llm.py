@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamdp.errors import AnswerError, ModelError
-from pamdp.llm.ask import ask, refuses
+from pamdp.llm.ask import ask, readable, refuses
 from pamdp.llm.cache import Cached
 from pamdp.llm.chat import ChatModel, Completion, Decoding, TransientError
 from pamdp.llm.ledger import Ledger, Metered, Price
@@ -130,6 +130,25 @@ def test_when_no_answer_can_be_used_it_says_why() -> None:
     with pytest.raises(AnswerError, match="no usable answer in 3 tries, last: not a number"):
         asyncio.run(ask(model, ASKED, _number))
     assert len(model.asked) == 3
+
+
+def test_what_was_rejected_is_told_by_reason_also_where_a_later_answer_could_be_used() -> None:
+    told = list[str]()
+    refusal = "I'm sorry, but I can't help with that."
+    model = _answers("many", refusal, "", "4")
+    assert asyncio.run(ask(model, ASKED, _number, attempts=4, rejected=told.append)) == 4
+    assert told == ["unreadable", "refusal", "no words"]
+    with pytest.raises(AnswerError) as error:
+        asyncio.run(ask(_answers(refusal), ASKED, _number, attempts=1))
+    assert error.value.reason == "refusal"
+
+
+@pytest.mark.parametrize("text", ["Tea.", "5", "два\nтри"])
+def test_words_are_told_from_noise(text: str) -> None:
+    assert readable(text) == text
+    for noise in ("...", f"\x1b[0m{text}", ""):
+        with pytest.raises(AnswerError, match="without words"):
+            readable(noise)
 
 
 def test_a_second_try_is_drawn_with_a_seed_of_its_own() -> None:

@@ -106,7 +106,8 @@ def test_a_server_that_asks_to_wait_is_waited_for() -> None:
 
 def test_it_is_given_up_with_a_word_on_what_to_do() -> None:
     model = Recorder(failures=99)
-    with pytest.raises(EndpointError, match=r"'recorder' at http://here/v1 failed 3 times .* status 500; .* --resume"):
+    says = r"'recorder' at http://here/v1 failed 3 times .* status 500; .* the same command continues, with --resume"
+    with pytest.raises(EndpointError, match=says):
         play(Retrying(model, attempts=3).complete(ASKED))
     assert len(model.began) == 3
 

@@ -88,6 +88,7 @@ def test_the_horizon_leaves_features_to_bootstrap_from(policy: Policy) -> None:
     assert {t.key: t.next for t in rollout.transitions} == {"d0": None, "d1": ("d1", 1), "d2": ("d2", 1)}
     assert {t.t for t in rollout.transitions} == {0}
     assert ("d2", 1) in rollout.features_h and ("d2", 1) in rollout.features_hw
+    assert {(t.key, t.truncated) for t in rollout.transitions} == {("d0", False), ("d1", True), ("d2", True)}
 
 
 def test_results_do_not_depend_on_the_batch(policy: Policy) -> None:

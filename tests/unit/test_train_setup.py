@@ -1,12 +1,19 @@
-"""A policy is built or refused: actions can only shift hidden states between two layers."""
+"""A policy is built or refused: actions can only shift hidden states between two layers; data are counted."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from pamdp.config import CloneConfig, Config, ModelConfig
+from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig
+from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, ModelError
-from pamdp.train.setup import new_policy
+from pamdp.parts import fingerprint_of, tell_skipped
+from pamdp.reproduce.cells import Cell, split_of, users_of
+from pamdp.reproduce.config import ReproduceConfig
+from pamdp.train.setup import load_split, new_policy
+from tests.tools.methods import few
 from tests.tools.tiny import make_tiny_backbone
 
 
@@ -38,3 +45,22 @@ def test_a_backbone_refuses_to_shift_where_there_is_no_layer(layer: int) -> None
         pass
     with pytest.raises(ModelError, match=f"layer {layer} cannot"), backbone.steering(layer, backbone.embed_ids([1])):
         pass
+
+
+def test_bad_records_that_are_left_out_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.jsonl"
+    write_dialogues(path, few("train", 3))
+    tell_skipped(load_split(DataConfig(path=str(path))))
+    assert capsys.readouterr().err == ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"turns": []}\nno JSON\n')
+    split = load_split(DataConfig(path=str(path), skip_bad=True, test_dialogues=1))
+    assert (split.skipped, split.repaired) == (2, 0) and len(split.train) + len(split.test) == 3
+    tell_skipped(split)
+    err = capsys.readouterr().err
+    assert "2 bad records were left out" in err and err.count("\n") == 1
+    cell = Cell("aloe", "tiny", DataConfig(path=str(path), skip_bad=True), tmp_path / "cell")
+    cut = split_of(cell, ReproduceConfig(), 0, make_tiny_backbone().chat)
+    assert cut.skipped == 2 and users_of(cut)["skipped"] == 2
+    print_ = fingerprint_of(split, make_tiny_backbone())
+    assert (print_.skipped, print_.compared["skipped"]) == (2, 2)

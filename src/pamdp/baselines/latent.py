@@ -44,8 +44,10 @@ def reinforced(job: Job, name: str) -> PolicyReplier:
     policy, judge = cloned(job), job.judge()
     rl = job.config.rl.model_copy(update={"advantage": ADVANTAGES[name]})
     config = job.config.model_copy(update={"rl": rl})
+    # Where cloning changed every weight, Vanilla's references need those that it did not change.
+    bare = job.load() if config.clone.backbone == "full" and rl.reference == "vanilla" else None
     with job.open(name, config, policy.backbone, [judge]) as run:
-        return PolicyReplier(offline(policy, job.train, judge, config, run), rl)
+        return PolicyReplier(offline(policy, job.train, judge, config, run, bare=bare), rl)
 
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:

@@ -18,7 +18,7 @@ from pamdp.baselines.replies import Replier
 from pamdp.config import Config
 from pamdp.errors import ConfigError
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges.base import Judge
+from pamdp.judges.base import Judge, in_role
 from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
 from pamdp.types import Dialogue
@@ -48,7 +48,7 @@ class Job:
     def open(self, name: str, config: Config, backbone: Backbone, judges: Sequence[Judge] = ()) -> Run:
         """The run in `root/NAME`: a new one, or the interrupted one."""
         torch.manual_seed(config.seed)
-        prints = tuple({**judge.fingerprint, "role": "reward"} for judge in judges)
+        prints = tuple(in_role(judge, "reward") for judge in judges)
         fingerprint = Fingerprint(data=self.data, model=backbone.name, revision=backbone.revision, judges=prints)
         start = Run.resume if (self.root / name).exists() else Run.create
         return start(self.root / name, config, fingerprint)

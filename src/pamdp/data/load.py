@@ -17,7 +17,10 @@ from pamdp.data.reading import Intake, Record, json_lines
 from pamdp.errors import DataError
 from pamdp.types import Dialogue, PreferencePair
 
+POOL = ("personality.jsonl", "profile.jsonl")
+"""Files of ALOE's pool of personas."""
 _T = TypeVar("_T")
+_ONLINE = "`pamdp train online` and `pamdp reproduce table3` talk with them, with online.opening=own"
 _Named = TypeVar("_Named", Dialogue, PreferencePair)
 
 
@@ -33,6 +36,8 @@ def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = Fals
       ConfigError: there is no such format.
       DataError: nothing can be read, a record is bad and not to be skipped, or no dialogue is left.
     """
+    if is_pool(path):
+        raise DataError("a pool of personas, which holds no dialogues", path, fix=_ONLINE)
     files, intake = data_files(Path(path)), Intake(skip_bad)
     chosen = _common(DIALOGUES, format, files, "dialogues")
     found = _all(chosen, files, intake, Path(path), "dialogue")
@@ -55,6 +60,12 @@ def load_pairs(path: str | Path, format: str = "auto", skip_bad: bool = False) -
     chosen = _common(PAIRS, format, files, "preference pairs")
     found = _all(chosen, files, intake, Path(path), "preference pair")
     return LoadedPairs(chosen.name, sha256(files), tuple(intake.skipped), intake.repaired, found)
+
+
+def is_pool(path: str | Path) -> bool:
+    """Whether a folder holds ALOE's pool of personas, and nothing else."""
+    folder = Path(path)
+    return folder.is_dir() and tuple(file.name for file in data_files(folder)) == POOL
 
 
 def load_personas(path: str | Path, skip_bad: bool = False) -> LoadedTexts:

@@ -15,7 +15,7 @@ from inspect import iscoroutinefunction
 from typing import TypeVar
 
 from pamdp.env.reward import Reward
-from pamdp.env.user import User
+from pamdp.env.user import Acted, User
 from pamdp.errors import AnswerError
 from pamdp.prompts.render import load
 from pamdp.types import History, Message, Outcome, Persona, TimeStep
@@ -33,7 +33,7 @@ class DialogueEnv:
       horizon: T, most turns of a dialogue, or None for no limit.
 
     Attributes:
-      failures: how often a user or its profiler had no usable answer, by "user" and "profile".
+      failures: how often a user or its profiler had no usable answer here, by "user" and "profile".
     """
 
     def __init__(self, users: Sequence[User], reward: Reward, horizon: int | None = None) -> None:
@@ -72,12 +72,13 @@ class DialogueEnv:
         return [join(partial(self._outcomes, m), f, r) for m, f, r in zip(moments, following, rewards, strict=True)]
 
     async def _open(self, user: User) -> TimeStep:
+        own = True
         try:
             history = await settle(user.start())
         except AnswerError:
             self.failures["user"] += 1
-            history = (Message("user", load("user_greets")),)
-        return await self._moment(user, 0, history, Persona())
+            history, own = (Message("user", load("user_greets")),), False
+        return await self._moment(user, 0, history, Persona(), own)
 
     async def _follow(self, user: User, moment: TimeStep, reply: str) -> tuple[TimeStep | None, bool]:
         """The next moment, and whether the user itself brought it about."""
@@ -89,14 +90,16 @@ class DialogueEnv:
             # The dialogue goes on, so that no later turn is lost; what led here is masked, since nobody answered it.
             after = (*moment.history, Message("assistant", reply), Message("user", load("user_stuck")))
             own = False
-        return (None if after is None else await self._moment(user, moment.t + 1, after, moment.privileged)), own
+        return (None if after is None else await self._moment(user, moment.t + 1, after, moment.privileged, own)), own
 
-    async def _moment(self, user: User, t: int, history: History, before: Persona) -> TimeStep:
+    async def _moment(self, user: User, t: int, history: History, before: Persona, own: bool) -> TimeStep:
+        rejected = user.rejected(t) if isinstance(user, Acted) else ()
         try:
-            return TimeStep(user.key, t, history, await settle(user.profile(history)))
+            profile, known = await settle(user.profile(history)), True
         except AnswerError:
             self.failures["profile"] += 1
-            return TimeStep(user.key, t, history, before, known=False)
+            profile, known = before, False
+        return TimeStep(user.key, t, history, profile, known, not own, rejected)
 
     def _outcomes(
         self, moment: TimeStep, following: tuple[TimeStep | None, bool], rewards: Sequence[float | None]

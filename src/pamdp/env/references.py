@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Coroutine, Sequence
 
-from pamdp.llm.ask import ask
+from pamdp.llm.ask import ask, readable
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, render, transcript
 from pamdp.seeds import seed_of
@@ -48,7 +48,7 @@ class WrittenReferences:
     async def _write(self, history: History) -> list[str]:
         question = render("reference", history=transcript(history, "They", "You"))
         found = await ask(
-            self.model, [Message("user", question)], lambda text: text, decoding=self.decoding,
+            self.model, [Message("user", question)], readable, decoding=self.decoding,
             seed=seed_of(self.seed, question), attempts=self.attempts,
         )  # fmt: skip
         return [found]

@@ -13,7 +13,7 @@ from typing import Literal
 
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import ask
+from pamdp.llm.ask import ask, readable
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, render, transcript
 from pamdp.seeds import seed_of
@@ -27,6 +27,10 @@ PROMPTS = (
 )  # fmt: skip
 LONGEST = 800
 """Characters of the longest message that still is chat."""
+PACE: dict[Difficulty, float] = {"cooperative": 1.0, "reserved": 0.5, "topic-changing": 1.0}
+"""Sentences of the profile that may show in a turn, after the first one in the first turn."""
+BROKEN = "out of the part"
+"""Reason for which an answer that breaks the part is rejected."""
 
 _BREAK = re.compile(
     r"\bas an? (ai|artificial|language model|assistant)\b|\bi(['’]m| am) an? (ai|artificial|language model|assistant)\b"
@@ -46,17 +50,16 @@ def parse_message(text: str) -> str:
     """A user's message from a model's answer: without name, quotation marks and what others would say next.
 
     Raises:
-      AnswerError: nothing is left, it is too long for chat, not words, or breaks the part.
+      AnswerError: nothing is left, it is too long for chat, not words, or breaks the part; its reason says which.
     """
     said = _NEXT.split(_LABEL.sub("", text), maxsplit=1)[0].strip()
     if len(said) > 1 and said[0] == said[-1] == '"':
         said = said[1:-1].strip()
-    if not re.search(r"\w\w", said) or any(ord(c) < 32 and c not in "\n\t" for c in said):
-        raise AnswerError("a message without words")
+    readable(said, least=2)
     if len(said) > LONGEST:
-        raise AnswerError(f"a message of {len(said)} characters")
+        raise AnswerError(f"a message of {len(said)} characters", "too long")
     if breaks_role(said):
-        raise AnswerError("the user fell out of its part")
+        raise AnswerError("the user fell out of its part", BROKEN)
     return said
 
 
@@ -93,6 +96,7 @@ class SimulatedUser:
         self.difficulty, self.attempts, self.seed = difficulty, attempts, seed
         self.decoding = Decoding(temperature, max_tokens)
         self.facts = sentences(persona.profile)
+        self._rejected: dict[int, list[str]] = {}
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -107,7 +111,7 @@ class SimulatedUser:
         """The opening, or a first message about the first thing that may show."""
         said = self.opening
         if said is None:
-            said = await self._say(render("user_open", hint=self._hint(0)), "open")
+            said = await self._say(render("user_open", hint=self._hint(0)), 0)
         return (Message("user", said),)
 
     async def answer(self, history: History, reply: str) -> History:
@@ -131,10 +135,13 @@ class SimulatedUser:
         """
         return self.persona if self.profiler is None else (await self.profiler.infer(history)).persona
 
+    def rejected(self, turn: int) -> tuple[str, ...]:
+        """Why answers of the model were no message of TURN (0-based); a reason for each of them."""
+        return tuple(self._rejected.get(turn, ()))
+
     def may_show(self, turn: int) -> int:
         """How many of the profile's sentences may have shown in messages up to TURN (0-based)."""
-        pace = turn // 2 if self.difficulty == "reserved" else turn
-        return min(len(self.facts), 1 + pace)
+        return min(len(self.facts), 1 + int(turn * PACE[self.difficulty]))
 
     def _hint(self, turn: int) -> str:
         fresh = self.may_show(turn) > (self.may_show(turn - 1) if turn else 0)
@@ -142,7 +149,8 @@ class SimulatedUser:
             return render("user_turn_away", fact=self.facts[turn % len(self.facts)])
         return render("user_may", fact=self.facts[self.may_show(turn) - 1]) if fresh else load("user_keep")
 
-    def _say(self, question: str, turn: int | str) -> Awaitable[str]:
+    def _say(self, question: str, turn: int) -> Awaitable[str]:
+        self._rejected[turn] = []
         part = render(
             "user",
             profile=self.persona.profile or "somebody who keeps to themselves",
@@ -151,7 +159,8 @@ class SimulatedUser:
         )
         return ask(
             self.model, [Message("system", part), Message("user", question)], parse_message, decoding=self.decoding,
-            seed=seed_of(self.seed, self.key, turn), attempts=self.attempts, reminder="user_reminder",
+            seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts, reminder="user_reminder",
+            rejected=self._rejected[turn].append,
         )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Owns how a dialogue goes on after a reply. Knows nothing of rewards and policies
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pamdp.types import Dialogue, History, Message, Persona
 
@@ -37,6 +37,15 @@ class User(Protocol):
         Raises:
           AnswerError: ω_t could not be had.
         """
+        ...
+
+
+@runtime_checkable
+class Acted(Protocol):
+    """A user whose part somebody plays who does not always find words for it."""
+
+    def rejected(self, turn: int) -> tuple[str, ...]:
+        """Why answers were no message of TURN (0-based); a reason for each of them."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The controls beside every result: another user's action, the mean action, permuted advantages.
+"""The controls beside every result: another user's action, the mean action.
 
 Owns what a control's row is, when it passes and its file. Knows nothing of how a control is run.
 """
@@ -10,15 +10,13 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from pamdp.errors import DataError
-from pamdp.evaluate.records import brief, read_utf8, write_atomic
+from pamdp.evaluate.records import brief, read_utf8
 from pamdp.evaluate.significance import Estimate, cluster_bootstrap
-
-Expect = Literal["positive", "zero"]
+from pamdp.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,7 @@ class Control:
       low: lower end of the 95 % interval; None where there are fewer than two users.
       high: upper end.
       n: states.
-      expect: `positive` where the method must show an effect, `zero` where an effect would be a fault.
-      passed: positive: the interval lies above 0; zero: it does not lie above 0.
+      passed: the interval lies above 0.
     """
 
     name: str
@@ -44,7 +41,6 @@ class Control:
     low: float | None
     high: float | None
     n: int
-    expect: Expect
     passed: bool
 
     @classmethod
@@ -56,7 +52,6 @@ class Control:
         name: str,
         what: str,
         judge: str,
-        expect: Expect = "positive",
         seed: int = 0,
     ) -> Control:
         """The control's row from one number per state.
@@ -67,7 +62,6 @@ class Control:
           name: short name.
           what: one sentence.
           judge: who measured.
-          expect: which way the control must come out.
           seed: of the resamples.
 
         Raises:
@@ -75,8 +69,7 @@ class Control:
         """
         found = cluster_bootstrap(values, clusters, seed=seed)
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
-        passed = low is not None and (low > 0) == (expect == "positive")
-        return cls(name, what, judge, found.value, low, high, found.n, expect, passed)
+        return cls(name, what, judge, found.value, low, high, found.n, low is not None and low > 0)
 
     @property
     def estimate(self) -> Estimate:

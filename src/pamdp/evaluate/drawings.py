@@ -14,7 +14,7 @@ from pamdp.evaluate import figures, svg
 from pamdp.evaluate.controls import Control
 from pamdp.evaluate.order import grouped, primary
 from pamdp.evaluate.records import Judgement
-from pamdp.evaluate.run_reader import LearningPoint, Metric
+from pamdp.evaluate.run_reader import Metric
 from pamdp.evaluate.success import Row, by_turn
 from pamdp.evaluate.tables import interval, signed
 
@@ -73,20 +73,6 @@ def training(metrics: Sequence[Metric]) -> Iterator[Drawing]:
             line = figures.Line(name, points, svg.SECOND if stage == "clone" else svg.ACCENT, smooth=True)
             drawn = figures.curves([line], "update", title, f"curve{i}{key}", zero=key == "reward")
             yield Drawing(title, Markup(drawn), caption)
-
-
-def learning(points: Sequence[LearningPoint]) -> Iterator[Drawing]:
-    """Held-out success of checkpoints, a figure per comparison, a line per judge."""
-    for i, pair in enumerate(dict.fromkeys((p.method, p.baseline) for p in points)):
-        mine = [p for p in points if (p.method, p.baseline) == pair]
-        lines = list[figures.Line]()
-        for j, judge in enumerate(dict.fromkeys(p.judge for p in mine)):
-            judged = [p for p in mine if p.judge == judge]
-            spans = [(p.mean if p.low is None else p.low, p.mean if p.high is None else p.high) for p in judged]
-            lines.append(figures.Line(judge, [(p.step, p.mean) for p in judged], svg.nth_colour(j), spans))
-        title = f"Held-out success rate, {pair[0]} against {pair[1]}"
-        drawn = figures.curves(lines, "update", title, f"learning{i}", zero=True)
-        yield Drawing(title, Markup(drawn), "Of checkpoints, on users that were not trained on.")
 
 
 def critics(metrics: Sequence[Metric]) -> Iterator[Drawing]:

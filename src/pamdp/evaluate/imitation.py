@@ -46,6 +46,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """What an auditor says of one place; it is what a file holds, so that shares can be told anew.
+
+    Attributes:
+      said: whether there is a simulated message.
+      aligned, recorded: whether the simulated and the recorded message suit the persona; see Auditor.
+      better: whether the simulated message wins.
+    """
+
+    user_id: str
+    said: bool
+    aligned: float | None = None
+    recorded: float | None = None
+    better: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Imitation:
     """What the comparison comes to.
 
@@ -105,28 +122,44 @@ def places_of(
     return run(together(one(d, t) for d in dialogues for t in range(len(d.turns) - 1)))
 
 
-def imitation(places: Sequence[Place], auditor: Auditor, *, n: int = 10_000) -> Imitation:
+def compare_places(places: Sequence[Place], auditor: Auditor) -> list[Compared]:
+    """Have AUDITOR compare the messages of every place that has two.
+
+    Raises:
+      EndpointError: the auditor cannot be reached.
+    """
+    said = [place for place in places if place.simulated is not None]
+    found = zip(auditor.aligned(said), auditor.better(said), strict=True)
+    out = []
+    for place in places:
+        if place.simulated is None:
+            out.append(Compared(place.user_id, False))
+        else:
+            (aligned, recorded), better = next(found)
+            out.append(Compared(place.user_id, True, aligned, recorded, better))
+    return out
+
+
+def imitation(compared: Sequence[Compared], auditor: str, *, n: int = 10_000) -> Imitation:
     """Shares with intervals over users.
 
     Args:
+      auditor: who compared, by name.
       n: bootstrap resamples.
     """
-    said = [place for place in places if place.simulated is not None]
-    suits, verdicts = auditor.aligned(said), auditor.better(said)
-    users = [place.user_id for place in said]
 
     def share(values: Sequence[float | None]) -> Estimate:
-        kept = [(x, user) for x, user in zip(values, users, strict=True) if x is not None]
+        kept = [(x, place.user_id) for x, place in zip(values, compared, strict=True) if x is not None]
         return cluster_bootstrap([x for x, _ in kept], [user for _, user in kept], n=n) if kept else UNKNOWN
 
     def verdict(outcome: Outcome) -> Estimate:
-        return share([None if v is None else float(v == outcome) for v in verdicts])
+        return share([None if c.better is None else float(c.better == outcome) for c in compared])
 
-    mine = [a for a, _ in suits]
-    masked = len(places) - len(said) + mine.count(None)
+    mine = [c.aligned for c in compared]
     return Imitation(
-        auditor.name, share(mine), share([b for _, b in suits]), verdict("win"), verdict("loss"), len(places), masked
-    )
+        auditor, share(mine), share([c.recorded for c in compared]), verdict("win"), verdict("loss"), len(compared),
+        mine.count(None),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

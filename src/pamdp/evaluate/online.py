@@ -14,7 +14,7 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.references import WrittenReferences
 from pamdp.env.reward import Reward
 from pamdp.errors import AnswerError
-from pamdp.evaluate.talks import Exchange, Talk
+from pamdp.evaluate.talks import Exchange, Said, Talk
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge
 from pamdp.models.generate import Sampling
@@ -57,13 +57,19 @@ def talk_with(
         said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)
         moments = [rollout.moments[t.key, t.t] for t in said]
         exchanges = tuple(Exchange(m.privileged, t.reward is not None) for m, t in zip(moments, said, strict=True))
-        last = rollout.moments[dialogue.id, len(said)].history
-        out.append(Talk(dialogue.id, dialogue.user_id, dialogue.persona, last, exchanges))
+        last = rollout.moments[dialogue.id, len(said)]
+        messages = tuple(Said(m.stock, m.rejected) for m in (*moments, last))
+        out.append(Talk(dialogue.id, dialogue.user_id, dialogue.persona, last.history, exchanges, messages))
     return out
 
 
-def with_references(talks: Sequence[Talk], writer: WrittenReferences) -> list[Talk]:
+def with_references(
+    talks: Sequence[Talk], writer: WrittenReferences, each: Callable[[], None] | None = None
+) -> list[Talk]:
     """The same dialogues with u_g for every reply that is not masked; all are written at the same time.
+
+    Args:
+      each: called after each of them.
 
     Raises:
       EndpointError: the writer cannot be reached.
@@ -76,16 +82,22 @@ def with_references(talks: Sequence[Talk], writer: WrittenReferences) -> list[Ta
             return (await writer([step])[0])[0]
         except AnswerError:
             return None
+        finally:
+            if each is not None:
+                each()
 
     texts = iter(run(together(one(talk.step(t)) for talk in talks for t in range(len(talk.exchanges)))))
     return [replace(k, exchanges=tuple(replace(e, reference=next(texts)) for e in k.exchanges)) for k in talks]
 
 
-def grade(talks: Sequence[Talk], judge: Judge, soft: bool = True) -> list[list[float | None]]:
+def grade(
+    talks: Sequence[Talk], judge: Judge, soft: bool = True, each: Callable[[], None] | None = None
+) -> list[list[float | None]]:
     """r_t of every reply of every dialogue, by a judge who compares it with u_g; None where it is masked.
 
     Args:
       soft: the expected reward under the verdict's probabilities in place of the verdict's own.
+      each: called after each reply.
     """
     references: dict[History, tuple[str, ...]] = {}
     for talk in talks:
@@ -95,5 +107,10 @@ def grade(talks: Sequence[Talk], judge: Judge, soft: bool = True) -> list[list[f
     reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
     places = [(talk, t) for talk in talks for t in range(len(talk.exchanges))]
     given = reward.begin([talk.step(t) for talk, t in places], [[talk.reply(t)] for talk, t in places])
-    values = iter([future.result()[0] for future in given])
+    found = list[float | None]()
+    for future in given:
+        found += future.result()
+        if each is not None:
+            each()
+    values = iter(found)
     return [[next(values) for _ in talk.exchanges] for talk in talks]

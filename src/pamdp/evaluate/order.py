@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pamdp.evaluate.run_reader import Json
 from pamdp.evaluate.success import Row
 
 Group = tuple[str, str, list[Row]]
@@ -30,14 +29,14 @@ def grouped(rows: Sequence[Row]) -> list[Group]:
     return [(m, b, [row for row in rows if (row.method, row.baseline) == (m, b)]) for m, b in keys]
 
 
-def reward_judge(fingerprint: Mapping[str, Json] | None) -> str | None:
+def reward_judge(fingerprint: Mapping[str, object] | None) -> str | None:
     """Name of the judge that gave the rewards: `reward_judge`, or the entry of `judges` whose `role` is `reward`."""
     if not fingerprint:
         return None
     if isinstance(name := fingerprint.get("reward_judge"), str):
         return name
     judges = fingerprint.get("judges")
-    entries: list[tuple[Json, Json]] = list(judges.items()) if isinstance(judges, dict) else []
+    entries: list[tuple[object, object]] = list(judges.items()) if isinstance(judges, dict) else []
     if isinstance(judges, list):
         entries = [(entry.get("name"), entry) for entry in judges if isinstance(entry, dict)]
     for name, entry in entries:

@@ -52,6 +52,23 @@ class Recogniser(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """One answer; it is what a file holds, so that accuracy can be told anew.
+
+    Attributes:
+      recogniser: who answered.
+      user_id: who the user is.
+      messages: after how many messages of the user.
+      hit: share of the point that the own persona has; None where no answer could be had.
+    """
+
+    recogniser: str
+    user_id: str
+    messages: int
+    hit: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Recovery:
     """How often the right persona was told.
 
@@ -67,14 +84,11 @@ class Recovery:
     chance: float
 
 
-def recover(
-    talks: Sequence[Talk], recogniser: Recogniser, others: int = 9, *, n: int = 10_000, seed: int = 0
-) -> Recovery:
+def recognise(talks: Sequence[Talk], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
     """Ask RECOGNISER after every message of every user.
 
     Args:
       others: personas of other users among which the own one has to be told.
-      n: bootstrap resamples.
       seed: of the draw of the others; a user keeps them over all turns.
 
     Raises:
@@ -86,20 +100,33 @@ def recover(
         candidates = [talk.persona, *draw_others(talk, pool, others, seed)]
         for k in range(sum(m.role == "user" for m in talk.messages)):
             questions.append((talk.history(k), candidates))
-            places.append((k, talk.user_id))
-    longest = 1 + max(k for k, _ in places)
-    hits: list[list[tuple[float, str]]] = [[] for _ in range(longest)]
-    masked = [0] * longest
-    for (k, user), found in zip(places, recogniser.scores(questions), strict=True):
-        if found is None:
-            masked[k] += 1
-        else:
-            best = [i for i, score in enumerate(found) if score == max(found)]
-            hits[k].append(((0 in best) / len(best), user))
-    accuracy = tuple(
-        cluster_bootstrap([x for x, _ in row], [user for _, user in row], n=n) if row else UNKNOWN for row in hits
-    )
-    return Recovery(recogniser.name, accuracy, tuple(masked), 1 / (1 + others))
+            places.append((k + 1, talk.user_id))
+    found = recogniser.scores(questions)
+    return [Told(recogniser.name, user, k, _hit(scores)) for (k, user), scores in zip(places, found, strict=True)]
+
+
+def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
+    """Accuracy by turn of one recogniser's answers, with intervals over users.
+
+    Args:
+      others: among how many other personas it was asked.
+      n: bootstrap resamples.
+    """
+    rows = [[t for t in told if t.messages == k + 1] for k in range(max(t.messages for t in told))]
+    accuracy = []
+    for row in rows:
+        hits = [(t.hit, t.user_id) for t in row if t.hit is not None]
+        accuracy.append(cluster_bootstrap([x for x, _ in hits], [u for _, u in hits], n=n) if hits else UNKNOWN)
+    masked = tuple(sum(t.hit is None for t in row) for row in rows)
+    return Recovery(told[0].recogniser, tuple(accuracy), masked, 1 / (1 + others))
+
+
+def _hit(scores: Scores) -> float | None:
+    """Whether the first candidate is the likeliest; ties share the point."""
+    if scores is None:
+        return None
+    best = [i for i, score in enumerate(scores) if score == max(scores)]
+    return (0 in best) / len(best)
 
 
 def draw_others(talk: Talk, pool: Sequence[Persona], count: int, seed: int) -> list[Persona]:

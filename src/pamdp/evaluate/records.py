@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pamdp.errors import DataError
+from pamdp.files import write_atomic
 from pamdp.judges.base import Outcome, Verdict
 
 State = tuple[str, str, int]
@@ -157,6 +157,7 @@ def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
     """
     require_unique(judgements)
     lines = [json.dumps(asdict(j), ensure_ascii=False, allow_nan=False) + "\n" for j in judgements]
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(lines))
 
 
@@ -178,17 +179,6 @@ def read_judgements(path: Path) -> list[Judgement]:
             raise DataError(error.what, path, number) from error
     require_unique(judgements)
     return judgements
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a UTF-8 file under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_utf8(path: Path) -> str:

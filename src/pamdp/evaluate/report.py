@@ -6,6 +6,7 @@ random number: the same run directory gives the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pamdp.evaluate import drawings, wording
 from pamdp.evaluate.controls import Control
 from pamdp.evaluate.order import grouped, primary, reward_judge
-from pamdp.evaluate.records import Judgement, write_atomic
+from pamdp.evaluate.records import Judgement
 from pamdp.evaluate.run_reader import Json, ReportData, load_report
 from pamdp.evaluate.success import compare, differences
 from pamdp.evaluate.svg import standalone
 from pamdp.evaluate.tables import interval, p_text, signed
+from pamdp.files import write_atomic
 
 __all__ = ["load_report", "render_report", "write_report"]
 
@@ -34,7 +36,9 @@ def write_report(run_dir: Path) -> Path:
     data = load_report(run_dir)
     write_atomic(path, render_report(data))
     for drawing in drawings.success(compare(list(data.judgements or ()))):
-        write_atomic(run_dir / f"success-{drawing.title}.svg", standalone(drawing.svg))
+        # A judge may be a model, whose name may hold a slash.
+        name = re.sub(r"[^\w.]+", "-", drawing.title).strip("-")
+        write_atomic(run_dir / f"success-{name}.svg", standalone(drawing.svg))
     return path
 
 
@@ -62,12 +66,12 @@ def render_report(data: ReportData) -> str:
             differences=differences(judgements),
             bars=list(drawings.success(rows)),
             turns=list(drawings.turns(judgements, rows)),
-            learning=list(drawings.learning(data.learning or ())),
             training=list(drawings.training(metrics)),
             critics=list(drawings.critics(metrics)),
             controls=list(drawings.controls(data.controls or ())),
             control_groups=_control_groups(data.controls or ()),
             fingerprint=[(key, list(_flat("", value))) for key, value in (data.fingerprint or {}).items()],
+            evaluation=_flat("", data.evaluation or {}) if data.evaluation else [],
         )
     )
 

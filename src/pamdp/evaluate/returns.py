@@ -90,16 +90,17 @@ def curves(steps: Sequence[Step], *, n: int = 10_000, seed: int = 0) -> list[Cur
 
 
 def leads(steps: Sequence[Step], others: Sequence[str], *, n: int = 10_000, seed: int = 0) -> list[Lead]:
-    """Every method against every one of OTHERS that comes before it, under each judge.
+    """Every method against every one of OTHERS, under each judge, whatever the order of the methods.
+
+    Of two of OTHERS, the later one there is held against the earlier one, and not again the other way round.
 
     Raises:
       DataError: one reply was graded twice by one judge.
     """
     groups, out = _groups(steps), list[Lead]()
-    names = list(dict.fromkeys(method for method, _ in groups))
-    for other in others:
+    for i, other in enumerate(others):
         for (method, judge), mine in groups.items():
-            if (other, judge) not in groups or names.index(method) <= names.index(other):
+            if (other, judge) not in groups or method in others[: i + 1]:
                 continue
             theirs = groups[other, judge]
             pairs = [

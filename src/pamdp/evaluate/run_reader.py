@@ -12,18 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from pydantic import TypeAdapter, ValidationError
-
 from pamdp.errors import DataError, RunError
 from pamdp.evaluate.controls import Control, read_controls
-from pamdp.evaluate.records import Judgement, brief, read_judgements, read_utf8
+from pamdp.evaluate.records import Judgement, read_judgements, read_utf8
 from pamdp.evaluate.samples import SampleDialogue, read_dialogues
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 FILES = (
     "config.toml", "fingerprint.json", "metrics.jsonl", "judgements.jsonl", "controls.json", "dialogues.json",
-    "learning.json",
+    "evaluation.json",
 )  # fmt: skip
 
 
@@ -34,20 +32,6 @@ class Metric:
     stage: str
     step: int
     values: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class LearningPoint:
-    """Held-out success rate of one checkpoint: of `method` against `baseline` under `judge` after `step` updates."""
-
-    step: int
-    mean: float
-    low: float | None = None
-    high: float | None = None
-    method: str = "PAMDP"
-    baseline: str = "Vanilla"
-    judge: str = ""
-    n: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +46,7 @@ class ReportData:
       judgements: the verdicts from which every success rate is computed.
       controls: the controls' rows.
       dialogues: sample dialogues.
-      learning: held-out success during training.
+      evaluation: who graded, and what else the evaluation noted.
       notes: what the reader of the files had to overlook.
     """
 
@@ -73,13 +57,8 @@ class ReportData:
     judgements: tuple[Judgement, ...] | None = None
     controls: tuple[Control, ...] | None = None
     dialogues: tuple[SampleDialogue, ...] | None = None
-    learning: tuple[LearningPoint, ...] | None = None
+    evaluation: dict[str, Json] | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Learning:
-    rows: tuple[LearningPoint, ...]
 
 
 def load_report(run_dir: Path) -> ReportData:
@@ -103,7 +82,7 @@ def load_report(run_dir: Path) -> ReportData:
         judgements=tuple(read_judgements(there["judgements.jsonl"])) if "judgements.jsonl" in there else None,
         controls=read_controls(there["controls.json"]) if "controls.json" in there else None,
         dialogues=read_dialogues(there["dialogues.json"]) if "dialogues.json" in there else None,
-        learning=_learning(there["learning.json"], notes) if "learning.json" in there else None,
+        evaluation=_object(there["evaluation.json"]) if "evaluation.json" in there else None,
         notes=tuple(notes),
     )
 
@@ -147,11 +126,3 @@ def _metric(row: Json) -> Metric:
     numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     values = {k: v for k, v in numbers.items() if k != "step" and math.isfinite(v)}
     return Metric(str(row.get("stage", "")), step, values)
-
-
-def _learning(path: Path, notes: list[str]) -> tuple[LearningPoint, ...] | None:
-    try:
-        return TypeAdapter(_Learning).validate_json(read_utf8(path), strict=True).rows
-    except ValidationError as error:
-        notes.append(f"learning.json has a layout that this report does not know ({brief(error)}); it is not shown.")
-        return None

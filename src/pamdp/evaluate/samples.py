@@ -13,7 +13,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pamdp.errors import DataError
-from pamdp.evaluate.records import brief, read_utf8, write_atomic
+from pamdp.evaluate.records import brief, read_utf8
+from pamdp.files import write_atomic
 from pamdp.types import Persona
 
 

@@ -19,8 +19,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pamdp.errors import DataError
 from pamdp.evaluate.agreement import cohens_kappa
-from pamdp.evaluate.records import brief, read_utf8, write_atomic
+from pamdp.evaluate.records import brief, read_utf8
 from pamdp.evaluate.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.files import write_atomic
 from pamdp.judges.scores import CATEGORIES, Category
 
 
@@ -53,6 +54,7 @@ _ADAPTER = TypeAdapter(Scored)
 
 def write_scores(path: Path, scores: Sequence[Scored]) -> None:
     """Write JSON lines, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, "".join(json.dumps(asdict(s), ensure_ascii=False) + "\n" for s in scores))
 
 

@@ -31,12 +31,26 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """What belongs to one message of the user beside its words.
+
+    Attributes:
+      stock: the user had no usable answer, and the message stands in for it.
+      rejected: why answers of whoever plays the user were not this message; a reason for each.
+    """
+
+    stock: bool = False
+    rejected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Talk:
     """One dialogue of one method with one user.
 
     Attributes:
       persona: who the user is.
       messages: user, assistant, user, ...; one reply for each exchange, and the user's last answer.
+      said: one for each message of the user; none at all where nobody played it.
     """
 
     dialogue_id: str
@@ -44,6 +58,7 @@ class Talk:
     persona: Persona
     messages: History
     exchanges: tuple[Exchange, ...]
+    said: tuple[Said, ...] = ()
 
     def history(self, t: int) -> History:
         """h_t: all up to the user's message of turn T."""
@@ -86,6 +101,7 @@ def _record(talk: Talk) -> dict[str, Json]:
         "exchanges": [
             {"profile": _persona(e.profile), "known": e.known, "reference": e.reference} for e in talk.exchanges
         ],
+        "said": [{"stock": s.stock, "rejected": s.rejected} for s in talk.said],
     }  # fmt: skip
 
 
@@ -95,9 +111,14 @@ def _talk(record: Mapping[str, Json]) -> Talk:
         Exchange(_to_persona(e["profile"]), bool(e["known"]), cast("str | None", e["reference"]))
         for e in cast("list[dict[str, Json]]", record["exchanges"])
     )
+    said = tuple(
+        Said(bool(s["stock"]), tuple(map(str, cast("list[str]", s["rejected"]))))
+        for s in cast("list[dict[str, Json]]", record["said"])
+    )
     if len(messages) < 2 * len(exchanges):
         raise ValueError("a turn has no reply")
-    return Talk(str(record["dialogue"]), str(record["user"]), _to_persona(record["persona"]), messages, exchanges)
+    persona = _to_persona(record["persona"])
+    return Talk(str(record["dialogue"]), str(record["user"]), persona, messages, exchanges, said)
 
 
 def _persona(persona: Persona) -> Sequence[Json]:

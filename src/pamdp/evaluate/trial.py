@@ -22,7 +22,7 @@ from pamdp.judges.base import Case, Judge, Verdict, swap
 from pamdp.models.generate import Sampling
 from pamdp.models.packing import branch_log_probs
 from pamdp.models.policy import Policy, Request, path
-from pamdp.progress import Progress
+from pamdp.progress import Progress, note
 from pamdp.types import Dialogue
 from pamdp.waiting import run
 
@@ -105,38 +105,61 @@ def _verdicts(judge: Judge, cases: Sequence[Case]) -> list[Verdict | None]:
 def action_controls(
     policy: Policy, dialogues: Sequence[Dialogue], judges: Sequence[Judge], config: RLConfig, own: Replies, name: str
 ) -> list[Control]:
-    """Does the action depend on the state where it counts? Own action against another user's and the mean action."""
+    """Does the action depend on the state where it counts? Own action against another user's and the mean action.
+
+    What cannot be measured is left out, with a note: another user's action where there is one user, a judge without a
+    verdict, the likelihood of preferred replies where there are none.
+    """
     actions = mean_actions(policy, dialogues)
     centre = torch.stack(list(actions.values())).mean(0)
-    others = {
-        (d.id, t): actions[other.id, min(t, len(other.turns) - 1)]
-        for i, d in enumerate(dialogues)
-        for other in [dialogues[(i + len(dialogues) // 2) % len(dialogues)]]
-        for t in range(len(d.turns))
-    }
+    others = others_actions(dialogues, actions)
+    replacements: list[tuple[str, str, Actions]] = [
+        ("the mean action", "the same state under the mean of all actions", dict.fromkeys(actions, centre))
+    ]
+    if others is None:
+        note(f"{name}: all test dialogues are one user's, so no control has another user's action")
+    else:
+        another = ("another user's action", "the same state under the action of another test user", others)
+        replacements.insert(0, another)
     rows: list[Control] = []
-    for label, what, replacement in (
-        ("another user's action", "the same state under the action of another test user", others),
-        ("the mean action", "the same state under the mean of all actions", dict.fromkeys(actions, centre)),
-    ):
+    for label, what, replacement in replacements:
         replies = write_replies(policy, dialogues, config, replacement, f"{name}: {label}")
         for judge in judges:
             found = compare_replies(judge, dialogues, own, replies, (name, label), "control")
             kept = [j for j in found if not j.masked]
-            rows.append(
-                Control.measure(
-                    [j.soft for j in kept], [j.cluster for j in kept],
-                    name=f"{name}: own action − {label}", what=f"judged score against {what}", judge=judge.name,
-                )
+            rows += _measured(
+                [j.soft for j in kept], [j.cluster for j in kept],
+                f"{name}: own action − {label}", f"judged score against {what}", judge.name,
             )  # fmt: skip
         gains, users = nll_gain(policy, dialogues, actions, replacement)
-        rows.append(
-            Control.measure(
-                gains, users, name=f"{name}: own action − {label}",
-                what=f"nats per token of the preferred reply, against {what}", judge="reference NLL",
-            )
+        rows += _measured(
+            gains, users, f"{name}: own action − {label}",
+            f"nats per token of the preferred reply, against {what}", "reference NLL",
         )  # fmt: skip
     return rows
+
+
+def others_actions(dialogues: Sequence[Dialogue], actions: Actions) -> Actions | None:
+    """For every state the action at the same turn of another user's dialogue; None where all are one user's.
+
+    The other dialogue is the first one from half the list away that belongs to somebody else.
+    """
+    n, out = len(dialogues), Actions()
+    for i, dialogue in enumerate(dialogues):
+        away = (dialogues[(i + n // 2 + k) % n] for k in range(n))
+        other = next((found for found in away if found.user_id != dialogue.user_id), None)
+        if other is None:
+            return None
+        for t in range(len(dialogue.turns)):
+            out[dialogue.id, t] = actions[other.id, min(t, len(other.turns) - 1)]
+    return out
+
+
+def _measured(values: Sequence[float], users: Sequence[str], name: str, what: str, judge: str) -> list[Control]:
+    if not values:
+        note(f"control left out, nothing was measured: {name} ({judge})")
+        return []
+    return [Control.measure(values, users, name=name, what=what, judge=judge)]
 
 
 @torch.no_grad()

@@ -71,6 +71,11 @@ class Judge(Protocol):
         ...
 
 
+def in_role(judge: Judge, role: Literal["reward", "evaluation"]) -> dict[str, str]:
+    """A judge's fingerprint as results record it: a reader must be able to tell who rewarded from who graded."""
+    return {"role": role, **judge.fingerprint}
+
+
 @runtime_checkable
 class Remembering(Protocol):
     """Something that answers faster because of what it was asked before."""

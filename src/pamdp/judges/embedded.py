@@ -1,13 +1,15 @@
 """The judges that come with the package: small, trained on the sample's training users, calibrated.
 
-Owns their files and names: `match` (the default reward), `likelihood` (built differently, grades what match rewards)
-and `embedded`, their sum, the most accurate of the three. Knows nothing of training runs.
+Owns their files and names: `match` (whom a reply suits), `sense` (whether it reads like a person's), `match+sense` (the
+default reward), `likelihood` (built differently, grades what these reward) and `embedded`, the sum of match and
+likelihood, the most accurate about a person's preference. Knows nothing of training runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -18,11 +20,18 @@ from pamdp.errors import ConfigError, ModelError
 from pamdp.files import new_folder, write_json
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
-from pamdp.judges.scoring import Calibration, ScoringJudge, Sum
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
+from pamdp.judges.sense import SenseHead, SenseScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
 from pamdp.models.backbone import Backbone
 
-NAMES = ("embedded", "match", "likelihood")
+SUMS = {"embedded": ("match", "likelihood"), "match+sense": ("match", "sense")}
+"""Judges that are others' sums, each divided by its temperature."""
+NAMES = ("embedded", "match+sense", "match", "likelihood", "sense")
+REWARD = "match+sense"
+"""What rewards by default."""
+FILES = ("config.json", "match.safetensors", "likelihood.safetensors", "sense.safetensors")
+"""What a folder of judges holds."""
 
 
 def shipped() -> Path:
@@ -52,26 +61,29 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
         )
     temperature = about["temperature"]
     match = MatchScorer(backbone, _match_head(backbone, about, folder), about["layers"])
-    if name == "match":
-        scorer: MatchScorer | LikelihoodScorer | Sum = match
-    else:
-        likelihood = _likelihood(backbone, about, folder)
-        scorer = likelihood
-        if name == "embedded":
-            scorer = Sum([(match, temperature["match"]), (likelihood, temperature["likelihood"])])
+    makers: dict[str, Callable[[], Scorer]] = {
+        "match": lambda: match,
+        "likelihood": lambda: _likelihood(backbone, about, folder),
+        "sense": lambda: SenseScorer(match, _sense_head(match, folder)),
+    }
+    parts = [(makers[part](), float(temperature[part])) for part in SUMS.get(name, (name,))]
+    scorer = Sum(parts) if len(parts) > 1 else parts[0][0]
     digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
     fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": digest}
-    return ScoringJudge(name, scorer, Calibration(temperature[name]), fingerprint)
+    return ScoringJudge(name, scorer, Calibration(temperature.get(name, 1.0)), fingerprint)
 
 
-def save_judges(folder: Path, match: MatchScorer, likelihood: LikelihoodScorer, temperature: dict[str, float]) -> None:
-    """Write the judges whole, in half precision."""
+def save_judges(
+    folder: Path, match: MatchScorer, likelihood: LikelihoodScorer, sense: SenseScorer, temperature: dict[str, float]
+) -> None:
+    """Write the judges whole, the large ones in half precision."""
     backbone = match.backbone
     with new_folder(folder) as part:
         save_tensors(part / "match.safetensors", {k: v.half() for k, v in match.head.state_dict().items()})
         adapter = {f"adapter.{k}": v.half() for k, v in adapter_tensors(backbone, ADAPTER).items()}
         head = {f"head.{k}": v for k, v in likelihood.head.state_dict().items()}
         save_tensors(part / "likelihood.safetensors", {**adapter, **head})
+        save_tensors(part / "sense.safetensors", dict(sense.head.state_dict()))
         rank, members = match.head.f.shape[2], match.head.f.shape[0]
         write_json(
             part / "config.json",
@@ -89,6 +101,15 @@ def _match_head(backbone: Backbone, about: dict[str, int | list[int]], folder: P
     head = MatchHead(2 * len(layers) * backbone.d, len(layers) * backbone.d, rank, members)
     head.load_state_dict({k: v.float() for k, v in load_tensors(folder / "match.safetensors").items()})
     return head.requires_grad_(False)
+
+
+def _sense_head(match: MatchScorer, folder: Path) -> SenseHead:
+    file = folder / "sense.safetensors"
+    if not file.is_file():
+        raise ModelError(f"no judge of sense in {folder}; `pamdp judge train` makes all judges")
+    head = SenseHead(len(match.layers) * match.backbone.d)
+    head.load_state_dict(load_tensors(file))
+    return head
 
 
 def _likelihood(backbone: Backbone, about: dict[str, int], folder: Path) -> LikelihoodScorer:

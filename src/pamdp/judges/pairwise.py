@@ -42,7 +42,9 @@ class PairwiseJudge:
     Args:
       name: what results call it.
       model: is asked.
-      both_orders: ask twice, with the replies exchanged, and average: where the orders disagree, it is a tie.
+      both_orders: ask twice, with the replies exchanged; where the orders disagree, it is a tie. A tie is worth +0.5
+        and not the mean of +1 and -1, so a verdict is certain in either way of rewarding: its reward is its expected
+        reward.
       attempts: most answers asked for where one cannot be read.
       temperature: 0 lets answers be remembered (llm/cache.py).
       max_tokens: longest answer.
@@ -108,9 +110,7 @@ class PairwiseJudge:
             first, second = [_VERDICTS[x] for x in await together([self._ask(case), self._ask(swap(case))])]
         except AnswerError:
             return None
-        return Verdict(
-            (first.p_a + second.p_b) / 2, (first.p_b + second.p_a) / 2, (first.p_tie + second.p_tie) / 2
-        )  # fmt: skip
+        return first if (first.p_a, first.p_b) == (second.p_b, second.p_a) else _VERDICTS["tie"]
 
     async def _ask(self, case: Case) -> Outcome:
         question = render(

@@ -1,4 +1,4 @@
-"""`pamdp judge train`: both embedded judges from preference pairs and labelled dialogue turns, then their calibration.
+"""`pamdp judge train`: the embedded judges from preference pairs and labelled dialogue turns, then their calibration.
 
 Owns what they learn from and how their probabilities are calibrated: a fifth of the persons is held out of a first fit
 of the match judge; the likelihood judge holds out the same persons. Knows no files.
@@ -11,16 +11,22 @@ from collections.abc import Sequence
 from pamdp.judges.likelihood import LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer, train_match
 from pamdp.judges.scoring import Scorer, Sum, fit_temperature
+from pamdp.judges.sense import SenseScorer, Texts, train_sense
 from pamdp.judges.train_likelihood import train_likelihood
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
-from pamdp.types import Dialogue, PreferencePair
+from pamdp.types import Dialogue, PreferencePair, Turn
 
 LAYERS = (0.47, 0.6)
 """Depths that the match judge reads (14 and 18 of the embedded backbone's 30 layers)."""
 
 CUT = 0.67
 """Depth from which the likelihood judge is adapted."""
+
+
+SENSE = 2.0
+"""The temperature of `sense`. Log-odds of who wrote a reply are none of a preference, so it is set and not fitted:
+among replies to one state `sense` then spreads rewards as much as `match` does (docs/decisions.md)."""
 
 
 def pairs_of(dialogues: Sequence[Dialogue]) -> list[PreferencePair]:
@@ -34,9 +40,17 @@ def pairs_of(dialogues: Sequence[Dialogue]) -> list[PreferencePair]:
 
 
 def train_judges(
-    backbone: Backbone, pairs: Sequence[PreferencePair], dialogues: Sequence[Dialogue], epochs: int = 2, seed: int = 0
-) -> tuple[MatchScorer, LikelihoodScorer, dict[str, float]]:
-    """Match judge, likelihood judge, and the temperature of each and of their sum.
+    backbone: Backbone,
+    pairs: Sequence[PreferencePair],
+    dialogues: Sequence[Dialogue],
+    drawn: Texts,
+    epochs: int = 2,
+    seed: int = 0,
+) -> tuple[MatchScorer, LikelihoodScorer, SenseScorer, dict[str, float]]:
+    """Match judge, likelihood judge, sense scorer, and the temperature of each and of the sum of the first two.
+
+    Args:
+      drawn: replies of a model to states of the dialogues; `sense` learns to tell them from the dialogues' own.
 
     The match judge learns from all pairs and turns, the likelihood judge from the pairs and every fourth
     dialogue, because it is a hundred times slower. Temperatures are fitted on pairs that neither saw (every
@@ -55,9 +69,16 @@ def train_judges(
         likelihood = train_likelihood(
             backbone, slow, cut=backbone.layer_at(CUT), epochs=epochs, seed=seed, progress=bar.advance
         )
+    people = [(d.history(t), said) for d in dialogues for t, turn in enumerate(d.turns) if (said := _written(turn))]
+    with Progress("sense", sum(len(replies) for _, replies in (*people, *drawn))) as bar:
+        sense = train_sense(match, people, drawn, progress=bar.advance)
     temperature = {"match": temperature_of(match, held), "likelihood": temperature_of(likelihood, held)}
     both = Sum([(match, temperature["match"]), (likelihood, temperature["likelihood"])])
-    return match, likelihood, temperature | {"embedded": temperature_of(both, held)}
+    return match, likelihood, sense, temperature | {"embedded": temperature_of(both, held), "sense": SENSE}
+
+
+def _written(turn: Turn) -> list[str]:
+    return [reply for reply in (turn.preferred, turn.rejected) if reply]
 
 
 def temperature_of(scorer: Scorer, pairs: Sequence[PreferencePair]) -> float:

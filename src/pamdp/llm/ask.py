@@ -32,6 +32,20 @@ def refuses(text: str) -> bool:
     return _REFUSAL.search(text) is not None
 
 
+def readable(text: str, least: int = 1) -> str:
+    """TEXT, where it is words of somebody.
+
+    Args:
+      least: how many letters or digits must stand in a row.
+
+    Raises:
+      AnswerError: there are not so many, or there are control characters in it.
+    """
+    if not re.search(rf"\w{{{least}}}", text) or any(ord(c) < 32 and c not in "\n\t" for c in text):
+        raise AnswerError("a message without words", "no words")
+    return text
+
+
 async def ask(
     model: ChatModel,
     messages: Sequence[Message],
@@ -41,6 +55,7 @@ async def ask(
     seed: int = 0,
     attempts: int = 3,
     reminder: str = "reminder",
+    rejected: Callable[[str], object] | None = None,
 ) -> T:
     """What PARSE makes of the model's answer; every further try has its own seed, and says what went wrong.
 
@@ -48,6 +63,7 @@ async def ask(
       parse: raises AnswerError where a text cannot be used.
       attempts: most answers asked for.
       reminder: prompt that is put behind the question after an answer which could not be used.
+      rejected: told the reason of every answer that could not be used, also where a later one could.
 
     Raises:
       AnswerError: no answer could be used.
@@ -58,13 +74,15 @@ async def ask(
         answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
         try:
             if answer.refused or refuses(answer.text):
-                raise AnswerError("the model refuses")
+                raise AnswerError("the model refuses", "refusal")
             if not answer.text:
-                raise AnswerError("an empty answer")
+                raise AnswerError("an empty answer", "no words")
             return parse(answer.text)
         except AnswerError as error:
             last = error
+            if rejected is not None:
+                rejected(error.reason)
         # A deterministic model would say the same again: the second question is another one, and its answer is drawn.
         asked = [*messages[:-1], Message("user", f"{messages[-1].content}\n\n{load(reminder)}")]
         decoding = replace(decoding, temperature=max(decoding.temperature, 0.5))
-    raise AnswerError(f"no usable answer in {attempts} tries, last: {last}")
+    raise AnswerError(f"no usable answer in {attempts} tries, last: {last}", last.reason)

@@ -62,7 +62,8 @@ class Ledger:
 
     def to_json(self) -> dict[str, Json]:
         """One object for each role."""
-        return {role: asdict(entry) for role, entry in self.entries.items()}
+        # A copy: calls under way in the background may add a role while this is written.
+        return {role: asdict(entry) for role, entry in list(self.entries.items())}
 
     def load(self, record: Mapping[str, Json]) -> None:
         """Go on from what `to_json` gave."""

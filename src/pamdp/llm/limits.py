@@ -142,7 +142,7 @@ class Retrying(Around):
         where = f" at {name['base_url']}" if "base_url" in name else ""
         raise EndpointError(
             f"model {name.get('model', '?')!r}{where} failed {self.attempts} times in a row, last: {last}; "
-            "when it works again, --resume continues"
+            "when it works again, the same command continues, with --resume where it has it"
         ) from last
 
     def _pause(self, attempt: int, after: float | None) -> float:

@@ -105,7 +105,7 @@ def split_of(cell: Cell, config: ReproduceConfig, seed: int, chat: ChatEncoder) 
     """
     whole = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
     limit = config.clone.max_context
-    return Split(_within(whole.train, chat, limit), _within(whole.test, chat, limit), whole.sha256)
+    return replace(whole, train=_within(whole.train, chat, limit), test=_within(whole.test, chat, limit))
 
 
 def _within(dialogues: Sequence[Dialogue], chat: ChatEncoder, limit: int) -> tuple[Dialogue, ...]:
@@ -125,7 +125,8 @@ def users_of(split: Split) -> dict[str, Json]:
     parts = {"train": split.train, "test": split.test}
     users: dict[str, Json] = {name: sorted({d.user_id for d in part}) for name, part in parts.items()}
     turns = {f"{name}_turns": sum(len(d.turns) for d in part) for name, part in parts.items()}
-    return {**users, **turns, "sha256": split.sha256}
+    left_out = {"skipped": split.skipped, "repaired": split.repaired} if split.skipped or split.repaired else {}
+    return {**users, **turns, **left_out, "sha256": split.sha256}
 
 
 def write_replies_file(file: Path, dialogues: Sequence[Dialogue], replies: Replies, nll: Mapping[Key, float]) -> None:

@@ -39,8 +39,8 @@ class ReproduceConfig(Settings):
 
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    judges: tuple[str, ...] = Field(default=("match", "likelihood"), min_length=2)
-    reward: str = "match"
+    judges: tuple[str, ...] = Field(default=("match+sense", "likelihood"), min_length=2)
+    reward: str = "match+sense"
     scorers: tuple[str, ...] = ()
     grader: GraderConfig = GraderConfig()
     methods: tuple[str, ...] = ()

@@ -16,9 +16,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from pamdp.evaluate.agreement import Agreement
-from pamdp.evaluate.records import write_atomic
 from pamdp.evaluate.significance import Estimate
 from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, p_text, signed
+from pamdp.files import write_atomic
 from pamdp.reproduce.figure import draw_figure
 from pamdp.reproduce.results import CellResults, Line, Results
 from pamdp.reproduce.spelled import SCORES, score_cells, score_sentences
@@ -43,6 +43,7 @@ def write_all(results: Results, folder: Path) -> list[Path]:
         f"{name}.json": json.dumps(to_json(results), ensure_ascii=False, indent=2, allow_nan=False) + "\n",
         f"{name}.svg": draw_figure(results),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         write_atomic(folder / file, text)
     return [folder / file for file in texts]

@@ -72,7 +72,7 @@ def clone(
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
-    save_policy(policy, config, run.path / "policy")
+    save_policy(policy, config, run.path / "policy", learned=train)
     return policy
 
 

@@ -16,6 +16,8 @@ from pamdp.types import Dialogue
 
 CHARACTERS = 4.0
 """Characters of a token, about."""
+MESSAGE, REPLY = 129.0, 155.0
+"""Characters of a user's message and of a reply, about (means of the sample), where users have no record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,8 @@ class Estimate:
 def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[Estimate]:
     """One estimate for each role that the settings need."""
     online, settings = config.online, config.rl
-    said = _mean([turn.user for d in dialogues for turn in d.turns])
-    reply = _mean([turn.reply or "" for d in dialogues for turn in d.turns])
+    said = _mean([turn.user for d in dialogues for turn in d.turns]) or MESSAGE
+    reply = _mean([turn.reply or "" for d in dialogues for turn in d.turns]) or REPLY
     person = _mean([d.persona.text for d in dialogues])
     played = min(online.users, len(dialogues)) * online.rounds
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pamdp.config import Config
+from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge, forget
+from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.rollout import Rollout
@@ -24,14 +26,23 @@ from pamdp.types import Dialogue, History
 
 
 def offline(
-    policy: Policy, dialogues: Sequence[Dialogue], judge: Judge, config: Config, run: Run, folder: str = "offline"
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    judge: Judge,
+    config: Config,
+    run: Run,
+    folder: str = "offline",
+    bare: Backbone | None = None,
 ) -> Policy:
     """Improve a cloned POLICY on recorded dialogues; resumes from the last finished round.
+
+    Args:
+      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
 
     Returns:
       The same policy with its actor updated, also written to RUN/trained.
     """
-    source = _Recorded(policy, dialogues, judge, config, reference_replies(policy, dialogues, config))
+    source = _Recorded(policy, dialogues, judge, config, reference_replies(policy, dialogues, config, bare))
     return reinforce(policy, source, config.rl.rounds, config, run, folder)
 
 
@@ -62,8 +73,14 @@ class _Recorded:
         pass
 
 
-def reference_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> dict[History, list[str]]:
-    """u_g for every state: the cloned policy's own reply, Vanilla's, or the record's preferred one."""
+def reference_replies(
+    policy: Policy, dialogues: Sequence[Dialogue], config: Config, bare: Backbone | None = None
+) -> dict[History, list[str]]:
+    """u_g for every state: the cloned policy's own reply, Vanilla's (written by BARE), or the record's preferred one.
+
+    Raises:
+      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given to write for Vanilla.
+    """
     if config.rl.reference == "preferred":
         # A turn without a preferred reply has nothing to compare with: its reward is None.
         return {
@@ -71,6 +88,24 @@ def reference_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Con
             for d in dialogues
             for t, turn in enumerate(d.turns)
         }
-    writer = policy if config.rl.reference == "clone" else Policy(policy.backbone, None, None, policy.readout)
+    writer = policy
+    if config.rl.reference == "vanilla":
+        if bare is None and config.clone.backbone == "full":
+            raise ConfigError(
+                "rl.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone of "
+                "its own for Vanilla, or set rl.reference=clone"
+            )
+        writer = Policy(bare or policy.backbone, None, None, policy.readout)
     with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
         return replies_of(play(writer, dialogues, config.rl, progress=bar.advance))
+
+
+def drawn_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> list[tuple[History, list[str]]]:
+    """The replies that a first round of learning would draw, for scorers that learn what a model's replies are like."""
+    settings = config.rl
+    with Progress("drawing", sum(len(d.turns) for d in dialogues) * settings.samples) as bar:
+        drawn = play(
+            policy, dialogues, settings, samples=settings.samples, explore=True, seed=config.seed + 1000,
+            progress=bar.advance,
+        )  # fmt: skip
+    return list(replies_of(drawn).items())

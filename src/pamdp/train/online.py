@@ -17,15 +17,18 @@ import torch
 from pamdp.config import Config
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
+from pamdp.errors import ConfigError
 from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import forget
+from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
 from pamdp.progress import Progress
-from pamdp.rollout import Rollout, collect
+from pamdp.rollout import Rollout, Transition, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
+from pamdp.train.origin import origin_of, write_origin
 from pamdp.train.reinforce import reinforce
 from pamdp.train.world import World
 from pamdp.types import Dialogue, TimeStep
@@ -33,24 +36,37 @@ from pamdp.types import Dialogue, TimeStep
 STAGE = "online"
 
 
-def online(policy: Policy, dialogues: Sequence[Dialogue], world: World, config: Config, run: Run) -> Policy:
+def online(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    world: World,
+    config: Config,
+    run: Run,
+    bare: Backbone | None = None,
+) -> Policy:
     """Improve a cloned POLICY by talking with the users of some dialogues; resumes at the turn it stopped at.
+
+    Args:
+      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
 
     Returns:
       The same policy with its actor updated, also written to RUN/trained.
 
     Raises:
+      ConfigError: Vanilla is to write references, cloning changed every weight, and no bare backbone is given.
       EndpointError: a model cannot be reached; what is done is saved.
       JudgeError: every transition of a round is masked.
     """
     costs = run.path / "costs.json"
     if costs.is_file():
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
-    source = _Simulated(policy, dialogues, world, config, run, _references(policy, world, config))
+    references = _references(policy, world, config, bare)
+    write_origin(run.path, origin_of(policy, dialogues, config.clone.backbone))
+    source = _Simulated(policy, dialogues, world, config, run, references)
     try:
         return reinforce(policy, source, config.online.rounds, config, run, STAGE)
     finally:
-        write_json(costs, world.ledger.to_json())
+        source.save_costs()
 
 
 def users_of(dialogues: Sequence[Dialogue], step: int, users: int, seed: int) -> list[Dialogue]:
@@ -81,26 +97,29 @@ class _Simulated:
         env = DialogueEnv([self.world.user(d, seed) for d in chosen], reward, settings.horizon)
         total = len(chosen) * settings.horizon
         with (
-            Journal(self._journal(step).path) as journal,
+            self._journal(step) as journal,
             Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
         ):
             rollout = collect(
                 self.policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
                 journal=journal, progress=bar.advance,
             )  # fmt: skip
-        failures = {"user": 0, "profile": 0, **env.failures, "judge": reward.failures}
-        self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures.items()}
+        self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures(rollout).items()}
         return [rollout]
 
     def scalars(self) -> dict[str, float]:
         return self.last | self.world.ledger.scalars()
 
     def learned(self, step: int) -> None:
-        write_json(self.run.path / "costs.json", self.world.ledger.to_json())
+        self.save_costs()
         self._journal(step).delete()
 
+    def save_costs(self) -> None:
+        """Store what all calls so far cost."""
+        write_json(self.run.path / "costs.json", self.world.ledger.to_json())
+
     def _journal(self, step: int) -> Journal:
-        return Journal(self.run.path / "journal" / f"{step:08d}.jsonl")
+        return Journal(self.run.path / "journal" / f"{step:08d}.jsonl", self.save_costs)
 
 
 def returns(rollout: Rollout) -> dict[str, float]:
@@ -113,12 +132,35 @@ def returns(rollout: Rollout) -> dict[str, float]:
     return {f"reward_{t + 1}": mean for t, mean in means.items()} | {"return": sum(means.values())}
 
 
-def _references(policy: Policy, world: World, config: Config) -> References:
+def failures(rollout: Rollout) -> dict[str, int]:
+    """How often the user, its profile or the reward could not be had, by "user", "profile" and "judge".
+
+    It is told from what the journal keeps, so a round that was taken up again counts like one that was not. A masked
+    reply whose user or profile failed as well counts there and not for the judge.
+    """
+    moments = rollout.moments
+
+    def judged(t: Transition) -> bool:
+        return moments[t.key, t.t].known and (t.next is None or not moments[t.next].stock)
+
+    return {
+        "user": sum(moment.stock for moment in moments.values()),
+        "profile": sum(not moment.known for moment in moments.values()),
+        "judge": sum(t.reward is None and judged(t) for t in rollout.transitions),
+    }
+
+
+def _references(policy: Policy, world: World, config: Config, bare: Backbone | None) -> References:
     """Who writes u_g: a model of the world, or the cloned policy or Vanilla under the mean action."""
     if world.writer is not None:
         return world.writer
     if config.online.reference == "vanilla":
-        author = Policy(policy.backbone, None, None, policy.readout)
+        if bare is None and config.clone.backbone == "full":
+            raise ConfigError(
+                "online.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone "
+                "of its own for Vanilla, or set online.reference=clone"
+            )
+        author = Policy(bare or policy.backbone, None, None, policy.readout)
     else:
         # A copy: the policy itself is about to change.
         author = replace(policy, planner=copy.deepcopy(policy.planner))

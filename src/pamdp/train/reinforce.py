@@ -22,6 +22,7 @@ from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train.setup import save_policy
+from pamdp.types import Dialogue
 
 R_MAX = 1.0
 """Largest reward (paper, section 4.1)."""
@@ -29,6 +30,11 @@ R_MAX = 1.0
 
 class Source(Protocol):
     """Where a round's dialogues come from."""
+
+    @property
+    def dialogues(self) -> Sequence[Dialogue]:
+        """The records of the users that are learned from."""
+        ...
 
     def collect(self, step: int) -> list[Rollout]:
         """The rollouts of round STEP under the policy as it is now; the same again for the same policy."""
@@ -62,7 +68,7 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
     run.rewind(first * settings.epochs, stage)
     for step in range(first, rounds):
         rollouts = source.collect(step)
-        batch = to_batch(rollouts)
+        batch = to_batch(rollouts, ends_at_horizon=settings.paper_literal)
         if step == 0:
             learner.fit(batch)
         for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
@@ -70,7 +76,7 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
         _save(learner, saved, step + 1, generator)
         source.learned(step)
-    save_policy(policy, config, run.path / "trained", critics)
+    save_policy(policy, config, run.path / "trained", critics, source.dialogues)
     return policy
 
 

@@ -1,12 +1,13 @@
 """From settings to parts: dialogues, backbone, a policy before and after cloning.
 
-Owns construction, and how a policy is stored (planner.safetensors, adapter.safetensors or backbone.safetensors,
-config.json). Knows nothing of loops. This is where settings end: everything below takes values.
+Owns construction, and how a policy's weights are stored (planner.safetensors, adapter.safetensors or
+backbone.safetensors; stored.py has what stands beside them). Knows nothing of loops. This is where settings end:
+everything below takes values.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -27,12 +28,13 @@ from pamdp.data import (
     spread,
 )
 from pamdp.errors import ConfigError, RunError
-from pamdp.files import new_folder, write_json
+from pamdp.files import new_folder
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
+from pamdp.train.stored import About, read_about, write_about
 from pamdp.types import Dialogue
 
 CRITICS = "critics"
@@ -43,11 +45,19 @@ ADAPTER = "policy"
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Dialogues of users that learn and of users that only test; `sha256` identifies the source."""
+    """Dialogues of users that learn and of users that only test.
+
+    Attributes:
+      sha256: identifies the source.
+      skipped: bad records of the source that were left out.
+      repaired: what was mended or left out inside records that were kept.
+    """
 
     train: tuple[Dialogue, ...]
     test: tuple[Dialogue, ...]
     sha256: str
+    skipped: int = 0
+    repaired: int = 0
 
 
 def load_split(config: DataConfig) -> Split:
@@ -63,9 +73,10 @@ def _whole_split(config: DataConfig) -> Split:
         return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     loaded = load_dialogues(config.path, config.format, config.skip_bad)
     if config.folds:
-        fold = config.split_seed % config.folds
-        return Split(*split_by_topic(loaded.dialogues, config.folds, fold), loaded.sha256)
-    return Split(*split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed), loaded.sha256)
+        parts = split_by_topic(loaded.dialogues, config.folds, config.split_seed % config.folds)
+    else:
+        parts = split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed)
+    return Split(*parts, loaded.sha256, len(loaded.skipped), sum(loaded.repaired.values()))
 
 
 def load_clone_pairs(config: Config) -> LoadedPairs:
@@ -127,38 +138,47 @@ def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> 
         policy.backbone.model.load_state_dict(weights["backbone"])
 
 
-def save_policy(policy: Policy, config: Config, folder: Path, critics: DualCritic | None = None) -> None:
-    """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced."""
+def save_policy(
+    policy: Policy, config: Config, folder: Path, critics: DualCritic | None = None, learned: Iterable[Dialogue] = ()
+) -> None:
+    """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced.
+
+    Args:
+      learned: the dialogues that it was trained on: whose they are is noted, so that nobody of them tests.
+    """
     weights = policy_weights(policy, config.clone.backbone)
     if critics is not None:
         weights[CRITICS] = dict(critics.state_dict())
     with new_folder(folder) as part:
         for name, group in weights.items():
             save_tensors(part / f"{name}.safetensors", group)
-        about = {"base_model": policy.backbone.name, "revision": policy.backbone.revision, "system": policy.system}
-        write_json(part / "config.json", {**about, "config": config.model_dump(mode="json")})
+        users = tuple(sorted({dialogue.user_id for dialogue in learned}))
+        backbone = policy.backbone
+        write_about(
+            part,
+            About(
+                base_model=backbone.name, revision=backbone.revision, system=policy.system, config=config, users=users
+            ),
+        )
 
 
 def load_policy(folder: Path, backbone: Backbone) -> Policy:
     """A stored policy on a backbone.
 
     Raises:
-      RunError: nothing was stored there, or it belongs to another backbone.
+      RunError: nothing was stored there, it is damaged, or it belongs to another backbone.
     """
-    try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"no policy in {folder}; train one with `pamdp train bc`") from error
-    if about["revision"] != backbone.revision:
+    about = read_about(folder)
+    if about.revision != backbone.revision:
         raise RunError(
-            f"the policy in {folder} was trained on {about['base_model']} ({about['revision']}), "
-            f"not on {backbone.name} ({backbone.revision})"
+            f"the policy in {folder} was trained on {about.base_model} ({about.revision}), "
+            f"not on {backbone.name} ({backbone.revision}); load that model, or train the policy anew"
         )
-    policy = new_policy(backbone, Config.model_validate(about["config"]))
+    policy = new_policy(backbone, about.config)
     files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem != CRITICS]
     set_weights(policy, {file.stem: load_tensors(file) for file in files})
     train_backbone(backbone, "frozen")
-    return replace(policy, system=about["system"])
+    return replace(policy, system=about.system)
 
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:

@@ -16,7 +16,7 @@ from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser
 from pamdp.errors import ConfigError
-from pamdp.judges.base import Judge
+from pamdp.judges.base import Judge, in_role
 from pamdp.judges.embedded import NAMES, load_judge
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.cache import Cached
@@ -76,7 +76,7 @@ class World:
 
     def fingerprints(self, dialogues: Sequence[Dialogue]) -> tuple[dict[str, str], ...]:
         """What identifies everybody in this world, for a run's fingerprint."""
-        parts = [self.user(dialogues[0], 0).fingerprint, {"role": "reward", **self.judge.fingerprint}]
+        parts = [self.user(dialogues[0], 0).fingerprint, in_role(self.judge, "reward")]
         parts += [part.fingerprint for part in (self.profiler, self.writer) if part is not None]
         return tuple(parts)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from rich.table import Table as Grid
 
+from pamdp.env.simulated import BROKEN
 from pamdp.evaluate import svg
 from pamdp.evaluate.significance import Estimate
 from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, signed
@@ -81,9 +82,13 @@ def notes(results: SimulatorResults) -> list[str]:
         else "A language model says whether the simulated message suits the persona as the recorded one does, and, "
         "asked in both orders, which is better."
     )
+    pace = "a turn" if results.pace == 1 else f"every {1 / results.pace:g} turns"
     return [
         f"{how} {found.places} places, {found.masked} of them without an answer or a verdict, which count nowhere.",
-        "Leaked is the share of the profile told beyond one sentence a turn. Told apart: after so many messages of a "
+        "A message that breaks the part is asked for again and is never said, unless in words that are not known to: "
+        "what was rejected, as shares of all answers of whoever plays the users, tells more of the model than what was "
+        "said. A stock message stands in where no answer could be used; it counts as nobody's own words.",
+        f"Leaked is the share of the profile told beyond one sentence {pace}. Told apart: after so many messages of a "
         "user, the own persona was taken for the likeliest of the candidates; ties share the point. Recorded messages "
         "stand beside simulated ones because there is no absolute scale. First messages are those of the record unless "
         'online.opening is "own".',
@@ -99,8 +104,14 @@ def _rows(results: SimulatorResults) -> list[list[str]]:
         ["better of the two", "recorded", *_shown(i.lost), ""],
     ]
     for name, audit in results.audits.items():
-        for what, value in (("role broken", audit.role_breaks), ("own words repeated", audit.repetitions)):
-            rows.append([what, name, f"{value:.3f}", "", ""])
+        shown = {"role broken, of what was said": audit.role_breaks, "own words repeated": audit.repetitions}
+        if audit.answers:
+            shown["answers rejected: any reason"] = sum(audit.rejected.values()) / audit.answers
+            rejected = {BROKEN: 0, **audit.rejected}
+            shown |= {f"answers rejected: {reason}": n / audit.answers for reason, n in rejected.items()}
+        if audit.stock or audit.answers:
+            shown["stock messages"] = audit.stock / (audit.stock + audit.messages)
+        rows += [[what, name, f"{value:.3f}", "", ""] for what, value in shown.items()]
     return rows
 
 
@@ -129,6 +140,8 @@ def _records(results: SimulatorResults) -> list[tuple[object, ...]]:
     for whose, audit in results.audits.items():
         rows += [("role_breaks", whose, "", audit.role_breaks, "", "", audit.messages)]
         rows += [("repetitions", whose, "", audit.repetitions, "", "", audit.messages)]
+        rows += [("stock", whose, "", audit.stock, "", "", audit.stock + audit.messages)]
+        rows += [(f"rejected: {reason}", whose, "", n, "", "", audit.answers) for reason, n in audit.rejected.items()]
         rows += [("told", whose, t + 1, x, "", "", "") for t, x in enumerate(audit.told)]
         rows += [("leaked", whose, t + 1, x, "", "", "") for t, x in enumerate(audit.leaked)]
     for whose, by in results.recovered.items():

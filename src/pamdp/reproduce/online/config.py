@@ -29,7 +29,8 @@ class OnlineReproduceConfig(Settings):
     Attributes:
       seeds: of training and of the users that evaluate.
       methods: rows, in order; see METHODS.
-      trained: method -> run of `pamdp train online` whose policy is taken in place of training one.
+      trained: method -> run of `pamdp train online` whose policy is taken in place of training one; "{seed}" in it
+        stands for the seed, since a run stands in for the one seed that it was trained with.
       start: the cloned policy that all learn from: "shipped", or a run of `pamdp train bc`.
       train_users, test_users: how many users teach and evaluate, spread evenly; 0 for all. They share nobody.
       second: grades beside the judge that rewards (`online.judge`), which is never the only one.
@@ -66,6 +67,13 @@ class OnlineReproduceConfig(Settings):
             raise ValueError(f"no method {wrong[0]!r}; there are: {', '.join(METHODS)}")
         return values
 
+    @field_validator("trained")
+    @classmethod
+    def _trainable(cls, values: dict[str, str]) -> dict[str, str]:
+        if wrong := [name for name in values if name not in ADVANTAGES]:
+            raise ValueError(f"{wrong[0]!r} is no method that learns; there are: {', '.join(ADVANTAGES)}")
+        return values
+
     @field_validator("seeds", "methods", "recognisers")
     @classmethod
     def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
@@ -85,6 +93,11 @@ class OnlineReproduceConfig(Settings):
         if "profiler" in self.recognisers and self.rl.profile != "inferred":
             raise ValueError('recognisers names "profiler", and nobody infers profiles: set rl.profile to "inferred"')
         return self
+
+    def given(self, method: str, seed: int) -> Path | None:
+        """The run whose policy stands in for training METHOD with SEED, if there is one."""
+        name = self.trained.get(method)
+        return None if name is None else Path(name.replace("{seed}", str(seed)))
 
     def of_run(self, seed: int, method: str = "PAMDP") -> Config:
         """The settings of one method's run."""

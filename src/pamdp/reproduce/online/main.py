@@ -13,23 +13,26 @@ from typing import Literal
 
 from rich.console import Console
 
-from pamdp.data import spread
-from pamdp.fingerprint import Fingerprint
+from pamdp.judges.base import in_role
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import Result, policy_config
-from pamdp.reproduce.online.audit import audit_simulator, read_audit
+from pamdp.parts import Result, backbones, fingerprint_of, policy_config
+from pamdp.reproduce.online.audit import audit_simulator, read_audit, require_audience
 from pamdp.reproduce.online.audit_render import to_grid as audit_grid
 from pamdp.reproduce.online.audit_render import to_json as audit_json
 from pamdp.reproduce.online.audit_render import write_audit
 from pamdp.reproduce.online.config import OnlineReproduceConfig
+from pamdp.reproduce.online.given import check_given
 from pamdp.reproduce.online.plan import plan_online
 from pamdp.reproduce.online.render import findings, to_grid, to_json, write_online
 from pamdp.reproduce.online.results import read_online
 from pamdp.reproduce.online.work import Bench, work
 from pamdp.runs import Run
-from pamdp.train.setup import Split, load_policy, load_split, shipped
+from pamdp.train.setup import Split, shipped
+from pamdp.train.start import load_start
+from pamdp.train.stored import require_unseen
+from pamdp.train.users import load_users
 from pamdp.train.world import World, build_world, may_change
 
 Target = Literal["table3", "fig4", "simulator"]
@@ -62,7 +65,12 @@ def online_tools() -> OnlineTools:
     def world(config: OnlineReproduceConfig, backbone: Backbone) -> World:
         return build_world(config.of_evaluation(config.seeds[0]), backbone, second=config.second)
 
-    return OnlineTools(load_backbone, lambda config, backbone: load_policy(_start(config), backbone), world, say)
+    def policy(config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
+        start = _start(config)
+        require_unseen(split_online(config).test, [start])
+        return load_start(start, backbone, config.of_run(config.seeds[0]))
+
+    return OnlineTools(load_backbone, policy, world, say)
 
 
 def methods_of(config: OnlineReproduceConfig, target: Target) -> tuple[str, ...]:
@@ -77,13 +85,15 @@ def dry_run_online(config: OnlineReproduceConfig, target: Target) -> Result:
 
 
 def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
-    """The settings with model and cloning as they were in the run that all methods start from.
+    """The settings with model, cloning and, where none is asked for, σ as in the run that all methods start from.
 
     Raises:
       RunError: there is no such run.
     """
     cloned = policy_config(_start(config))
-    return config.model_copy(update={"model": cloned.model, "clone": cloned.clone})
+    sigma = config.rl.sigma if "sigma" in config.rl.model_fields_set else cloned.rl.sigma
+    rl = config.rl.model_copy(update={"sigma": sigma})
+    return config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "rl": rl})
 
 
 def reproduce_online(config: OnlineReproduceConfig, target: Target, path: Path, tools: OnlineTools) -> Result:
@@ -92,13 +102,15 @@ def reproduce_online(config: OnlineReproduceConfig, target: Target, path: Path, 
     Raises:
       EndpointError: a model cannot be reached; the same command goes on.
     """
-    bare = tools.load(config.model.name)
-    # Where cloning changed every weight, Vanilla needs those that it did not change.
-    own = tools.load(config.model.name) if config.clone.backbone == "full" else bare
-    world = tools.world(config, bare)
     split = split_online(config)
+    if target == "simulator":
+        require_audience(config, split.test)
+    bare, own = backbones(config.of_run(config.seeds[0]), tools.load)
+    world = tools.world(config, bare)
+    cloned = tools.policy(config, own)
+    check_given(config, path, methods_of(config, target), split, cloned, world)
     with _open(config, path, split, bare, world):
-        bench = Bench(config, path, bare, tools.policy(config, own), split, world, tools.say)
+        bench = Bench(config, path, bare, cloned, split, world, tools.say)
         work(bench, methods_of(config, target))
         if target == "simulator":
             audit_simulator(bench)
@@ -108,7 +120,7 @@ def reproduce_online(config: OnlineReproduceConfig, target: Target, path: Path, 
 def render_online(config: OnlineReproduceConfig, target: Target, path: Path) -> Result:
     """Write the page from what is stored: the same bytes every time."""
     if target == "simulator":
-        found = read_audit(path, split_online(config).test, config.seeds[0])
+        found = read_audit(config, path, split_online(config).test)
         files = write_audit(found, path / target)
         body, shown = audit_json(found), [audit_grid(found)]
         said = list[str]()
@@ -131,8 +143,7 @@ def stored_online_config(path: Path) -> OnlineReproduceConfig:
 
 def split_online(config: OnlineReproduceConfig) -> Split:
     """Users that teach and users that evaluate."""
-    whole = load_split(config.data)
-    return Split(spread(whole.train, config.train_users), spread(whole.test, config.test_users), whole.sha256)
+    return load_users(config.of_run(config.seeds[0]), config.train_users, config.test_users)
 
 
 def _start(config: OnlineReproduceConfig) -> Path:
@@ -141,8 +152,8 @@ def _start(config: OnlineReproduceConfig) -> Path:
 
 def _open(config: OnlineReproduceConfig, path: Path, split: Split, backbone: Backbone, world: World) -> Run:
     assert world.second is not None
-    judges = (*world.fingerprints(split.test), {"role": "evaluation", **world.second.fingerprint})
-    fingerprint = Fingerprint(data=split.sha256, model=backbone.name, revision=backbone.revision, judges=judges)
+    judges = (*world.fingerprints(split.test), in_role(world.second, "evaluation"))
+    fingerprint = fingerprint_of(split, backbone).model_copy(update={"judges": judges})
     if path.exists():
         return Run.resume(path, config, fingerprint, (*MAY_CHANGE, *may_change(["second"])))
     return Run.create(path, config, fingerprint)

@@ -11,12 +11,11 @@ from dataclasses import asdict, dataclass
 
 from rich.table import Table as Grid
 
-from pamdp.data import spread
 from pamdp.errors import DataError
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
 from pamdp.settings import flatten
 from pamdp.train.estimate import Estimate, estimate
-from pamdp.train.setup import load_split
+from pamdp.train.users import load_users
 from pamdp.types import Dialogue, Persona, Turn
 
 
@@ -114,10 +113,9 @@ def _times(row: Estimate, seeds: int) -> Estimate:
 
 def _users(config: OnlineReproduceConfig) -> tuple[Sequence[Dialogue], Sequence[Dialogue], str]:
     try:
-        split = load_split(config.data)
+        split = load_users(config.of_run(config.seeds[0]), config.train_users, config.test_users)
     except DataError as error:
         stand_in = Dialogue("d", "u", Persona("x" * 400, "x" * 300), (Turn("x" * 200, preferred="x" * 300),) * 8)
         train, test = config.train_users or 256, config.test_users or 128
         return [stand_in] * train, [stand_in] * test, f"{train} users to learn from and {test} to test assumed: {error}"
-    train_, test_ = spread(split.train, config.train_users), spread(split.test, config.test_users)
-    return train_, test_, f"{len(train_)} users to learn from and {len(test_)} to test"
+    return split.train, split.test, f"{len(split.train)} users to learn from and {len(split.test)} to test"

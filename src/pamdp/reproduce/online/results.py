@@ -13,8 +13,8 @@ from pathlib import Path
 from pamdp.evaluate.returns import Curve, Lead, curves, leads
 from pamdp.evaluate.significance import holm
 from pamdp.files import Json
-from pamdp.reproduce.cells import slug
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
+from pamdp.reproduce.online.files import run_folder
 from pamdp.reproduce.online.work import read_steps
 
 TITLES = {"table3": "Table 3: return of dialogues with simulated users", "fig4": "Figure 4: gain of each step"}
@@ -84,8 +84,9 @@ def read_online(config: OnlineReproduceConfig, path: Path) -> OnlineResults:
 
 def _calls(config: OnlineReproduceConfig, path: Path, method: str) -> dict[str, int]:
     total: dict[str, int] = {}
-    for seed in config.seeds:
-        folder = Path(config.trained[method]) if method in config.trained else path / f"seed-{seed}" / slug(method)
+    # A run that several seeds share made its calls once.
+    folders = [config.given(method, seed) or run_folder(path, method, seed) for seed in config.seeds]
+    for folder in dict.fromkeys(folders):
         if not (folder / "costs.json").is_file():
             continue
         costs: Mapping[str, Mapping[str, Json]] = json.loads((folder / "costs.json").read_text(encoding="utf-8"))

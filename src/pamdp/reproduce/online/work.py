@@ -1,12 +1,6 @@
 """Doing what is missing: methods learn, talk with test users, and are graded; what is stored already is not done again.
 
-Owns the order of the work and where a piece is kept:
-
-    users.json                              users of both parts
-    costs.json                              what the calls of the evaluation cost; a method's own are in its run
-    seed-0/NAME/, seed-0/NAME.jsonl         a method's run, and its dialogues with test users
-    seed-0/NAME.journal.jsonl               the turns of dialogues under way: a killed run goes on at the turn
-    graded/JUDGE/NAME.seed-0.jsonl          rewards
+Owns the order of the work; where a piece is kept, files.py says.
 """
 
 from __future__ import annotations
@@ -17,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 
 from pamdp import checkpoint
@@ -26,16 +19,16 @@ from pamdp.evaluate.online import grade, talk_with, with_references
 from pamdp.evaluate.returns import Step
 from pamdp.evaluate.talks import read_talks, write_talks
 from pamdp.files import json_line, read_json_lines, write_atomic, write_json
-from pamdp.fingerprint import Fingerprint
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge
-from pamdp.models.adapters import adapter_tensors
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
+from pamdp.parts import fingerprint_of
 from pamdp.progress import Progress
 from pamdp.prompts.render import load
-from pamdp.reproduce.cells import slug
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
+from pamdp.reproduce.online.files import graded_file, journal_file, run_folder, talks_file
+from pamdp.reproduce.online.given import keep_given
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.online import online
@@ -73,15 +66,9 @@ class Bench:
         assert self.world.second is not None
         return self.world.judge, self.world.second
 
-
-def talks_file(path: Path, method: str, seed: int) -> Path:
-    """A method's dialogues with test users; the file is there when all of them are."""
-    return path / f"seed-{seed}" / f"{slug(method)}.jsonl"
-
-
-def graded_file(path: Path, judge: str, method: str, seed: int) -> Path:
-    """A judge's rewards of these dialogues."""
-    return path / "graded" / slug(judge) / f"{slug(method)}.seed-{seed}.jsonl"
+    def save_costs(self) -> None:
+        """Store what the calls of the evaluation cost so far."""
+        write_json(self.path / "costs.json", self.world.ledger.to_json())
 
 
 def work(bench: Bench, methods: Sequence[str]) -> None:
@@ -105,7 +92,7 @@ def work(bench: Bench, methods: Sequence[str]) -> None:
                     if not graded_file(bench.path, judge.name, method, seed).is_file():
                         _grade(bench, judge, method, seed)
     finally:
-        write_json(costs, bench.world.ledger.to_json())
+        bench.save_costs()
 
 
 def read_steps(config: OnlineReproduceConfig, path: Path, judges: Sequence[str]) -> list[Step]:
@@ -133,19 +120,20 @@ def _play(bench: Bench, method: str, seed: int) -> None:
     bench.say(f"seed {seed}: {method} talks with {len(bench.split.test)} users")
     world = replace(bench.world, config=bench.config.of_evaluation(seed))
     total = len(bench.split.test) * bench.config.rl.horizon
-    with Journal(file.with_suffix(".journal.jsonl")) as journal, Progress(method, total, len(journal.turns)) as bar:
+    stored = Journal(journal_file(bench.path, method, seed), bench.save_costs)
+    with stored as journal, Progress(method, total, len(journal.turns)) as bar:
         talks = talk_with(
             policy, bench.split.test, world, seed=seed_of("evaluate", seed), journal=journal, progress=bar.advance
         )
     assert world.writer is not None
-    write_talks(file, with_references(talks, world.writer))
+    write_talks(file, with_references(talks, world.writer, bench.save_costs))
     journal.delete()
 
 
 def _grade(bench: Bench, judge: Judge, method: str, seed: int) -> None:
     bench.say(f"seed {seed}: {judge.name} grades {method}")
     talks = read_talks(talks_file(bench.path, method, seed))
-    rewards = grade(talks, judge, bench.config.rl.soft)
+    rewards = grade(talks, judge, bench.config.rl.soft, bench.save_costs)
     lines = [
         json_line(
             {
@@ -170,11 +158,10 @@ def _policy(bench: Bench, method: str, seed: int) -> Policy:
     if method not in ADVANTAGES:
         return policy
     assert policy.planner is not None
-    given = bench.config.trained.get(method)
-    if given is not None:
-        _require_same(Path(given), bench.split, policy)
-    trained = (Path(given) if given else bench.path / f"seed-{seed}" / slug(method)) / "trained"
-    if not trained.is_dir():
+    given = bench.config.given(method, seed)
+    trained = (given or run_folder(bench.path, method, seed)) / "trained"
+    keep_given(bench.path, method, seed, given)
+    if given is None and not trained.is_dir():
         _train(bench, policy, method, seed)
     policy.planner.load_state_dict(checkpoint.load_tensors(trained / "planner.safetensors"))
     return policy
@@ -183,42 +170,22 @@ def _policy(bench: Bench, method: str, seed: int) -> Policy:
 def _train(bench: Bench, policy: Policy, method: str, seed: int) -> None:
     bench.say(f"seed {seed}: {method} learns from {len(bench.split.train)} users")
     config = bench.config.of_run(seed, method)
-    folder = bench.path / f"seed-{seed}" / slug(method)
+    folder = run_folder(bench.path, method, seed)
     world = replace(bench.world, config=config)
     if config.online.reference != "written":
         world = replace(world, writer=None)
-    print_ = Fingerprint(
-        data=bench.split.sha256, model=policy.backbone.name, revision=policy.backbone.revision,
-        judges=world.fingerprints(bench.split.train),
-    )  # fmt: skip
+    judges = world.fingerprints(bench.split.train)
+    print_ = fingerprint_of(bench.split, policy.backbone).model_copy(update={"judges": judges})
     run = Run.resume(folder, config, print_, may_change()) if folder.exists() else Run.create(folder, config, print_)
     # What learning costs is written into the method's run, and nowhere twice.
     so_far = world.ledger.to_json()
     world.ledger.entries.clear()
     try:
         with run:
-            online(policy, bench.split.train, world, config, run)
+            online(policy, bench.split.train, world, config, run, bench.bare)
     finally:
         world.ledger.entries.clear()
         world.ledger.load(so_far)
-
-
-def _require_same(run: Path, split: Split, policy: Policy) -> None:
-    """A policy from elsewhere must come from the same data and the same cloned policy.
-
-    With other data its users could be among those that test; with another adapter its actions would mean other things.
-    """
-    found = Run(run).fingerprint()
-    if not (run / "trained").is_dir():
-        raise RunError(f"{run} holds no trained policy; finish it with `pamdp train online --run {run} --resume`")
-    if found["data"] != split.sha256:
-        raise RunError(f"{run} was trained on other data, so its users may be among those that test; train it anew")
-    adapter = run / "trained" / "adapter.safetensors"
-    stored = checkpoint.load_tensors(adapter) if adapter.is_file() else {}
-    own = {} if policy.adapter is None else adapter_tensors(policy.backbone, policy.adapter)
-    same = stored.keys() == own.keys() and all(torch.equal(stored[name], own[name]) for name in own)
-    if found["revision"] != policy.backbone.revision or not same:
-        raise RunError(f"{run} learned from another cloned policy than the other methods; set `start` to that one")
 
 
 def _users(split: Split) -> dict[str, list[str]]:

@@ -1,0 +1,110 @@
+"""The sense scorer: whether a reply reads like one that a person wrote, whoever it is for.
+
+Owns a linear read-out that tells written replies from those of the model, from the states that the match judge reads
+anyway (the reply after the last message; the person is not seen). Rewarded beside `match`, which asks only whom a reply
+suits and is content with word salad in the right voice. Written replies that suit nobody count as written: what is
+learned is how people write, not whom they please.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pamdp.judges.base import forget
+from pamdp.judges.match import MatchScorer
+from pamdp.models.actor import Whitening
+from pamdp.types import History, Persona
+
+Texts = Sequence[tuple[History, Sequence[str]]]
+"""Replies, by the history that they answer."""
+
+
+class SenseHead(nn.Module):
+    """Log-odds of "a person wrote this", up to a constant.
+
+    Args:
+      reply: width of a reply's features.
+    """
+
+    weight: Tensor
+
+    def __init__(self, reply: int) -> None:
+        super().__init__()
+        self.whiten = Whitening(reply)
+        self.register_buffer("weight", torch.zeros(reply))
+
+    def forward(self, replies: Float[Tensor, "n R"]) -> Float[Tensor, " n"]:
+        """Score of each reply."""
+        return torch.as_tensor(self.whiten(replies) @ self.weight)
+
+
+class SenseScorer:
+    """Scores of replies; they are the same for every person.
+
+    Args:
+      match: whose features of replies are read.
+      head: the trained read-out.
+    """
+
+    def __init__(self, match: MatchScorer, head: SenseHead) -> None:
+        self.match, self.head = match, head
+
+    @torch.no_grad()
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply."""
+        return [float(x) for x in self.head(self.match.reply_features(history, replies))]
+
+    def forget(self) -> None:
+        """Drop the features of replies."""
+        forget(self.match)
+
+
+def train_sense(
+    match: MatchScorer,
+    people: Texts,
+    model: Texts,
+    *,
+    decay: float = 0.01,
+    progress: Callable[[int], None] = lambda _: None,
+) -> SenseScorer:
+    """A scorer that tells what PEOPLE wrote from what the MODEL wrote: logistic regression, both sides weigh the same.
+
+    Args:
+      decay: weight of the squared norm; features have unit variance.
+      progress: called with the number of replies whose features were read.
+    """
+    sides = []
+    for texts in (people, model):
+        features = []
+        for history, replies in texts:
+            features.append(match.reply_features(history, replies))
+            match.forget()
+            progress(len(replies))
+        sides.append(torch.cat(features))
+    head = SenseHead(sides[0].shape[1])
+    fit_sense(head, *sides, decay=decay)
+    return SenseScorer(match, head)
+
+
+def fit_sense(head: SenseHead, people: Float[Tensor, "n R"], model: Float[Tensor, "m R"], *, decay: float) -> None:
+    """Fit the head in place."""
+    head.whiten.fit(torch.cat([people, model]))
+    good, bad = head.whiten(people), head.whiten(model)
+    weight, bias = torch.zeros(good.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        optimizer.zero_grad()
+        wrong = (
+            nn.functional.softplus(-(good @ weight + bias)).mean() + nn.functional.softplus(bad @ weight + bias).mean()
+        )
+        loss = wrong / 2 + decay * weight.square().sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(cost)  # type: ignore[no-untyped-call]  # torch does not type it
+    head.weight.copy_(weight.detach())

@@ -1,0 +1,130 @@
+"""The online table ends whatever its models do: what fails is masked and counted, and nothing is scored for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from pamdp.config import DataConfig
+from pamdp.evaluate.talks import Talk, read_talks
+from pamdp.files import Json, read_json_lines
+from pamdp.journal import Journal
+from pamdp.llm.scripted import ERRORS, FAULTS
+from pamdp.reproduce.online import main, work
+from pamdp.reproduce.online.config import OnlineReproduceConfig
+from pamdp.types import Message
+from tests.tools.online import TEST, Bench, T, make_config
+
+METHODS = ("Vanilla", "BC")
+
+
+def _soup(messages: Sequence[Message], seed: int) -> str:
+    return "Have a soup."
+
+
+def _bench(**faults: dict[str, float]) -> Bench:
+    bench = Bench()
+    bench.asks, bench.answers["reference"] = True, _soup
+    bench.faults.update(faults)  # type: ignore[arg-type]
+    return bench
+
+
+def _rewards(path: Path, judge: str) -> list[object]:
+    files = [path / "graded" / judge / f"{method}.seed-0.jsonl" for method in METHODS]
+    return [record["reward"] for file in files for record in read_json_lines(file)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
+    mine = make_config(tmp_path_factory.mktemp("data") / "dialogues.jsonl")
+    return mine.model_copy(update={"seeds": (0,), "methods": METHODS})
+
+
+@pytest.fixture(scope="module")
+def plain(config: OnlineReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plain") / "run"
+    main.reproduce_online(config, "table3", path, _bench().tools)
+    return path
+
+
+def test_without_faults_nothing_is_masked(plain: Path) -> None:
+    found = _rewards(plain, "stops")
+    assert len(found) == len(METHODS) * TEST * T and set(found) <= {1.0, -1.0, 0.5}
+
+
+@pytest.mark.parametrize("role", ["reference", "judge"])
+@pytest.mark.parametrize("faults", [*((name,) for name in FAULTS), FAULTS], ids=lambda names: "+".join(names))
+def test_the_table_ends_and_what_failed_is_masked_and_counted(
+    config: OnlineReproduceConfig, plain: Path, tmp_path: Path, role: str, faults: tuple[str, ...]
+) -> None:
+    path, bench = tmp_path / "run", _bench(**{role: dict.fromkeys(faults, 0.6 / len(faults))})
+    main.reproduce_online(config, "table3", path, bench.tools)
+    lacking = sum(
+        e.reference is None for m in METHODS for t in read_talks(path / "seed-0" / f"{m}.jsonl") for e in t.exchanges
+    )
+    before, after = _rewards(plain, "stops"), _rewards(path, "stops")
+    # A reply has the reward that it has without faults, or none.
+    assert len(after) == len(before) and all(b in (None, a) for a, b in zip(before, after, strict=True))
+    masked = after.count(None)
+    if set(faults) <= set(ERRORS):
+        assert masked == 0  # what passes costs calls and no reward
+    elif len(faults) == 1:
+        assert masked > 0
+    assert lacking == (masked if role == "reference" else 0)
+    found = json.loads((path / "table3" / "table3.json").read_text(encoding="utf-8"))
+    assert sum(c["masked"] for c in found["curves"] if c["judge"] == "stops") == masked
+    kept = [x for x in after if x is not None]
+    assert sum(c["gains"][t]["n"] for c in found["curves"] if c["judge"] == "stops" for t in range(T)) == len(kept)
+    costs = json.loads((path / "costs.json").read_text(encoding="utf-8"))
+    assert bool(costs[role]["failed"]) == bool(set(faults) & set(ERRORS))
+
+
+def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
+    config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill runs no `finally`: whatever is stored must have been paid for on disk."""
+    path, append, store = tmp_path / "run", Journal._append, work.write_talks
+    paid, stored = list[int](), list[dict[str, int]]()
+
+    def calls(role: str) -> int:
+        costs = json.loads((path / "costs.json").read_text(encoding="utf-8"))
+        return int(costs.get(role, {"calls": 0})["calls"])
+
+    def spy(self: Journal, record: Mapping[str, Json]) -> None:
+        append(self, record)
+        if "t" in record:
+            paid.append(calls("simulator"))
+
+    def spy_too(file: Path, talks: Sequence[Talk]) -> None:
+        stored.append({role: calls(role) for role in ("simulator", "reference")})
+        store(file, talks)
+
+    monkeypatch.setattr(Journal, "_append", spy)
+    monkeypatch.setattr(work, "write_talks", spy_too)
+    main.reproduce_online(config, "table3", path, _bench().tools)
+    # One turn, one call of the simulator: none is in the journal and not in the costs.
+    assert len(paid) == 2 * TEST * T and all(n >= i + 1 for i, n in enumerate(paid))
+    assert stored == [{"simulator": n * TEST * T, "reference": n * TEST * T} for n in (1, 2)]
+    assert calls("judge") == 2 * TEST * T
+
+
+def test_users_of_a_pool_learn_and_evaluate_from_their_own_first_words(
+    config: OnlineReproduceConfig, tmp_path: Path
+) -> None:
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    for name, texts in (("profile", [f"Keeps {n} bees." for n in range(6)]), ("personality", ["Brief.", "Loud."])):
+        (pool / f"{name}.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+    mine = config.model_copy(
+        update={
+            "data": DataConfig(path=str(pool), test_share=0.5), "methods": ("Vanilla", "PAMDP"),
+            "online": config.online.model_copy(update={"opening": "own"}),
+        }
+    )  # fmt: skip
+    main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
+    talks = read_talks(tmp_path / "run" / "seed-0" / "PAMDP.jsonl")
+    assert len(talks) == TEST and all(t.messages[0].content.startswith("Well, about") for t in talks)
+    assert all(t.persona.profile.startswith("Keeps") and t.persona.personality for t in talks)
