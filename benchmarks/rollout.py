@@ -25,7 +25,7 @@ from pamdp.train.play import Unjudged
 
 SPARED = 4
 """The naive peer replies to every fourth dialogue: times are compared for each reply, and its minutes are many."""
-DEFAULT = Options(users=32, turns=4, tokens=48, batch=32)
+DEFAULT = Options(users=32, turns=4, tokens=48, batch=32, repeats=1)
 QUICK = Options(users=8, turns=2, tokens=16, batch=8, repeats=1)
 
 

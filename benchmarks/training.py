@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -23,13 +24,16 @@ from pamdp.baselines.config import FitConfig, LoraFitConfig
 from pamdp.baselines.sft import examples_of
 from pamdp.baselines.tune import arguments, lora, require_trl
 from pamdp.config import CloneConfig, Config
-from pamdp.models.policy import Policy
+from pamdp.models.policy import Policy, path
 from pamdp.train.bc import Cloner
 from pamdp.train.setup import new_policy
+from pamdp.types import Dialogue
 
-DEFAULT = Options(users=24, batch=6)
+DEFAULT = Options(users=6, batch=6, repeats=1)
 QUICK = Options(users=1, batch=1, repeats=1)
 RANK = 8
+TURNS, TOKENS = 6, 1200
+"""Of the long dialogue."""
 
 
 def ours(what: Literal["frozen", "lora", "full"], options: Options) -> Prepared:
@@ -51,6 +55,33 @@ def ours(what: Literal["frozen", "lora", "full"], options: Options) -> Prepared:
         return {"nll": losses}
 
     return Prepared(backbone.model, work, sum(1 for e in examples for group in e.replies if group))
+
+
+def long(options: Options) -> Prepared:
+    """One step of LoRA on one dialogue of six turns and TOKENS tokens: what memory it takes is the question."""
+    backbone = inputs.backbone()
+    chosen = [d for d in inputs.dialogues(replace(options, users=48, turns=TURNS)) if len(d.turns) == TURNS]
+    count = 1
+    while (tokens := len(backbone.chat.history(path(whole := _joined(chosen[:count])), "").ids)) < TOKENS:
+        count += 1
+    clone = CloneConfig(backbone="lora", lora_layers="all", lora_rank=RANK, batch_size=1, steer=0, context_dropout=0)
+    cloner = Cloner(new_policy(backbone, Config(clone=clone)), clone)
+    examples, _ = cloner.prepare([whole])
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+
+    def work() -> Facts:
+        return {"nll": [cloner.update(examples, rng, generator, 1)["nll"]], "tokens": tokens}
+
+    return Prepared(backbone.model, work, TURNS)
+
+
+def _joined(dialogues: Sequence[Dialogue]) -> Dialogue:
+    """One dialogue whose turns hold those of all."""
+    turns = tuple(
+        replace(same[0], user=" ".join(t.user for t in same), preferred=" ".join(t.preferred or "" for t in same))
+        for same in zip(*(d.turns for d in dialogues), strict=True)
+    )
+    return replace(dialogues[0], turns=turns)
 
 
 def trl(what: Literal["lora", "full"], options: Options) -> Prepared:
@@ -101,6 +132,7 @@ if __name__ == "__main__":
             "ours, planner": partial(ours, "frozen"),
             "ours, LoRA": partial(ours, "lora"),
             "ours, full": partial(ours, "full"),
+            "ours, LoRA, 1,200 tokens": long,
             "TRL, LoRA": partial(trl, "lora"),
             "TRL, full": partial(trl, "full"),
         },

@@ -28,6 +28,7 @@ from pamdp.lab.benchmark import run_benchmark
 from pamdp.llm.local import LocalChat
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.models.features import FeatureStore
+from pamdp.models.policy import Policy
 from pamdp.parts import (
     Result,
     backbones,
@@ -183,9 +184,13 @@ def judge_train(out: Path, epochs: int) -> Result:
     """`pamdp judge train`: an hour's work, not begun where its end could not be written or would delete something."""
     require_replaceable(out, FILES)
     backbone, dialogues = load_backbone(), load_sample("train").dialogues
-    drawn = drawn_replies(load_policy(shipped(), backbone), dialogues, Config())
+    cloned = load_policy(shipped(), backbone)
+    models = [
+        drawn_replies(cloned, dialogues, Config()),
+        drawn_replies(Policy(backbone, None, None, cloned.readout), dialogues, load(Config, (), ["rl.samples=1"])),
+    ]
     match, likelihood, sense, temperature = train_judges(
-        backbone, load_sample_pairs("train").pairs, dialogues, drawn, epochs=epochs
+        backbone, load_sample_pairs("train").pairs, dialogues, models, epochs=epochs
     )
     save_judges(out, match, likelihood, sense, temperature)
     return Result(json.dumps({"out": str(out), "temperature": temperature}), [f"judges written to {out}"])

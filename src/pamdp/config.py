@@ -151,7 +151,7 @@ class RLConfig(Settings):
     actor_every: int = Field(default=5, ge=1)
     lr_actor: float = Field(default=1e-2, gt=0)
     lr_critic: float = Field(default=5e-4, gt=0)
-    kl: float = Field(default=0.005, ge=0)
+    kl: float = Field(default=0.01, ge=0)
     gamma: float = Field(default=0.99, ge=0, le=1)
     horizon: int = Field(default=6, ge=1)
     sigma: float = Field(default=0.5, gt=0)

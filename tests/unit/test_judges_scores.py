@@ -163,7 +163,10 @@ def test_a_name_is_an_embedded_judge_or_a_model_on_a_server(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("grader", "says"),
     [
-        (GraderConfig(), "no judge 'mach'; there are: embedded, match, likelihood; for a language model on a server"),
+        (
+            GraderConfig(),
+            "no judge 'mach'; there are: embedded, match.sense, match, likelihood, sense; for a language model",
+        ),
         (GraderConfig(base_url="http://me:secret@x/v1"), "environment variable"),
         (GraderConfig(base_url="http://x/v1", urls={"mach": "http://y/v1?key=secret"}), "environment variable"),
     ],

@@ -39,7 +39,8 @@ def _hands(seed: int, n: int = 200) -> tuple[Tensor, Tensor]:
 
 def test_what_tells_the_hands_apart_is_found() -> None:
     head = SenseHead(6)
-    fit_sense(head, *_hands(0), decay=0.01)
+    people, model = _hands(0)
+    fit_sense(head, people, [model], decay=0.01)
     assert head.weight[0] > 5 * head.weight[1:].abs().max()
     people, model = (head(side) for side in _hands(1))
     assert float((people[:, None] > model).float().mean()) > 0.85
@@ -48,10 +49,10 @@ def test_what_tells_the_hands_apart_is_found() -> None:
 def test_both_sides_weigh_the_same_however_many_they_are() -> None:
     people, model = _hands(0)
     whole, more = SenseHead(6), SenseHead(6)
-    fit_sense(whole, people, model, decay=0.01)
+    fit_sense(whole, people, [model, people], decay=0.01)
     more.whiten.load_state_dict(whole.whiten.state_dict())
     more.whiten.fit = lambda _: None  # type: ignore[method-assign]
-    fit_sense(more, people, model.repeat(5, 1), decay=0.01)
+    fit_sense(more, people, [model.repeat(5, 1), people], decay=0.01)
     torch.testing.assert_close(whole.weight, more.weight, rtol=1e-2, atol=1e-3)
 
 
@@ -59,16 +60,17 @@ def test_a_stronger_decay_gives_a_shorter_read_out() -> None:
     norms = []
     for decay in (0.001, 0.1, 10.0):
         head = SenseHead(6)
-        fit_sense(head, *_hands(0), decay=decay)
+        people, model = _hands(0)
+        fit_sense(head, people, [model], decay=decay)
         norms.append(float(head.weight.norm()))
     assert norms[0] > norms[1] > norms[2]
 
 
 def test_it_learns_from_texts_and_sees_no_person() -> None:
     people = [(TEA, ["Strong and black.", "With milk, thanks."]), (SOUP, ["Soup, and warm it up."])]
-    model = [(TEA, ["9 9 9 9", "12, 12, 12"]), (SOUP, ["7 7, 7 7"])]
+    models = [[(TEA, ["9 9 9 9", "12, 12, 12"])], [(SOUP, ["7 7, 7 7"])]]
     seen = []
-    scorer = train_sense(_match(), people, model, progress=seen.append)
+    scorer = train_sense(_match(), people, models, progress=seen.append)
     assert seen == [2, 1, 2, 1]
     good, bad = scorer.score(NURSE, TEA, ["Black, thanks.", "9, 12, 9"])
     assert good > bad

@@ -1,6 +1,6 @@
 """The sense scorer: whether a reply reads like one that a person wrote, whoever it is for.
 
-Owns a linear read-out that tells written replies from those of the model, from the states that the match judge reads
+Owns a linear read-out that tells written replies from those of models, from the states that the match judge reads
 anyway (the reply after the last message; the person is not seen). Rewarded beside `match`, which asks only whom a reply
 suits and is content with word salad in the right voice. Written replies that suit nobody count as written: what is
 learned is how people write, not whom they please.
@@ -66,19 +66,23 @@ class SenseScorer:
 def train_sense(
     match: MatchScorer,
     people: Texts,
-    model: Texts,
+    models: Sequence[Texts],
     *,
     decay: float = 0.01,
     progress: Callable[[int], None] = lambda _: None,
 ) -> SenseScorer:
-    """A scorer that tells what PEOPLE wrote from what the MODEL wrote: logistic regression, both sides weigh the same.
+    """A scorer that tells what PEOPLE wrote from what some MODELS wrote.
+
+    Each of the models whose replies will be compared must be among them: habits that were never shown as a model's
+    pass for a person's.
 
     Args:
+      models: the texts of each.
       decay: weight of the squared norm; features have unit variance.
       progress: called with the number of replies whose features were read.
     """
     sides = []
-    for texts in (people, model):
+    for texts in (people, *models):
         features = []
         for history, replies in texts:
             features.append(match.reply_features(history, replies))
@@ -86,23 +90,24 @@ def train_sense(
             progress(len(replies))
         sides.append(torch.cat(features))
     head = SenseHead(sides[0].shape[1])
-    fit_sense(head, *sides, decay=decay)
+    fit_sense(head, sides[0], sides[1:], decay=decay)
     return SenseScorer(match, head)
 
 
-def fit_sense(head: SenseHead, people: Float[Tensor, "n R"], model: Float[Tensor, "m R"], *, decay: float) -> None:
-    """Fit the head in place."""
-    head.whiten.fit(torch.cat([people, model]))
-    good, bad = head.whiten(people), head.whiten(model)
+def fit_sense(
+    head: SenseHead, people: Float[Tensor, "n R"], models: Sequence[Float[Tensor, "m R"]], *, decay: float
+) -> None:
+    """Fit the head in place by logistic regression; people weigh as much as all models, and every model the same."""
+    head.whiten.fit(torch.cat([people, *models]))
+    good, bad = head.whiten(people), [head.whiten(model) for model in models]
     weight, bias = torch.zeros(good.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+    softplus = nn.functional.softplus
 
     def cost() -> Tensor:
         optimizer.zero_grad()
-        wrong = (
-            nn.functional.softplus(-(good @ weight + bias)).mean() + nn.functional.softplus(bad @ weight + bias).mean()
-        )
-        loss = wrong / 2 + decay * weight.square().sum()
+        mistaken = torch.stack([softplus(model @ weight + bias).mean() for model in bad]).mean()
+        loss = (softplus(-(good @ weight + bias)).mean() + mistaken) / 2 + decay * weight.square().sum()
         torch.autograd.backward(loss)
         return loss
 

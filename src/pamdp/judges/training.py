@@ -43,14 +43,15 @@ def train_judges(
     backbone: Backbone,
     pairs: Sequence[PreferencePair],
     dialogues: Sequence[Dialogue],
-    drawn: Texts,
+    models: Sequence[Texts],
     epochs: int = 2,
     seed: int = 0,
 ) -> tuple[MatchScorer, LikelihoodScorer, SenseScorer, dict[str, float]]:
     """Match judge, likelihood judge, sense scorer, and the temperature of each and of the sum of the first two.
 
     Args:
-      drawn: replies of a model to states of the dialogues; `sense` learns to tell them from the dialogues' own.
+      models: replies of every model that is to be compared, to states of the dialogues; `sense` learns to tell them
+        from the dialogues' own.
 
     The match judge learns from all pairs and turns, the likelihood judge from the pairs and every fourth
     dialogue, because it is a hundred times slower. Temperatures are fitted on pairs that neither saw (every
@@ -70,8 +71,8 @@ def train_judges(
             backbone, slow, cut=backbone.layer_at(CUT), epochs=epochs, seed=seed, progress=bar.advance
         )
     people = [(d.history(t), said) for d in dialogues for t, turn in enumerate(d.turns) if (said := _written(turn))]
-    with Progress("sense", sum(len(replies) for _, replies in (*people, *drawn))) as bar:
-        sense = train_sense(match, people, drawn, progress=bar.advance)
+    with Progress("sense", sum(len(replies) for texts in (people, *models) for _, replies in texts)) as bar:
+        sense = train_sense(match, people, models, progress=bar.advance)
     temperature = {"match": temperature_of(match, held), "likelihood": temperature_of(likelihood, held)}
     both = Sum([(match, temperature["match"]), (likelihood, temperature["likelihood"])])
     return match, likelihood, sense, temperature | {"embedded": temperature_of(both, held), "sense": SENSE}
