@@ -27,7 +27,7 @@ LEFT = 2
 
 def write_online(results: OnlineResults, target: str, folder: Path) -> list[Path]:
     """Write every form into FOLDER, atomically; gives the files."""
-    head, rows = header(results, target), [cells for _, cells in rows_of(results, target)]
+    head, rows = header(results, target), rows_of(results, target)
     texts = {
         f"{target}.csv": to_csv(results),
         f"{target}.md": to_markdown(results, target),
@@ -50,22 +50,19 @@ def header(results: OnlineResults, target: str) -> list[str]:
     return ["method", "judge", *steps, "95 % interval of the last", *against, "masked", "paper's final"]
 
 
-def rows_of(results: OnlineResults, target: str) -> list[tuple[int, list[str]]]:
-    """For every method and judge its cells, and whether it is significantly above (1) or below (−1) a baseline."""
+def rows_of(results: OnlineResults, target: str) -> list[list[str]]:
+    """The cells of every method and judge."""
     out = []
     for curve in results.curves:
         shown = curve.returns if target == "table3" else curve.gains
         cells = [curve.method, curve.judge, *(signed(e.value, 3) for e in shown), interval(shown[-1], 3)]
-        sign = 0
         if target == "table3":
             for other in BASELINES:
                 found = results.advance(curve.method, other, curve.judge)
                 last = None if found is None else found.lead.returns[-1]
                 cells += ["", ""] if found is None or last is None else [_number(last), p_text(found.p_holm)]
-                if found is not None and found.significant:
-                    sign = found.lead.returns[-1].sign
         printed = (PRINTED if target == "table3" else PRINTED_GAIN).get(curve.method)
-        out.append((sign, [*cells, str(curve.masked), "not stated" if printed is None else signed(printed, 4)]))
+        out.append([*cells, str(curve.masked), "not stated" if printed is None else signed(printed, 4)])
     return out
 
 
@@ -115,7 +112,7 @@ def to_json(results: OnlineResults, target: str) -> dict[str, object]:
 def to_markdown(results: OnlineResults, target: str) -> str:
     """The page: table, what is significant, calls."""
     parts = [f"# {TITLES[target]}\n", *(f"{note}\n" for note in notes(results, target))]
-    parts.append(markdown_grid(header(results, target), [cells for _, cells in rows_of(results, target)], LEFT))
+    parts.append(markdown_grid(header(results, target), rows_of(results, target), LEFT))
     parts.append("".join(f"- {sentence}\n" for sentence in findings(results)))
     if results.calls:
         roles = sorted({role for calls in results.calls.values() for role in calls})
@@ -125,15 +122,31 @@ def to_markdown(results: OnlineResults, target: str) -> str:
 
 
 def to_grid(results: OnlineResults, target: str) -> Grid:
-    """The table for a terminal; final returns that differ significantly from a baseline stand in colour."""
-    grid = Grid(title=TITLES[target], title_justify="left")
-    for i, name in enumerate(header(results, target)):
-        grid.add_column(name, justify="left" if i < LEFT else "right")
-    last = LEFT + results.horizon - 1
-    for sign, cells in rows_of(results, target):
-        style = {1: "bold green", 0: "", -1: "bold red"}[sign]
-        grid.add_row(*(Text(cell, style if i == last else "") for i, cell in enumerate(cells)))
+    """The last step for a terminal of 80 columns; every step stands in the files. Significant differences in colour."""
+    grid = Grid(title=f"{TITLES[target]}: step {results.horizon}", title_justify="left")
+    grid.add_column("method")
+    others = BASELINES if target == "table3" else ()
+    for name in ("return" if target == "table3" else "gain", *(f"− {other}" for other in others)):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for judge in results.judges:
+        grid.add_section()
+        grid.add_row("", Text(f"under {judge}", "italic"))
+        for curve in (c for c in results.curves if c.judge == judge):
+            cells = [Text(_short((curve.returns if target == "table3" else curve.gains)[-1]))]
+            for other in others:
+                found = results.advance(curve.method, other, judge)
+                last = None if found is None else found.lead.returns[-1]
+                style = "" if found is None or last is None or not found.significant else _STYLES[last.sign]
+                cells.append(Text("" if last is None else _short(last), style))
+            grid.add_row(Text(curve.method), *cells)
     return grid
+
+
+_STYLES = {1: "bold green", 0: "", -1: "bold red"}
+
+
+def _short(e: Estimate) -> str:
+    return f"{signed(e.value, 2)} {interval(e, 2)}"
 
 
 def notes(results: OnlineResults, target: str) -> list[str]:
