@@ -60,6 +60,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
         policies_of(path, backbone, backbone), some, (REWARD, "likelihood"), config, path, controls=("PAMDP",)
     )
     words = [
+        f"{len(some.test)} users give wide intervals; all of them take a while: pamdp eval {path} --controls",
         f"open {path / 'report.html'} in a browser",
         f"then: pamdp chat {path} --show    talk with it",
         "      pamdp train bc --run runs/mine data.path=YOUR.jsonl    clone on your own dialogues",
