@@ -134,15 +134,8 @@ def controls_table(rows: Sequence[Control]) -> Table:
         table.add_column(column)
     for row in rows:
         ends = ["-" if end is None else f"{end:+.3f}" for end in (row.low, row.high)]
-        table.add_row(row.name, row.judge, f"{row.mean:+.3f}", *ends, str(row.n), _verdict(row))
+        table.add_row(row.name, row.judge, f"{row.mean:+.3f}", *ends, str(row.n), row.verdict)
     return table
-
-
-def _verdict(row: Control) -> str:
-    """A control that is not passed has failed, but where its interval holds 0 nothing was shown either way."""
-    if row.passed:
-        return "pass"
-    return "fail" if row.high is not None and row.high < 0 else "not shown"
 
 
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:

@@ -212,7 +212,7 @@ def test_what_is_no_control_is_refused(desk: Desk) -> None:
         (run, "rl.permute is false there"),
         (desk.path / "none", "holds no run"),
         (desk.train("c1", with_other_seed, "rl.permute=true"), "not trained from the same clone"),
-        (desk.train("c2", clone, "rl.permute=true", "rl.kl=0.5"), "rl.kl is 0.5, not 0.005"),
+        (desk.train("c2", clone, "rl.permute=true", "rl.kl=0.5"), "rl.kl is 0.5, not 0.01"),
         (clone, "rl.permute is false there"),
     ]
     for control, says in cases:

@@ -204,7 +204,7 @@ def test_figures_follow_the_theme_and_speak(page: str) -> None:
 
 def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
     seen = text_of(page)
-    assert "PAMDP is preferred to Vanilla and BC under both judges. 5 of 9 controls failed." in seen
+    assert "PAMDP is preferred to Vanilla and BC under both judges. 5 of 9 controls did not pass." in seen
     assert "38 won · 10 tied · 11 lost · 1 masked" in seen and "+0.458" in seen
     assert "12 users carry every interval" in seen and "5 of 360 comparisons (1.4 %)" in seen
     assert "Rewards came from persona-match" in seen and "gave the rewards" in seen

@@ -72,6 +72,13 @@ class Control:
         return cls(name, what, judge, found.value, low, high, found.n, low is not None and low > 0)
 
     @property
+    def verdict(self) -> str:
+        """A control that did not pass has failed; but where its interval holds 0, nothing was shown either way."""
+        if self.passed:
+            return "passed"
+        return "failed" if self.high is not None and self.high < 0 else "not shown"
+
+    @property
     def estimate(self) -> Estimate:
         """The row's numbers; the count of users is not kept in the file and reads 0."""
         low = math.nan if self.low is None else self.low

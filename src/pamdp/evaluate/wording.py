@@ -32,7 +32,7 @@ def headline(rows: Sequence[Row], controls: Sequence[Control] | None) -> str:
         said.setdefault(_found(against), []).append(baseline)
     parts = [f"{what} {_and(names)} {where}" for (what, where), names in said.items()]
     failed = sum(not control.passed for control in controls or ())
-    doubt = f" {failed} of {count(len(controls or ()), 'control')} failed." if failed else ""
+    doubt = f" {failed} of {count(len(controls or ()), 'control')} did not pass." if failed else ""
     return f"{method} is {', and '.join(parts)}.{doubt if controls else ' The controls were not run.'}"
 
 
@@ -164,6 +164,7 @@ def _about_controls(controls: Sequence[Control] | None) -> list[str]:
     failed = list(dict.fromkeys(f"{c.name} ({c.judge})" for c in controls if not c.passed))
     if failed:
         return [
-            f"{count(len(failed), 'control')} of {len(controls)} did not come out as they must: {'; '.join(failed)}."
+            f"{count(len(failed), 'control')} of {len(controls)} did not pass (the interval holds 0, or lies below it): "
+            f"{'; '.join(failed)}."
         ]
     return ["All controls came out as they must."]
