@@ -164,7 +164,7 @@ def _about_controls(controls: Sequence[Control] | None) -> list[str]:
     failed = list(dict.fromkeys(f"{c.name} ({c.judge})" for c in controls if not c.passed))
     if failed:
         return [
-            f"{count(len(failed), 'control')} of {len(controls)} did not pass (the interval holds 0, or lies below it): "
-            f"{'; '.join(failed)}."
+            f"{count(len(failed), 'control')} of {len(controls)} did not pass (the interval holds 0 or lies below "
+            f"it): {'; '.join(failed)}."
         ]
     return ["All controls came out as they must."]
