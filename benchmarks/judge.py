@@ -20,7 +20,7 @@ from pamdp.judges.likelihood import ADAPTER, LikelihoodScorer
 from pamdp.models.backbone import Backbone
 from pamdp.types import History, Persona
 
-DEFAULT = Options(users=6, turns=4, replies=5)
+DEFAULT = Options(users=6, turns=4, replies=8)
 QUICK = Options(users=2, turns=2, replies=5, repeats=1)
 
 Case = tuple[Persona, History, list[str]]
