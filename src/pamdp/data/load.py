@@ -5,6 +5,7 @@ Owns the order of a reading: files, format, records, duplicate ids, what is left
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -64,8 +65,8 @@ def load_pairs(path: str | Path, format: str = "auto", skip_bad: bool = False) -
 
 def is_pool(path: str | Path) -> bool:
     """Whether a folder holds ALOE's pool of personas, and nothing else."""
-    folder = Path(path)
-    return folder.is_dir() and tuple(file.name for file in data_files(folder)) == POOL
+    # os.path.isdir says no to a path that no system takes; Path.is_dir raises, and the reader has words for it.
+    return os.path.isdir(path) and tuple(file.name for file in data_files(Path(path))) == POOL
 
 
 def load_personas(path: str | Path, skip_bad: bool = False) -> LoadedTexts:
