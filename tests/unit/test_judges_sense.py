@@ -97,7 +97,8 @@ def test_what_rewards_is_the_sum_of_its_parts(tmp_path: Path) -> None:
     expected = [m / 2.0 + s / 4.0 for m, s in zip(scores["match"], scores["sense"], strict=True)]
     assert scores[REWARD] == pytest.approx(expected, abs=1e-6)
     assert judges[REWARD].calibration.temperature == 1.0 and judges["embedded"].calibration.temperature == 1.5
-    assert judges[REWARD].judge([Case(NURSE, TEA, "Black.", "9 9")])[0].p_a > 0
+    [verdict] = judges[REWARD].judge([Case(NURSE, TEA, "Black.", "9 9")])
+    assert (verdict.p_a > verdict.p_b) == (expected[0] > expected[1])
 
 
 def test_judges_of_before_it_still_do_without(tmp_path: Path) -> None:

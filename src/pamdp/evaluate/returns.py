@@ -104,9 +104,9 @@ def leads(steps: Sequence[Step], others: Sequence[str], *, n: int = 10_000, seed
                 continue
             theirs = groups[other, judge]
             pairs = [
-                (s.turn, s.reward - theirs[key].reward, s.user_id)  # type: ignore[operator]
+                (s.turn, s.reward - other_reward, s.user_id)
                 for key, s in mine.items()
-                if s.reward is not None and key in theirs and theirs[key].reward is not None
+                if s.reward is not None and key in theirs and (other_reward := theirs[key].reward) is not None
             ]
             horizon = 1 + max(s.turn for s in mine.values())
             out.append(Lead(method, other, judge, _returns(pairs, horizon, n, seed), _p(pairs, horizon, n, seed)))

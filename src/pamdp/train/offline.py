@@ -13,14 +13,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from pamdp.config import Config
-from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge, forget
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.rollout import Rollout
 from pamdp.runs import Run
-from pamdp.train.play import play, replies_of
+from pamdp.train.play import play, replies_of, vanilla
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, History
 
@@ -88,14 +87,7 @@ def reference_replies(
             for d in dialogues
             for t, turn in enumerate(d.turns)
         }
-    writer = policy
-    if config.rl.reference == "vanilla":
-        if bare is None and config.clone.backbone == "full":
-            raise ConfigError(
-                "rl.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone of "
-                "its own for Vanilla, or set rl.reference=clone"
-            )
-        writer = Policy(bare or policy.backbone, None, None, policy.readout)
+    writer = vanilla(policy, bare, config, "rl") if config.rl.reference == "vanilla" else policy
     with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
         return replies_of(play(writer, dialogues, config.rl, progress=bar.advance))
 

@@ -17,7 +17,6 @@ import torch
 from pamdp.config import Config
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
-from pamdp.errors import ConfigError
 from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import forget
@@ -29,6 +28,7 @@ from pamdp.rollout import Rollout, Transition, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.origin import origin_of, write_origin
+from pamdp.train.play import vanilla
 from pamdp.train.reinforce import reinforce
 from pamdp.train.world import World
 from pamdp.types import Dialogue, TimeStep
@@ -155,12 +155,7 @@ def _references(policy: Policy, world: World, config: Config, bare: Backbone | N
     if world.writer is not None:
         return world.writer
     if config.online.reference == "vanilla":
-        if bare is None and config.clone.backbone == "full":
-            raise ConfigError(
-                "online.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone "
-                "of its own for Vanilla, or set online.reference=clone"
-            )
-        author = Policy(bare or policy.backbone, None, None, policy.readout)
+        author = vanilla(policy, bare, config, "online")
     else:
         # A copy: the policy itself is about to change.
         author = replace(policy, planner=copy.deepcopy(policy.planner))

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from pamdp.config import RLConfig
+from pamdp.config import Config, RLConfig
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
 from pamdp.env.user import RecordedUser
+from pamdp.errors import ConfigError
 from pamdp.judges.base import Case, Judge, Verdict
+from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.rollout import Rollout, collect
@@ -66,6 +68,23 @@ def play(
             )
         )
     return out
+
+
+def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
+    """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own backbone.
+
+    Args:
+      part: of the settings that ask for it, "rl" or "online".
+
+    Raises:
+      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given.
+    """
+    if bare is None and config.clone.backbone == "full":
+        raise ConfigError(
+            f"{part}.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone of "
+            f"its own for Vanilla, or set {part}.reference=clone"
+        )
+    return Policy(bare or policy.backbone, None, None, policy.readout)
 
 
 def _nothing(users: Sequence[RecordedUser]) -> References:
