@@ -71,7 +71,7 @@ def play(
 
 
 def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
-    """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own backbone.
+    """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own one.
 
     Args:
       part: of the settings that ask for it, "rl" or "online".
