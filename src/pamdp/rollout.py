@@ -21,6 +21,7 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
 from pamdp.journal import Journal, Played
 from pamdp.models.backbone import Prefix
+from pamdp.models.clean import clean_passes
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
 from pamdp.prompts.render import render
@@ -151,8 +152,7 @@ class _Play:
     def depart(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         with self.policy.backbone.adapter(self.policy.adapter):  # once for all: switching has its price
-            for moment in moments:
-                _features(self.policy, moment, self.prefixes, self.seen, self.privileged, self.out)
+            _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         drawn = [
             _actions(self.policy, m, self.out, self.samples, self.explore, self.seed) if p is None else _stored(p)
@@ -169,7 +169,7 @@ class _Play:
     def land(self, flight: _Flight) -> list[TimeStep]:
         """Wait for the outcomes, store each turn as it ends, and give the moments that want a reply next."""
         self.store(flight)
-        following = []
+        following, last, ended = [], [], []
         for moment, (mean, actions), group, future in zip(
             flight.moments, flight.actions, flight.replies, flight.outcomes, strict=True
         ):
@@ -183,10 +183,13 @@ class _Play:
             if after is not None and not outcomes[0].truncated:
                 following.append(after)
                 continue
+            ended.append(moment.key)
             if after is not None:
-                _features(self.policy, after, self.prefixes, self.seen, self.privileged, self.out)
-            self.prefixes.pop(moment.key, None)
-            self.seen.pop(moment.key, None)
+                last.append(after)
+        _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
+        for key in ended:
+            self.prefixes.pop(key, None)
+            self.seen.pop(key, None)
         return following
 
     def _write(self, moments: list[TimeStep], actions: list[Sequence[Tensor | None]]) -> list[Sequence[str]]:
@@ -221,33 +224,43 @@ class _Play:
 
 def _features(
     policy: Policy,
-    moment: TimeStep,
+    moments: Sequence[TimeStep],
     prefixes: dict[str, Prefix],
     seen: dict[str, Prefix],
     privileged: dict[tuple[str, int], Tensor] | None,
     out: Rollout,
 ) -> None:
-    """H(h) and H(h, ω) of a moment; prefixes of the same dialogue are extended, not computed again."""
-    name = (moment.key, moment.t)
-    out.moments[name] = moment
-    prefixes[moment.key] = prefix = policy.prefix(moment.history, prefixes.get(moment.key))
-    out.features_h[name] = policy.features(prefix)
+    """H(h) and H(h, ω) of moments; prefixes of the same dialogues are extended, not computed again."""
+    known = [prefixes.get(moment.key) for moment in moments]
+    for moment, prefix in zip(moments, policy.prefixes([m.history for m in moments], known), strict=True):
+        out.moments[moment.key, moment.t] = moment
+        prefixes[moment.key] = prefix
+        out.features_h[moment.key, moment.t] = policy.features(prefix)
     if privileged is None:
         return
-    if name not in privileged:
-        with policy.backbone.adapter(policy.adapter):
-            privileged[name], seen[moment.key] = observe(policy, moment, seen.get(moment.key))
-    out.features_hw[name] = privileged[name]
+    new = [moment for moment in moments if (moment.key, moment.t) not in privileged]
+    for moment, prefix in zip(new, observe(policy, new, [seen.get(m.key) for m in new]), strict=True):
+        seen[moment.key] = prefix
+        privileged[moment.key, moment.t] = policy.features(prefix)
+    for moment in moments:
+        out.features_hw[moment.key, moment.t] = privileged[moment.key, moment.t]
 
 
-def observe(policy: Policy, moment: TimeStep, before: Prefix | None = None) -> tuple[Tensor, Prefix]:
-    """H(h, ω): the history again, with the profile in front; for critics only, so it goes no deeper than H is read."""
-    system = render("assistant_for", persona=moment.privileged.text)
-    encoded = policy.backbone.chat.history(moment.history, system)
-    if before is not None and encoded.ids[: len(before.encoded.ids)] != before.encoded.ids:
-        before = None  # the profile changed since the last turn
-    prefix = policy.backbone.prefix(encoded, policy.readout.layer, before, True)
-    return policy.features(prefix), prefix
+def observe(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
+    """What H(h, ω) is read from: the history with the profile in front; for critics only, so no deeper than it is read.
+
+    Args:
+      before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
+    """
+    encoded = [
+        policy.backbone.chat.history(m.history, render("assistant_for", persona=m.privileged.text)) for m in moments
+    ]
+    earlier = [
+        None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p
+        for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
+    ]
+    with policy.backbone.adapter(policy.adapter):
+        return clean_passes(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)
 
 
 def _actions(

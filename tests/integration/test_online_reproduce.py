@@ -210,14 +210,14 @@ def test_a_run_whose_users_fell_silent_goes_on_at_the_turn(
 def test_no_profile_is_in_what_a_policy_reads(
     config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, prefix = list[str](), Policy.prefix
+    read, prefixes = list[str](), Policy.prefixes
 
     def spy(self: Policy, *args: object) -> object:
-        found = prefix(self, *args)  # type: ignore[arg-type]
-        read.append(self.backbone.tokenizer.decode(list(found.encoded.ids)))
+        found = prefixes(self, *args)  # type: ignore[arg-type]
+        read.extend(self.backbone.tokenizer.decode(list(prefix.encoded.ids)) for prefix in found)
         return found
 
-    monkeypatch.setattr(Policy, "prefix", spy)
+    monkeypatch.setattr(Policy, "prefixes", spy)
     mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "BC")})
     main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
     assert len(read) == 2 * TEST * (T + 1) and not any(CANARY in text for text in read)

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import pamdp.models.clean as clean_module
 import pamdp.models.policy as policy_module
 from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.chat import Encoded
 from pamdp.models.policy import Policy
 
 
@@ -22,11 +24,17 @@ class Read(NamedTuple):
 def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> Read:
     """From now on the tokens that are read are kept."""
     read = Read([], [])
-    prefix, generate, run = Policy.prefix, policy_module.generate, Backbone.prefix
+    prefix, prefixes, generate, run = Policy.prefix, Policy.prefixes, policy_module.generate, Backbone.prefix
+    together = clean_module.grown
 
     def spy_prefix(self: Policy, *args: Any, **named: Any) -> Prefix:
         found = prefix(self, *args, **named)
         read.policy.append(found.encoded.ids)
+        return found
+
+    def spy_prefixes(self: Policy, *args: Any, **named: Any) -> list[Prefix]:
+        found = prefixes(self, *args, **named)
+        read.policy.extend(p.encoded.ids for p in found)
         return found
 
     def spy_generate(backbone: Backbone, prefixes: Sequence[Prefix], *args: Any, **named: Any) -> list[list[int]]:
@@ -38,7 +46,13 @@ def spy_on_reading(monkeypatch: pytest.MonkeyPatch) -> Read:
         read.backbone.append(found.encoded.ids)
         return found
 
+    def spy_together(encoded: Encoded, *args: Any) -> Prefix:
+        read.backbone.append(encoded.ids)
+        return together(encoded, *args)
+
     monkeypatch.setattr(Policy, "prefix", spy_prefix)
+    monkeypatch.setattr(Policy, "prefixes", spy_prefixes)
     monkeypatch.setattr(policy_module, "generate", spy_generate)
     monkeypatch.setattr(Backbone, "prefix", spy_run)
+    monkeypatch.setattr(clean_module, "grown", spy_together)
     return read

@@ -73,9 +73,10 @@ def _hint(difficulty: Difficulty, turn: int) -> str:
     model = ScriptedChat(lambda m, s: "yes, well")
     user = SimulatedUser("d", ANA, model, difficulty=difficulty)
     asyncio.run(user.answer(_history(turn - 1), "And?"))
-    ((part, question),) = model.asked
+    ((part, *chat),) = model.asked
     assert part.role == "system" and ANA.profile in part.content and ANA.personality in part.content
-    return question.content
+    assert not any(ANA.profile in message.content for message in chat)
+    return part.content
 
 
 def test_the_hint_follows_the_difficulty() -> None:
@@ -86,8 +87,13 @@ def test_the_hint_follows_the_difficulty() -> None:
 
 
 def test_the_user_sees_the_dialogue_from_its_own_side() -> None:
-    question = _hint("cooperative", 2)
-    assert "You: hello\nFriend: reply 0\nYou: answer 0\nFriend: And?" in question
+    model = ScriptedChat(lambda m, s: "yes, well")
+    asyncio.run(SimulatedUser("d", ANA, model).answer(_history(1), "And?"))
+    ((_, cue, *chat),) = model.asked
+    assert cue.role == "user" and "first message" in cue.content
+    assert [(m.role, m.content) for m in chat] == [
+        ("assistant", "hello"), ("user", "reply 0"), ("assistant", "answer 0"), ("user", "And?"),
+    ]  # fmt: skip
 
 
 def test_a_user_without_a_profile_can_be_played() -> None:
@@ -151,8 +157,8 @@ def test_the_reference_s_writer_sees_the_history_and_not_the_profile() -> None:
     step = TimeStep("d", 2, NURSE, Persona("a canary"))
     (waited,) = WrittenReferences(model)([step])
     assert asyncio.run(waited) == ["Soup."]
-    ((question,),) = model.asked
-    assert NURSE[-1].content in question.content and "canary" not in question.content
+    ((part, *chat),) = model.asked
+    assert part.role == "system" and tuple(chat) == NURSE and "canary" not in part.content
 
 
 def test_noise_is_no_reference() -> None:

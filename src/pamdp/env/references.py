@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 
 from pamdp.llm.ask import ask, readable
 from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.prompts.render import load, render, transcript
+from pamdp.prompts.render import load, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import History, Message, TimeStep
 
@@ -46,9 +46,8 @@ class WrittenReferences:
         return [self._write(step.history) for step in steps]
 
     async def _write(self, history: History) -> list[str]:
-        question = render("reference", history=transcript(history, "They", "You"))
         found = await ask(
-            self.model, [Message("user", question)], readable, decoding=self.decoding,
-            seed=seed_of(self.seed, question), attempts=self.attempts,
+            self.model, [Message("system", load("reference")), *history], readable, decoding=self.decoding,
+            seed=seed_of(self.seed, transcript(history)), attempts=self.attempts,
         )  # fmt: skip
         return [found]

@@ -15,15 +15,15 @@ from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
 from pamdp.llm.ask import ask, readable
 from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.prompts.render import load, render, transcript
+from pamdp.prompts.render import load, render
 from pamdp.seeds import seed_of
 from pamdp.types import History, Message, Persona
 
 Difficulty = Literal["cooperative", "reserved", "topic-changing"]
 
 PROMPTS = (
-    "user", "user_cooperative", "user_reserved", "user_topic_changing", "user_turn", "user_open", "user_may",
-    "user_keep", "user_turn_away", "user_reminder", "user_stuck",
+    "user", "user_cooperative", "user_reserved", "user_topic_changing", "user_open", "user_may", "user_keep",
+    "user_turn_away", "user_reminder", "user_stuck",
 )  # fmt: skip
 LONGEST = 800
 """Characters of the longest message that still is chat."""
@@ -111,7 +111,7 @@ class SimulatedUser:
         """The opening, or a first message about the first thing that may show."""
         said = self.opening
         if said is None:
-            said = await self._say(render("user_open", hint=self._hint(0)), 0)
+            said = await self._say((), 0)
         return (Message("user", said),)
 
     async def answer(self, history: History, reply: str) -> History:
@@ -123,8 +123,7 @@ class SimulatedUser:
         """
         said = (*history, Message("assistant", reply))
         turn = sum(m.role == "user" for m in history)
-        question = render("user_turn", history=transcript(said, "You", "Friend"), hint=self._hint(turn))
-        return (*said, Message("user", await self._say(question, turn)))
+        return (*said, Message("user", await self._say(said, turn)))
 
     async def profile(self, history: History) -> Persona:
         """ω_t: the persona, or what the profiler tells from h_t.
@@ -149,18 +148,21 @@ class SimulatedUser:
             return render("user_turn_away", fact=self.facts[turn % len(self.facts)])
         return render("user_may", fact=self.facts[self.may_show(turn) - 1]) if fresh else load("user_keep")
 
-    def _say(self, question: str, turn: int) -> Awaitable[str]:
+    def _say(self, said: History, turn: int) -> Awaitable[str]:
         self._rejected[turn] = []
         part = render(
             "user",
             profile=self.persona.profile or "somebody who keeps to themselves",
             personality=self.persona.personality or "like anybody",
             manner=load(f"user_{self.difficulty.replace('-', '_')}"),
+            hint=self._hint(turn),
         )
+        # A model of chats goes on in a chat better than it answers a question about one: the friend asks, it answers.
+        chat = [Message("assistant" if m.role == "user" else "user", m.content) for m in said]
         return ask(
-            self.model, [Message("system", part), Message("user", question)], parse_message, decoding=self.decoding,
-            seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts, reminder="user_reminder",
-            rejected=self._rejected[turn].append,
+            self.model, [Message("system", part), Message("user", load("user_open")), *chat], parse_message,
+            decoding=self.decoding, seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts,
+            reminder="user_reminder", rejected=self._rejected[turn].append,
         )  # fmt: skip
 
 

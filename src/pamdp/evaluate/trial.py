@@ -60,7 +60,7 @@ def write_replies(
         for start in range(0, len(dialogues), BLOCK):
             block = dialogues[start : start + BLOCK]
             with torch.no_grad():
-                prefixes = [policy.prefix(path(d)) for d in block]
+                prefixes = policy.prefixes([path(d) for d in block])
             keys = [(d.id, t) for d in block for t in range(len(d.turns))]
             requests = []
             for i, dialogue in enumerate(block):

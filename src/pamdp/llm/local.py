@@ -14,7 +14,9 @@ import torch
 
 from pamdp.errors import ModelError
 from pamdp.llm.chat import Completion, Decoding
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
+from pamdp.models.chat import Encoded
+from pamdp.models.clean import clean_passes
 from pamdp.models.generate import Row, Sampling, generate
 from pamdp.types import Message
 
@@ -82,7 +84,7 @@ class LocalChat:
 
     @torch.no_grad()
     def _write(self, calls: Sequence[_Call], decoding: Decoding) -> list[Completion]:
-        prefixes = [self._prefix(call.messages, decoding.max_tokens) for call in calls]
+        prefixes = clean_passes(self.backbone, [self._encode(call.messages, decoding.max_tokens) for call in calls])
         sampling = Sampling(decoding.max_tokens, decoding.temperature, self.top_p, self.repetition_penalty)
         rows = [
             Row(i, len(p.encoded.ids), seed=call.seed) for i, (p, call) in enumerate(zip(prefixes, calls, strict=True))
@@ -93,7 +95,7 @@ class LocalChat:
             for prefix, ids in zip(prefixes, replies, strict=True)
         ]
 
-    def _prefix(self, messages: Sequence[Message], room: int) -> Prefix:
+    def _encode(self, messages: Sequence[Message], room: int) -> Encoded:
         system = "\n".join(m.content for m in messages if m.role == "system")
         encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
         limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
@@ -102,4 +104,4 @@ class LocalChat:
                 f"{len(encoded.ids)} tokens of prompt and {room} of answer do not fit into the {limit} of "
                 f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
             )
-        return self.backbone.prefix(encoded)
+        return encoded

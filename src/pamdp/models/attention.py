@@ -2,18 +2,53 @@
 
 Owns how a masked pass reads keys and values: each once. transformers copies them for every query head wherever a mask
 meets more than one new token, which is the case in every pass over branches and in the first pass of every reply; on a
-CPU those copies cost more than the attention. Knows nothing of caches and masks but their shapes.
+CPU those copies cost more than the attention. Owns also how several histories attend whose new tokens stand in one row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "pamdp_grouped"
 """Name of this attention among those of transformers."""
+
+
+class SideBySide(Cache):  # type: ignore[misc]
+    """Histories whose new tokens stand in one row, one after another; each sees itself alone.
+
+    A pass gets it twice: as `past_key_values` and, for `grouped_attention`, as `beside`. Everything but attention then
+    runs on all the new tokens at once.
+
+    Args:
+      caches: keys and values of each history so far; they grow.
+      new: how many tokens each has in the row.
+    """
+
+    def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int]) -> None:
+        super().__init__(layers=[])
+        self.caches, self.new = caches, list(new)
+
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """The new ones as they are: `parts` adds them to what each history has."""
+        return keys, values
+
+    def parts(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """Query, keys, values and mask of each history, from those [1, heads, n, d] of the whole row."""
+        split = (torch.split(x, self.new, dim=2) for x in (query, key, value))
+        for cache, q, k, v in zip(self.caches, *split, strict=True):
+            keys, values = cache.update(k, v, layer)
+            n, width = q.shape[2], keys.shape[2]
+            causal = torch.ones(n, width, dtype=torch.bool, device=q.device).tril(width - n)[None, None]
+            yield q, keys, values, None if n == width else causal
 
 
 def grouped_attention(
@@ -24,6 +59,7 @@ def grouped_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    beside: SideBySide | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
     """As transformers' `sdpa`: the query heads of a group stand beside one another as further queries.
@@ -32,22 +68,35 @@ def grouped_attention(
       query: [rows, heads, n, d].
       key: [rows, groups, width, d], with heads a multiple of groups.
       value: the same.
-      attention_mask: [rows or 1, 1, n, width], the same for all heads; without one, or with one for each head,
-        transformers' own is called.
+      attention_mask: [rows or 1, 1, n, width], the same for all heads; without one, with one for each head, and where
+        more is to be done to scores than to scale and mask them, transformers' own is called.
+      beside: the one row holds several histories; then no mask counts but theirs.
 
     Returns:
       [rows, n, heads, d], and no weights.
     """
+    if beside is not None:
+        # A module's attributes may be tensors and modules to mypy; this one is the number of the layer.
+        parts = beside.parts(module.layer_idx, query, key, value)  # type: ignore[arg-type]
+        alone = [
+            grouped_attention(module, q, k, v, mask, dropout, scaling, None, **others)[0] for q, k, v, mask in parts
+        ]
+        return torch.cat(alone, dim=1), None
     rows, heads, n, d = query.shape
     groups = key.shape[1]
-    if attention_mask is None or attention_mask.shape[1] != 1 or heads == groups:
+    more = any(others.get(name) is not None for name in ("softcap", "position_bias"))
+    if attention_mask is None or attention_mask.shape[1] != 1 or heads == groups or more:
         out, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **others)
         return out, None
     shared = heads // groups
-    mask = attention_mask[:, :, None].expand(-1, -1, shared, -1, -1).flatten(2, 3)
-    out = nn.functional.scaled_dot_product_attention(
-        query.reshape(rows, groups, shared * n, d), key, value, mask, dropout, scale=scaling
-    )
+    attend = nn.functional.scaled_dot_product_attention
+    if rows == 1:
+        # A group takes the place of a row: all its heads then read keys and mask where they lie.
+        keys, values = (x[0, :, None].expand(-1, shared, -1, -1) for x in (key, value))
+        out = attend(query.reshape(groups, shared, n, d), keys, values, attention_mask, dropout, scale=scaling)
+    else:
+        mask = attention_mask[:, :, None].expand(-1, -1, shared, -1, -1).flatten(2, 3)
+        out = attend(query.reshape(rows, groups, shared * n, d), key, value, mask, dropout, scale=scaling)
     return out.reshape(rows, heads, n, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 

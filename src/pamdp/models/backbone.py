@@ -151,9 +151,7 @@ class Backbone:
         Raises:
           ModelError: ENCODED does not continue BEFORE.
         """
-        done = 0 if before is None else len(before.encoded.ids)
-        if before is not None and encoded.ids[:done] != before.encoded.ids:
-            raise ModelError("this history does not continue the one it is said to extend")
+        done = continues(encoded, before)
         ids = torch.tensor([encoded.ids[done:]], device=self.device)
         cache = DynamicCache() if before is None else fork(before.cache)
         states, final = self.run(
@@ -163,9 +161,7 @@ class Backbone:
             position_ids=torch.arange(done, done + ids.shape[1], device=self.device)[None],
             past_key_values=cache,
         )
-        if before is not None:
-            states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
-        return Prefix(encoded, cache, states, final)
+        return grown(encoded, cache, before, states, final)
 
     def run(self, layer: int, shallow: bool = False, **inputs: object) -> tuple[Tensor, Tensor]:
         """States of one row of tokens at LAYER and after the final norm, each [tokens, d]; grows the cache in INPUTS.
@@ -246,6 +242,25 @@ class Backbone:
 
 class _Caught(Exception):
     """A shallow pass has what it came for."""
+
+
+def continues(encoded: Encoded, before: Prefix | None) -> int:
+    """How many tokens of a history an earlier prefix of it has run.
+
+    Raises:
+      ModelError: ENCODED does not continue BEFORE.
+    """
+    done = 0 if before is None else len(before.encoded.ids)
+    if before is not None and encoded.ids[:done] != before.encoded.ids:
+        raise ModelError("this history does not continue the one it is said to extend")
+    return done
+
+
+def grown(encoded: Encoded, cache: DynamicCache, before: Prefix | None, states: Tensor, final: Tensor) -> Prefix:
+    """The prefix of a history, from the states of its new tokens."""
+    if before is not None:
+        states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
+    return Prefix(encoded, cache, states, final)
 
 
 def fork(cache: DynamicCache) -> DynamicCache:

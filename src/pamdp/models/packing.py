@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pamdp.errors import ShapeError
 from pamdp.models.backbone import Backbone, Prefix, fork
+from pamdp.models.recompute import recomputing
 
 ROWS = 256
 """Most states that the language model's head expands at once: more is no faster, and a vocabulary is wide."""
@@ -68,11 +69,12 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
     flat = torch.cat(parts)
     states = flat
     if len(flat):
-        with backbone.steering(layer, _steers(branches, parts)):
+        with backbone.steering(layer, _steers(branches, parts)), recomputing(backbone, len(flat)):
             states = backbone.trunk(
                 inputs_embeds=flat[None].to(backbone.dtype),
                 position_ids=torch.cat(positions)[None],
-                attention_mask=_mask(branches, owner, len(prefix.encoded.ids), device),
+                # As numbers: every layer would make (and keep for its gradient) numbers of its own of a boolean one.
+                attention_mask=_additive(_mask(branches, owner, len(prefix.encoded.ids), device), backbone.dtype),
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
             ).last_hidden_state[0]
@@ -129,6 +131,11 @@ def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[
         logits = backbone.head(rows).float()
         found.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
     return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what is added to scores: 0 where a token may look, -inf elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
 
 
 def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:

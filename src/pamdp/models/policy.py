@@ -15,8 +15,10 @@ from torch import Tensor
 
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.clean import clean_passes
 from pamdp.models.generate import Row, Sampling, generate
 from pamdp.models.packing import Branch
+from pamdp.models.recompute import recomputing
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message
 
@@ -54,8 +56,14 @@ class Policy:
           shallow: only as deep as H(h) is read.
         """
         encoded = self.backbone.chat.history(messages, self.system)
-        with self.backbone.adapter(self.adapter):
+        with self.backbone.adapter(self.adapter), recomputing(self.backbone, len(encoded.ids)):
             return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
+
+    def prefixes(self, histories: Sequence[History], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
+        """The clean passes over several histories, many tokens at a time."""
+        encoded = [self.backbone.chat.history(messages, self.system) for messages in histories]
+        with self.backbone.adapter(self.adapter):
+            return clean_passes(self.backbone, encoded, self.readout.layer, before)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
         """H(h_t)."""

@@ -78,8 +78,10 @@ class Cloner:
         self.optimizer.zero_grad()
         nll = 0.0
         for example in examples:
-            loss = self.loss(example, rng, generator)
-            torch.autograd.backward(loss / len(examples))
+            # A long pass is in part run again for its gradient: under the same adapter.
+            with self.policy.backbone.adapter(self.policy.adapter):
+                loss = self.loss(example, rng, generator)
+                torch.autograd.backward(loss / len(examples))
             nll += float(loss.detach()) / len(examples)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)

@@ -59,12 +59,12 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[Estimate]:
         return Estimate(name, end.model, end.kind, calls, tokens, answers, money)
 
     every = range(settings.horizon)
-    fixed = {name: float(len(load(name))) for name in ("user", "user_turn", "profile", "judge_pair", "reference")}
+    fixed = {name: float(len(load(name))) for name in ("user", "user_open", "profile", "judge_pair", "reference")}
     rows = [
         role(
             "simulator",
             online.simulator,
-            lambda t: fixed["user"] + fixed["user_turn"] + person + history(t) + reply,
+            lambda t: fixed["user"] + fixed["user_open"] + person + history(t) + reply,
             range(-1, settings.horizon) if online.opening == "own" else every,
         )
     ]

@@ -162,7 +162,7 @@ def _references(policy: Policy, world: World, config: Config, bare: Backbone | N
 
     def write(steps: Sequence[TimeStep]) -> list[list[str]]:
         with torch.no_grad():
-            prefixes = [author.prefix(step.history) for step in steps]
+            prefixes = author.prefixes([step.history for step in steps])
         requests = [Request(i, -1, author.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
         return [[reply] for reply in author.write(prefixes, requests, Sampling(config.rl.max_reply))]
 
