@@ -100,6 +100,14 @@ def grouped_attention(
     return out.reshape(rows, heads, n, value.shape[-1]).transpose(1, 2).contiguous(), None
 
 
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what is added to scores: 0 where a token may look, -inf elsewhere.
+
+    Made once for a pass; of a boolean mask every layer makes, and for a gradient keeps, numbers of its own.
+    """
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
 def use_grouped_attention(model: PreTrainedModel) -> None:
     """Have MODEL attend so, if it is one that uses transformers' `sdpa`; on a GPU that is left as it is."""
     if getattr(model.config, "_attn_implementation", None) == "sdpa" and model.device.type == "cpu":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.slots import SlotCache
 
@@ -170,7 +171,7 @@ class _Writing:
             states = self.backbone.trunk(
                 inputs_embeds=step,
                 position_ids=at,
-                attention_mask=mask[:, None],
+                attention_mask=additive(mask[:, None], step.dtype),
                 past_key_values=self.cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]

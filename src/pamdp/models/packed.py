@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone
 
 
@@ -85,13 +86,11 @@ def run_layers(
     """
     trunk = backbone.trunk
     x = backbone.embed(row.ids)[None] if states is None else states[None]
-    positions = row.positions[None]
+    positions, mask = row.positions[None], additive(row.mask, x.dtype)
     # A trunk is an nn.Module to mypy, whose attributes may be tensors as well as modules.
     rotary = trunk.rotary_emb(x, position_ids=positions)  # type: ignore[operator]
     for layer in list(trunk.layers)[first:last]:  # type: ignore[arg-type]
-        out = layer(
-            x, attention_mask=row.mask, position_embeddings=rotary, position_ids=positions, past_key_values=cache
-        )
+        out = layer(x, attention_mask=mask, position_embeddings=rotary, position_ids=positions, past_key_values=cache)
         x = out[0] if isinstance(out, tuple) else out
     return torch.as_tensor(x[0])
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pamdp.errors import ShapeError
+from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone, Prefix, fork
 from pamdp.models.recompute import recomputing
 
@@ -73,8 +74,7 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
             states = backbone.trunk(
                 inputs_embeds=flat[None].to(backbone.dtype),
                 position_ids=torch.cat(positions)[None],
-                # As numbers: every layer would make (and keep for its gradient) numbers of its own of a boolean one.
-                attention_mask=_additive(_mask(branches, owner, len(prefix.encoded.ids), device), backbone.dtype),
+                attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), device), backbone.dtype),
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
             ).last_hidden_state[0]
@@ -101,7 +101,7 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
         shallow=True,
         input_ids=torch.tensor([ids], device=backbone.device),
         position_ids=torch.tensor([positions], device=backbone.device),
-        attention_mask=_mask(branches, owner, len(prefix.encoded.ids), backbone.device),
+        attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), backbone.device), backbone.dtype),
         past_key_values=fork(prefix.cache),
     )
     own = torch.tensor(owner, device=backbone.device)
@@ -131,11 +131,6 @@ def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[
         logits = backbone.head(rows).float()
         found.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
     return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A boolean mask as what is added to scores: 0 where a token may look, -inf elsewhere."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
 
 
 def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:
