@@ -237,7 +237,7 @@ class Backbone:
 
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""
-        return torch.as_tensor(self.embed(torch.tensor(list(ids), device=self.device)))
+        return torch.as_tensor(self.embed(torch.tensor(list(ids), dtype=torch.long, device=self.device)))
 
 
 class _Caught(Exception):

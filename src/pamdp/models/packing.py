@@ -58,12 +58,17 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
     for index, branch in enumerate(branches):
         if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
             raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
-        # The last reply token predicts nothing; the token before a reply is the action or, without one, the header.
-        tokens = backbone.embed_ids(branch.ids[:-1]) if len(branch.ids) > 1 else None
-        pieces = [part for part in (branch.inject, tokens) if part is not None]
+    # The last reply token predicts nothing. Looked up all at once: each look-up has a gradient as large as the table.
+    looked_up = torch.split(
+        backbone.embed_ids([token for branch in branches for token in branch.ids[:-1]]),
+        [len(branch.ids) - 1 for branch in branches],
+    )
+    for index, (branch, tokens) in enumerate(zip(branches, looked_up, strict=True)):
+        # The token before a reply is the action or, without one, the header.
+        pieces = [part for part in (branch.inject, tokens) if part is not None and len(part)]
         if branch.inject is None:
             first.append(prefix.final[branch.length - 1])
-        block = torch.cat(pieces) if pieces else torch.empty(0, backbone.d, device=device)
+        block = torch.cat(pieces) if pieces else tokens
         parts.append(block)
         positions.append(torch.arange(branch.length, branch.length + len(block), device=device))
         owner += [index] * len(block)
