@@ -10,7 +10,9 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich import box
 from rich.table import Table as Grid
+from rich.text import Text
 
 from pamdp.baselines.registry import find
 from pamdp.errors import DataError
@@ -84,16 +86,21 @@ class Plan:
         return sum(known) if len(known) == len(self.pieces) else None
 
     def grid(self) -> Grid:
-        """For a terminal."""
-        grid = Grid(title=f"{self.table}: what it would cost", title_justify="left")
-        for name in ("data", "backbone", "method", *_COUNTS, "minutes"):
-            grid.add_column(name, justify="right" if name in (*_COUNTS, "minutes") else "left")
-        for piece in self.pieces:
-            counts = (f"{getattr(piece, n):,}" for n in _COUNTS)
-            grid.add_row(piece.data, piece.backbone, piece.method, *counts, _spelled(piece.minutes))
+        """For a terminal of 80 columns; what nothing has to be done for is left out."""
+        grid = Grid(title=f"{self.table}: what it would cost", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+        shown = {name: head for name, head in _COUNTS.items() if any(getattr(p, name) for p in self.pieces)}
+        grid.add_column("method")
+        for head in (*shown.values(), "min"):
+            grid.add_column(head, justify="right")
+        for where in dict.fromkeys((p.data, p.backbone) for p in self.pieces):
+            grid.add_section()
+            grid.add_row(Text(f"{where[0]} {where[1].rpartition('/')[2]}", "italic"))
+            for piece in (p for p in self.pieces if (p.data, p.backbone) == where):
+                counts = (_round(getattr(piece, n)) for n in shown)
+                grid.add_row(piece.method, *counts, _spelled(piece.minutes))
         grid.add_section()
-        totals = (f"{sum(getattr(p, n) for p in self.pieces):,}" for n in _COUNTS)
-        grid.add_row("all", "", "", *totals, _spelled(self.minutes))
+        totals = (_round(sum(getattr(p, n) for p in self.pieces)) for n in shown)
+        grid.add_row("all", *totals, _spelled(self.minutes))
         return grid
 
     def facts(self) -> list[str]:
@@ -106,11 +113,20 @@ class Plan:
         return said
 
 
-_COUNTS = ("trainings", "examples", "draws", "verdicts", "replies", "tokens", "judgements", "scores")
+_COUNTS = {
+    "trainings": "trained", "examples": "examples", "draws": "draws", "verdicts": "verdicts", "replies": "replies",
+    "tokens": "tokens", "judgements": "judged", "scores": "scores",
+}  # fmt: skip
+"""What is counted -> its head in the table."""
+
+
+def _round(count: int) -> str:
+    """A count that is long enough to blur the table in thousands or millions."""
+    return f"{count:,}" if count < 1e5 else f"{count / 1e3:,.0f}k" if count < 1e7 else f"{count / 1e6:,.1f}M"
 
 
 def _spelled(minutes: float | None) -> str:
-    return "unknown" if minutes is None else f"{minutes:.1f}"
+    return "?" if minutes is None else f"{minutes:.1f}"
 
 
 def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:

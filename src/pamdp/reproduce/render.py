@@ -121,19 +121,25 @@ def to_markdown(results: Results) -> str:
 
 
 def to_grid(results: Results) -> Grid:
-    """The main table for a terminal; significant rates stand in colour."""
+    """The main table for a terminal of 80 columns; all numbers stand in the files. Significant rates in colour."""
     grid = Grid(title=results.table.title, title_justify="left")
-    shown = [name for name in HEADER if name not in ("seeds", "masked", "by seed", "p")]
-    for name in shown:
-        grid.add_column(name, justify="left" if name in HEADER[:LEFT] else "right")
+    grid.add_column("method")
+    for name in ("won lost tied", "r_w, 95 % interval", "p Holm", "paper's r_w"):
+        grid.add_column(name, justify="right", no_wrap=name != "paper's r_w")
     for c in results.cells:
-        for line in c.lines:
-            named = dict(zip(HEADER, _cells(c, line), strict=True))
-            style = ("bold green" if line.row.rate.sign > 0 else "bold red") if line.significant else ""
-            grid.add_row(*(Text(named[name], style if name == "r_w" else "") for name in shown))
-        for cells in _absent(c):
-            named = dict(zip(HEADER, cells, strict=True))
-            grid.add_row(*(named[name] for name in shown))
+        for judge in dict.fromkeys(line.row.judge for line in c.lines):
+            grid.add_section()
+            grid.add_row(Text(c.cell.title, "italic"), "", Text(f"under {judge}", "italic"))
+            for line in (line for line in c.lines if line.row.judge == judge):
+                row = line.row
+                style = ("bold green" if row.rate.sign > 0 else "bold red") if line.significant else ""
+                name = row.method if row.baseline == "Vanilla" else f"{row.method} : {row.baseline}"
+                grid.add_row(
+                    name, f"{row.wins} {row.losses} {row.ties}", Text(_number(row.rate), style),
+                    p_text(line.p_holm), " ".join(signed(p.rate, 2) for p in line.printed) or "none",
+                )  # fmt: skip
+        for name in c.inapplicable:
+            grid.add_row(name, "", "not applicable")
     return grid
 
 
