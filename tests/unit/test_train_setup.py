@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig
 from pamdp.data import write_dialogues
-from pamdp.errors import ConfigError, ModelError, ShapeError
+from pamdp.errors import ConfigError, ModelError
 from pamdp.parts import fingerprint_of, tell_skipped
 from pamdp.reproduce.cells import Cell, split_of, users_of
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.train.setup import load_split, new_policy
-from tests.tools.chats import NURSE, SYSTEM
 from tests.tools.methods import few
 from tests.tools.tiny import make_tiny_backbone
 
@@ -38,21 +36,6 @@ def test_steering_between_two_layers_is_built() -> None:
     assert policy.readout.layer == 1
     assert policy.planner is not None and policy.planner.steering is not None
     assert policy.planner.steering.shape == (4, 32)
-
-
-@pytest.mark.parametrize("n", [1, 3, 40])
-def test_actions_begin_as_the_header_that_stands_before_them(n: int) -> None:
-    backbone = make_tiny_backbone()
-    config = Config(model=ModelConfig(d_a=4, depth=0.5, n_embeddings=n), clone=CloneConfig(backbone="frozen"))
-    planner = new_policy(backbone, config).planner
-    assert planner is not None
-    encoded = backbone.chat.history(NURSE, SYSTEM)
-    between = encoded.ids[encoded.users[-1][1] :]
-    assert between == backbone.chat.header
-    begin = backbone.embed_ids((between * n)[-n:])
-    torch.testing.assert_close(planner.injector(torch.zeros(4)), begin)
-    with pytest.raises(ShapeError, match="begin as"):
-        planner.injector.start_at(begin[:, :5])
 
 
 @pytest.mark.parametrize("layer", [-1, 0])

@@ -90,13 +90,6 @@ class Injector(nn.Module):
         nn.init.normal_(self.a2.weight, std=0.1 * d_a**-0.5)
         nn.init.zeros_(self.a2.bias)
 
-    @torch.no_grad()
-    def start_at(self, embeddings: Float[Tensor, "n d"]) -> None:
-        """Have every action begin as these embeddings, whatever it is, until A2 learns to tell actions apart."""
-        if embeddings.shape != (self.n, self.d):
-            raise ShapeError(f"{self.n} embeddings of width {self.d} begin as {tuple(embeddings.shape)}")
-        self.a2.bias.copy_(embeddings.reshape(-1))
-
     def forward(self, action: Float[Tensor, "... d_a"]) -> Float[Tensor, "... n d"]:
         """Embeddings to stand between the history and the reply."""
         return torch.as_tensor(self.a2(action)).reshape(*action.shape[:-1], self.n, self.d)

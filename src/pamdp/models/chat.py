@@ -56,8 +56,6 @@ class ChatEncoder:
         self.end = self._tokens(probe[probe.index("\x00") + 1 :])[0][0]
         probe = self._render([{"role": "user", "content": "\x00"}], True)
         self._after_user = probe[probe.index("\x00") + 1 :]
-        self.header = tuple(self._tokens(self._after_user)[0])
-        """Tokens between a user's message and the reply."""
 
     def history(self, messages: Sequence[Message], system: str) -> Encoded:
         """Tokens of a history that ends with a user message; earlier replies as they were said.

@@ -108,10 +108,6 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
     policy = Policy(backbone, None, None, readout)
     torch.manual_seed(config.seed)
     planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
-    # To the backbone any other start is noise between the header and the reply, which cloning has to undo first.
-    header = backbone.chat.header
-    tokens = [header[i % len(header)] for i in range(-planner.injector.n, 0)]
-    planner.injector.start_at(backbone.embed_ids(tokens))
     adapter = None
     if config.clone.backbone == "lora":
         adapter = ADAPTER
