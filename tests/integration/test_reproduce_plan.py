@@ -30,6 +30,8 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
     assert found["totals"]["judgements"] > 0 and list(tmp_path.iterdir()) == []
     made: Table = table(name)
     assert {p["method"] for p in found["pieces"]} == set(made.methods())
+    if preset == "cpu":
+        assert {p["data"] for p in found["pieces"]} == {"sample"}  # which stands in for ALOE, and is not ALOE
     if preset == "paper":
         assert {p["backbone"] for p in found["pieces"]} == {
             "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"

@@ -42,9 +42,14 @@ class Cell:
     folder: Path
 
     @property
+    def source(self) -> str:
+        """What the data are called where people read it: the sample stands in for ALOE, and is not ALOE."""
+        return "sample" if self.data.path == "sample" else self.column
+
+    @property
     def title(self) -> str:
         """For headings."""
-        return f"{self.column}, {self.model}"
+        return f"{self.source}, {self.model}"
 
     def seeds(self, seeded: bool, seeds: Sequence[int]) -> tuple[int, ...]:
         """The seeds that a method is run with: all of them, unless neither its training nor its test set has one."""

@@ -137,11 +137,11 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
     """
     pieces, data, inapplicable = list[Piece](), dict[str, str](), dict[str, dict[str, str]]()
     for cell in cells_of(config, table, run):
-        split, train, test, length, data[cell.column] = _turns(cell, config)
+        split, train, test, length, data[cell.source] = _turns(cell, config)
         job = config.of_job(cell.model, cell.data, config.seeds[0])
         methods = {name: find(name) for name in table.methods(config.methods)}
         lacking = {name: reason for name, m in methods.items() if split and (reason := m.lacks(split.train))}
-        inapplicable[cell.column] = lacking
+        inapplicable[cell.source] = lacking
         pairs = [pair for pair in table.comparisons(config.methods) if not lacking.keys() & set(pair)]
         for name in (name for name in methods if name not in lacking):
             budget = methods[name].budget(job, config.tune, train)
@@ -155,7 +155,7 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
             minutes = minutes_of(name, cell.model, budget, test, here // times, length)
             pieces.append(
                 Piece(
-                    cell.column, cell.model, name, learns, budget.examples * times, budget.draws * times,
+                    cell.source, cell.model, name, learns, budget.examples * times, budget.draws * times,
                     budget.verdicts * times, test * times, test * times * most, questions, scores,
                     None if minutes is None else minutes * times,
                 )

@@ -53,7 +53,7 @@ def to_csv(results: Results) -> str:
     """One line per comparison and judge; numbers unrounded, empty where there are none."""
     records = [_record(cell, line) for cell in results.cells for line in cell.lines]
     absent = [
-        {"data": c.cell.column, "backbone": c.cell.model, "method": name, "not_applicable": reason}
+        {"data": c.cell.source, "backbone": c.cell.model, "method": name, "not_applicable": reason}
         for c in results.cells
         for name, reason in c.inapplicable.items()
     ]
@@ -70,7 +70,7 @@ def to_json(results: Results) -> dict[str, object]:
         "table": results.table.name, "seeds": list(results.seeds), "reward_judge": results.reward,
         "cells": [
             {
-                "data": c.cell.column, "backbone": c.cell.model,
+                "data": c.cell.source, "backbone": c.cell.model,
                 "comparisons": [
                     {**_record(c, line), "by_seed": {str(seed): _plain(x) for seed, x in line.by_seed.items()},
                      "printed": [asdict(p) for p in line.printed]}
@@ -187,14 +187,14 @@ def _all_cells(results: Results) -> list[list[str]]:
 def _absent(c: CellResults) -> list[list[str]]:
     """Rows without results: the reason stands below the table."""
     empty = ["n/a"] * (len(HEADER) - LEFT)
-    return [[c.cell.column, c.cell.model, name, "not applicable", "", *empty] for name in c.inapplicable]
+    return [[c.cell.source, c.cell.model, name, "not applicable", "", *empty] for name in c.inapplicable]
 
 
 def _cells(c: CellResults, line: Line) -> list[str]:
     row, seeds = line.row, " ".join(signed(x) for x in line.by_seed.values())
     counts = (len(line.by_seed), row.wins, row.losses, row.ties, row.masked)
     return [
-        c.cell.column, c.cell.model, row.method, row.baseline, row.judge, *map(str, counts), signed(row.rate.value, 3),
+        c.cell.source, c.cell.model, row.method, row.baseline, row.judge, *map(str, counts), signed(row.rate.value, 3),
         interval(row.rate, 3), seeds, p_text(row.p_value), p_text(line.p_holm), "yes" if line.significant else "no",
         "; ".join(_reference(p) for p in line.printed) or "not printed",
     ]  # fmt: skip
@@ -207,7 +207,7 @@ def _reference(p: Printed) -> str:
 def _record(c: CellResults, line: Line) -> dict[str, str | int | float | bool | None]:
     row = line.row
     return {
-        "data": c.cell.column, "backbone": c.cell.model, "method": row.method, "against": row.baseline,
+        "data": c.cell.source, "backbone": c.cell.model, "method": row.method, "against": row.baseline,
         "judge": row.judge, "seeds": len(line.by_seed), "wins": row.wins, "losses": row.losses, "ties": row.ties,
         "masked": row.masked, "r_w": _plain(row.rate.value), "low": _plain(row.rate.low), "high": _plain(row.rate.high),
         "users": row.rate.clusters, "soft": _plain(row.soft.value), "p": _plain(row.p_value),
