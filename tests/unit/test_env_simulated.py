@@ -9,7 +9,16 @@ import pytest
 
 from pamdp.env.profile import Finding, Profile, Profiler, parse_profile
 from pamdp.env.references import WrittenReferences
-from pamdp.env.simulated import BROKEN, LONGEST, Difficulty, SimulatedUser, breaks_role, parse_message, sentences
+from pamdp.env.simulated import (
+    BROKEN,
+    LONGEST,
+    SILENCE,
+    Difficulty,
+    SimulatedUser,
+    breaks_role,
+    parse_message,
+    sentences,
+)
 from pamdp.errors import AnswerError
 from pamdp.llm.scripted import TEXTS, ScriptedChat
 from pamdp.types import History, Message, Persona, TimeStep
@@ -94,6 +103,12 @@ def test_the_user_sees_the_dialogue_from_its_own_side() -> None:
     assert [(m.role, m.content) for m in chat] == [
         ("assistant", "hello"), ("user", "reply 0"), ("assistant", "answer 0"), ("user", "And?"),
     ]  # fmt: skip
+
+
+def test_silence_is_something_to_answer() -> None:
+    model = ScriptedChat(lambda m, s: "yes, well")
+    asyncio.run(SimulatedUser("d", ANA, model).answer(_history(0), " "))
+    assert [m.content for m in model.asked[0][2:]] == ["hello", SILENCE]
 
 
 def test_a_user_without_a_profile_can_be_played() -> None:

@@ -25,6 +25,8 @@ PROMPTS = (
     "user", "user_cooperative", "user_reserved", "user_topic_changing", "user_open", "user_may", "user_keep",
     "user_turn_away", "user_reminder", "user_stuck",
 )  # fmt: skip
+SILENCE = "..."
+"""What an empty reply is to the user: no model of chats takes a message without words."""
 LONGEST = 800
 """Characters of the longest message that still is chat."""
 PACE: dict[Difficulty, float] = {"cooperative": 1.0, "reserved": 0.5, "topic-changing": 1.0}
@@ -158,7 +160,7 @@ class SimulatedUser:
             hint=self._hint(turn),
         )
         # A model of chats goes on in a chat better than it answers a question about one: the friend asks, it answers.
-        chat = [Message("assistant" if m.role == "user" else "user", m.content) for m in said]
+        chat = [Message("assistant" if m.role == "user" else "user", m.content.strip() or SILENCE) for m in said]
         return ask(
             self.model, [Message("system", part), Message("user", load("user_open")), *chat], parse_message,
             decoding=self.decoding, seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts,
