@@ -186,7 +186,9 @@ class _Play:
             ended.append(moment.key)
             if after is not None:
                 last.append(after)
-        _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
+        if last:
+            with self.policy.backbone.adapter(self.policy.adapter):
+                _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
         for key in ended:
             self.prefixes.pop(key, None)
             self.seen.pop(key, None)

@@ -16,12 +16,13 @@ from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
 from pamdp.errors import ConfigError, EndpointError, RunError
 from pamdp.evaluate.talks import read_talks, write_talks
 from pamdp.files import read_json_lines
-from pamdp.models.policy import Policy
 from pamdp.reproduce.online import main
 from pamdp.reproduce.online.config import ADVANTAGES, METHODS, OnlineReproduceConfig, load_online_config
 from pamdp.settings import load
 from pamdp.types import Message
 from tests.tools.online import CANARY, TEACH, TEST, Bench, T, make_config
+from tests.tools.spies import spy_on_reading
+from tests.tools.tiny import make_tiny_backbone
 
 RUN = CliRunner()
 
@@ -162,7 +163,7 @@ def test_answers_that_broke_the_part_are_counted_with_the_dialogues(
 
     def answer(messages: Sequence[Message], seed: int) -> str:
         count.append(seed)
-        silent = "Write your next message" in messages[-1].content and TEST * T < len(count) < TEST * T + 4
+        silent = TEST * T < len(count) < TEST * T + 4
         return "As an AI, I have no bees." if silent or len(count) % 2 else f"Well, about {seed % 1000} bees."
 
     bench.answers["simulator"] = answer
@@ -173,6 +174,7 @@ def test_answers_that_broke_the_part_are_counted_with_the_dialogues(
     assert len(said) == TEST * (T + 1)
     assert audit["role_breaks"] == 0 and audit["rejected"] == {"out of the part": sum(len(s.rejected) for s in said)}
     assert audit["rejected"]["out of the part"] >= TEST * T / 2
+    assert audit["stock"] >= 1
     assert audit["stock"] == sum(s.stock for s in said) and audit["messages"] + audit["stock"] == len(said)
     assert audit["answers"] == audit["rejected"]["out of the part"] + TEST * T - audit["stock"]
     page = (tmp_path / "run" / "simulator" / "simulator.md").read_text(encoding="utf-8")
@@ -210,17 +212,11 @@ def test_a_run_whose_users_fell_silent_goes_on_at_the_turn(
 def test_no_profile_is_in_what_a_policy_reads(
     config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, prefixes = list[str](), Policy.prefixes
-
-    def spy(self: Policy, *args: object) -> object:
-        found = prefixes(self, *args)  # type: ignore[arg-type]
-        read.extend(self.backbone.tokenizer.decode(list(prefix.encoded.ids)) for prefix in found)
-        return found
-
-    monkeypatch.setattr(Policy, "prefixes", spy)
+    read = spy_on_reading(monkeypatch)
     mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "BC")})
     main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
-    assert len(read) == 2 * TEST * (T + 1) and not any(CANARY in text for text in read)
+    decode = make_tiny_backbone().tokenizer.decode
+    assert len(read.policy) >= 2 * TEST * (T + 1) and not any(CANARY in decode(list(ids)) for ids in read.policy)
     stored = (tmp_path / "run" / "seed-0" / "BC.jsonl").read_text(encoding="utf-8")
     assert CANARY in stored  # judges have it: the test can fail
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from pamdp import cli
@@ -40,6 +42,17 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
         assert all(p["replies"] == 3834 for p in aloe) and "assumed" in found["data"]["ALOE"]
         assert found["settings"]["clone.lr"] == 2e-5 and found["settings"]["tune.dpo.beta"] == 0.1
         assert "14 GB" in found["weights"]["Qwen/Qwen2.5-7B-Instruct"]
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_plans_fit_a_terminal_of_80_columns(name: str, preset: str, tmp_path: Path) -> None:
+    found = plan(load_config(preset), table(name), tmp_path / "run")  # type: ignore[arg-type]
+    console = Console(width=80, file=io.StringIO())
+    for grid in found.grids():
+        console.print(grid)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown and all(f"{p.data}, {p.backbone}" in shown and p.method in shown for p in found.pieces)
 
 
 def test_table2_of_the_cpu_preset_is_planned_to_fit_an_hour_of_two_cores() -> None:

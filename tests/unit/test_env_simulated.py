@@ -12,7 +12,6 @@ from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import (
     BROKEN,
     LONGEST,
-    SILENCE,
     Difficulty,
     SimulatedUser,
     breaks_role,
@@ -20,6 +19,7 @@ from pamdp.env.simulated import (
     sentences,
 )
 from pamdp.errors import AnswerError
+from pamdp.llm.ask import SILENCE
 from pamdp.llm.scripted import TEXTS, ScriptedChat
 from pamdp.types import History, Message, Persona, TimeStep
 from tests.tools.chats import NURSE
@@ -85,14 +85,15 @@ def _hint(difficulty: Difficulty, turn: int) -> str:
     ((part, *chat),) = model.asked
     assert part.role == "system" and ANA.profile in part.content and ANA.personality in part.content
     assert not any(ANA.profile in message.content for message in chat)
-    return part.content
+    return part.content.rsplit("\n\n", 1)[1]
 
 
 def test_the_hint_follows_the_difficulty() -> None:
     assert "let this show now: She works nights." in _hint("cooperative", 1)
     assert "Tell nothing new" in _hint("cooperative", 4)
-    assert "Tell nothing new" in _hint("reserved", 1) and "She works nights." in _hint("reserved", 2)
-    assert "Change the topic now" in _hint("topic-changing", 2)
+    assert "Tell nothing new" in _hint("reserved", 1)
+    assert "let this show now: She works nights." in _hint("reserved", 2)
+    assert "Change the topic now" in _hint("topic-changing", 2) and "She keeps bees." in _hint("topic-changing", 2)
 
 
 def test_the_user_sees_the_dialogue_from_its_own_side() -> None:
@@ -103,6 +104,15 @@ def test_the_user_sees_the_dialogue_from_its_own_side() -> None:
     assert [(m.role, m.content) for m in chat] == [
         ("assistant", "hello"), ("user", "reply 0"), ("assistant", "answer 0"), ("user", "And?"),
     ]  # fmt: skip
+
+
+def test_who_is_asked_again_hears_why_from_nobody_in_the_chat() -> None:
+    said = iter(["As an AI, no.", "I sleep by day."])
+    model = ScriptedChat(lambda m, s: next(said))
+    asyncio.run(SimulatedUser("d", ANA, model).answer(_history(0), "And you?"))
+    first, second = model.asked
+    assert second[1:] == first[1:] and second[0].content.startswith(first[0].content)
+    assert "could not be used" in second[0].content
 
 
 def test_silence_is_something_to_answer() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import MistralConfig, MistralForCausalLM, StableLmConfig, StableLmForCausalLM
 
 from pamdp.errors import ModelError
 from pamdp.models import clean
+from pamdp.models.attention import use_grouped_attention
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.clean import clean_passes
 from tests.tools.chats import ECHO, NURSE, SYSTEM
@@ -70,6 +72,26 @@ def test_models_that_attend_otherwise_run_one_by_one(backbone: Backbone) -> None
     assert rows == [len(one.ids) for one in encoded]
     for mine, one in zip(together, encoded, strict=True):
         _same(mine, backbone.prefix(one))
+
+
+@pytest.mark.parametrize("kind", ["drops", "forgets"])
+def test_layers_that_cannot_keep_histories_apart_run_one_by_one(kind: str) -> None:
+    """StableLm's layers do not hand on what a pass is given; Mistral's forget what lies too far back."""
+    tiny = make_tiny_backbone()
+    sizes = dict(vocab_size=len(tiny.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+    heads = dict(num_attention_heads=4, num_key_value_heads=2)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = (
+            StableLmForCausalLM(StableLmConfig(**sizes, **heads, initializer_range=0.3))
+            if kind == "drops"
+            else MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=8, initializer_range=0.3))
+        ).double()
+    use_grouped_attention(model)
+    backbone = Backbone(model, tiny.tokenizer)
+    encoded = [backbone.chat.history(chat, SYSTEM) for chat in CHATS]
+    for mine, one in zip(clean_passes(backbone, encoded, 1), encoded, strict=True):
+        _same(mine, backbone.prefix(one, 1))
 
 
 def test_gradients_reach_every_history(backbone: Backbone) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from pamdp.config import CloneConfig, Config
 from pamdp.errors import ModelError
@@ -18,6 +19,7 @@ from pamdp.train.bc import Cloner
 from pamdp.train.setup import new_policy
 from tests.tools.chats import NURSE
 from tests.tools.learning import make_dialogues
+from tests.tools.tiny import make_tiny_backbone
 
 
 def _step(make_backbone: Callable[..., Backbone], what: str) -> tuple[list[Tensor], int]:
@@ -64,6 +66,15 @@ def test_only_long_passes_with_a_gradient_recompute_and_all_is_as_before(
         with torch.set_grad_enabled(grad), recomputing(tiny_backbone, tokens):
             assert ("forward" in vars(block)) == wanted
         assert "forward" not in vars(block)
+
+
+def test_trunks_without_such_blocks_keep_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recompute, "TOKENS", 0)
+    tiny = make_tiny_backbone()
+    config = GPT2Config(vocab_size=len(tiny.tokenizer), n_embd=32, n_layer=1, n_head=2)
+    backbone = Backbone(GPT2LMHeadModel(config), tiny.tokenizer)
+    with recomputing(backbone, 9):
+        assert backbone.prefix(backbone.chat.history(NURSE, "")).final.shape[1] == 32
 
 
 def test_a_gradient_under_another_adapter_is_refused(

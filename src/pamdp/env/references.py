@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Coroutine, Sequence
 
-from pamdp.llm.ask import ask, readable
+from pamdp.llm.ask import ask, readable, unquoted
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import History, Message, TimeStep
+
+PROMPTS = ("reference", "reference_reminder")
 
 
 class WrittenReferences:
@@ -34,8 +36,8 @@ class WrittenReferences:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """The model's, the prompt's and how it is asked."""
-        prompt = hashlib.sha256(load("reference").encode()).hexdigest()[:12]
+        """The model's, the prompts' and how it is asked."""
+        prompt = hashlib.sha256("".join(map(load, PROMPTS)).encode()).hexdigest()[:12]
         return {
             "role": "reference", **self.model.fingerprint, "prompt": prompt,
             "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
@@ -47,7 +49,11 @@ class WrittenReferences:
 
     async def _write(self, history: History) -> list[str]:
         found = await ask(
-            self.model, [Message("system", load("reference")), *history], readable, decoding=self.decoding,
-            seed=seed_of(self.seed, transcript(history)), attempts=self.attempts,
+            self.model, [Message("system", load("reference")), *history], _written, decoding=self.decoding,
+            seed=seed_of(self.seed, transcript(history)), attempts=self.attempts, reminder="reference_reminder",
         )  # fmt: skip
         return [found]
+
+
+def _written(text: str) -> str:
+    return readable(unquoted(text))

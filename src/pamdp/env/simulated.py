@@ -13,7 +13,7 @@ from typing import Literal
 
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import ask, readable
+from pamdp.llm.ask import ask, readable, unquoted
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, render
 from pamdp.seeds import seed_of
@@ -25,8 +25,6 @@ PROMPTS = (
     "user", "user_cooperative", "user_reserved", "user_topic_changing", "user_open", "user_may", "user_keep",
     "user_turn_away", "user_reminder", "user_stuck",
 )  # fmt: skip
-SILENCE = "..."
-"""What an empty reply is to the user: no model of chats takes a message without words."""
 LONGEST = 800
 """Characters of the longest message that still is chat."""
 PACE: dict[Difficulty, float] = {"cooperative": 1.0, "reserved": 0.5, "topic-changing": 1.0}
@@ -54,9 +52,7 @@ def parse_message(text: str) -> str:
     Raises:
       AnswerError: nothing is left, it is too long for chat, not words, or breaks the part; its reason says which.
     """
-    said = _NEXT.split(_LABEL.sub("", text), maxsplit=1)[0].strip()
-    if len(said) > 1 and said[0] == said[-1] == '"':
-        said = said[1:-1].strip()
+    said = unquoted(_NEXT.split(_LABEL.sub("", text), maxsplit=1)[0])
     readable(said, least=2)
     if len(said) > LONGEST:
         raise AnswerError(f"a message of {len(said)} characters", "too long")
@@ -160,7 +156,7 @@ class SimulatedUser:
             hint=self._hint(turn),
         )
         # A model of chats goes on in a chat better than it answers a question about one: the friend asks, it answers.
-        chat = [Message("assistant" if m.role == "user" else "user", m.content.strip() or SILENCE) for m in said]
+        chat = [Message("assistant" if m.role == "user" else "user", m.content) for m in said]
         return ask(
             self.model, [Message("system", part), Message("user", load("user_open")), *chat], parse_message,
             decoding=self.decoding, seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts,

@@ -19,12 +19,20 @@ from pamdp.types import Message
 
 T = TypeVar("T")
 
+SILENCE = "..."
+"""What is given in place of a message without words."""
 _REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|unfortunately|i can ?not|i can['’]?t"
     r"|i['’]?m (not able|unable))"
     r"\b.{0,60}\b(assist|help with|comply|fulfil|provide that|do that|participate|engage|role-?play)",
     re.I | re.S,
 )
+
+
+def unquoted(text: str) -> str:
+    """TEXT without the quotation marks around all of it."""
+    text = text.strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def refuses(text: str) -> bool:
@@ -60,16 +68,18 @@ async def ask(
     """What PARSE makes of the model's answer; every further try has its own seed, and says what went wrong.
 
     Args:
+      messages: a question; or a system message and a chat, whose last message is somebody's own. One without words is
+        given as silence: no model of chats takes it.
       parse: raises AnswerError where a text cannot be used.
       attempts: most answers asked for.
-      reminder: prompt that is put behind the question after an answer which could not be used.
+      reminder: prompt that is put behind the question, or the system message, after an answer that could not be used.
       rejected: told the reason of every answer that could not be used, also where a later one could.
 
     Raises:
       AnswerError: no answer could be used.
       EndpointError: the model cannot be reached.
     """
-    asked = list(messages)
+    asked = given = [replace(m, content=m.content if m.content.strip() else SILENCE) for m in messages]
     for attempt in range(attempts):
         answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
         try:
@@ -83,6 +93,8 @@ async def ask(
             if rejected is not None:
                 rejected(error.reason)
         # A deterministic model would say the same again: the second question is another one, and its answer is drawn.
-        asked = [*messages[:-1], Message("user", f"{messages[-1].content}\n\n{load(reminder)}")]
+        behind = 0 if given[0].role == "system" else -1
+        asked = given.copy()
+        asked[behind] = replace(given[behind], content=f"{given[behind].content}\n\n{load(reminder)}")
         decoding = replace(decoding, temperature=max(decoding.temperature, 0.5))
     raise AnswerError(f"no usable answer in {attempts} tries, last: {last}", last.reason)

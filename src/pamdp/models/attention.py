@@ -29,11 +29,18 @@ class SideBySide(Cache):  # type: ignore[misc]
     Args:
       caches: keys and values of each history so far; they grow.
       new: how many tokens each has in the row.
+      like: gives the type and device of masks.
+
+    Attributes:
+      layers_seen: numbers of the layers that kept the histories apart.
     """
 
-    def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int]) -> None:
+    def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int], like: Tensor) -> None:
         super().__init__(layers=[])
         self.caches, self.new = caches, list(new)
+        self.layers_seen: set[int] = set()
+        past = [cache.get_seq_length() for cache in caches]
+        self.masks = [_continuing(p, n, like) if p else None for p, n in zip(past, new, strict=True)]
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""
@@ -43,12 +50,10 @@ class SideBySide(Cache):  # type: ignore[misc]
         self, layer: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
         """Query, keys, values and mask of each history, from those [1, heads, n, d] of the whole row."""
+        self.layers_seen.add(layer)
         split = (torch.split(x, self.new, dim=2) for x in (query, key, value))
-        for cache, q, k, v in zip(self.caches, *split, strict=True):
-            keys, values = cache.update(k, v, layer)
-            n, width = q.shape[2], keys.shape[2]
-            causal = torch.ones(n, width, dtype=torch.bool, device=q.device).tril(width - n)[None, None]
-            yield q, keys, values, None if n == width else causal
+        for cache, mask, q, k, v in zip(self.caches, self.masks, *split, strict=True):
+            yield q, *cache.update(k, v, layer), mask
 
 
 def grouped_attention(
@@ -106,6 +111,12 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     Made once for a pass; of a boolean mask every layer makes, and for a gradient keeps, numbers of its own.
     """
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+
+
+def _continuing(past: int, new: int, like: Tensor) -> Tensor:
+    """What NEW tokens may see of PAST ones and of themselves, [1, 1, new, past + new]."""
+    sees = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
+    return additive(sees, like.dtype)[None, None]
 
 
 def use_grouped_attention(model: PreTrainedModel) -> None:

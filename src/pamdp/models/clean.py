@@ -48,9 +48,7 @@ def clean_passes(
 
 def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence[Prefix | None]) -> list[list[int]]:
     """Indices of the histories that run together, in their order."""
-    # Only this attention knows how to keep histories apart; a layer that forgets needs a mask of its own.
-    config = backbone.model.config
-    alone = config._attn_implementation != NAME or getattr(config, "sliding_window", None) is not None
+    alone = not _attends_so(backbone)
     groups: list[list[int]] = []
     room = 0
     for i, (encoded, prefix) in enumerate(zip(histories, before, strict=True)):
@@ -63,23 +61,36 @@ def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence
     return groups
 
 
+def _attends_so(backbone: Backbone) -> bool:
+    """Whether the model has the attention that keeps histories apart, in every layer; one that forgets has masks."""
+    config = backbone.model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    forgets = getattr(config, "sliding_window", None) is not None if kinds is None else set(kinds) != {"full_attention"}
+    return backbone.model.config._attn_implementation == NAME and not forgets
+
+
 def _pass(
     backbone: Backbone, histories: Sequence[Encoded], layer: int, before: Sequence[Prefix | None], shallow: bool
 ) -> list[Prefix]:
     done = [continues(encoded, prefix) for encoded, prefix in zip(histories, before, strict=True)]
     caches = [DynamicCache() if prefix is None else fork(prefix.cache) for prefix in before]
     new = [len(encoded.ids) - n for encoded, n in zip(histories, done, strict=True)]
-    row = SideBySide(caches, new)
     device = backbone.device
-    states, final = backbone.run(
-        layer,
-        shallow,
+    row = SideBySide(caches, new, torch.empty(0, dtype=backbone.dtype, device=device))
+    given: dict[str, object] = dict(
         input_ids=torch.tensor([[i for e, n in zip(histories, done, strict=True) for i in e.ids[n:]]], device=device),
         position_ids=torch.cat([torch.arange(n, n + m) for n, m in zip(done, new, strict=True)])[None].to(device),
-        # Any mask of four dimensions keeps transformers from making one; `beside` is what counts.
-        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        # A mask of four dimensions keeps transformers from making one; that it fits nothing stops a layer which does
+        # not hand `beside` on to its attention: there all histories would see one another.
+        attention_mask=torch.ones(1, 1, 1, 0, dtype=torch.bool, device=device),
         past_key_values=row,
         beside=row,
     )
+    try:
+        states, final = backbone.run(layer, shallow, **given)
+    except RuntimeError:
+        if row.layers_seen:
+            raise
+        return [backbone.prefix(e, layer, p, shallow) for e, p in zip(histories, before, strict=True)]
     parts = zip(histories, caches, before, torch.split(states, new), torch.split(final, new), strict=True)
     return [grown(encoded, cache, prefix, s, f) for encoded, cache, prefix, s, f in parts]

@@ -25,7 +25,7 @@ TOKENS = 640
 def recomputing(backbone: Backbone, tokens: int) -> Iterator[None]:
     """Passes of TOKENS tokens inside the block, if that is many and a gradient is wanted, keep less.
 
-    The gradient, too, has to be taken under the adapter that is active now.
+    The gradient, too, has to be taken under the adapter that is active now. Trunks whose layers have no `mlp` keep all.
     """
     if tokens <= TOKENS or not torch.is_grad_enabled():
         yield
@@ -38,8 +38,9 @@ def recomputing(backbone: Backbone, tokens: int) -> Iterator[None]:
             raise ModelError(f"the pass ran under the adapter {name!r}, its gradient under {backbone.active!r}")
         yield
 
-    layers = backbone.trunk.get_submodule("layers")
-    blocks = [block for layer in layers.children() if isinstance(block := getattr(layer, "mlp", None), nn.Module)]
+    layers = getattr(backbone.trunk, "layers", None)
+    found = (getattr(layer, "mlp", None) for layer in (layers if isinstance(layers, nn.ModuleList) else ()))
+    blocks = [block for block in found if isinstance(block, nn.Module) and "forward" not in vars(block)]
     for block in blocks:
         # An attribute of the module hides its method for as long as it is there.
         block.forward = partial(

@@ -44,7 +44,7 @@ class Cell:
     @property
     def source(self) -> str:
         """What the data are called where people read it: the sample stands in for ALOE, and is not ALOE."""
-        return "sample" if self.data.path == "sample" else self.column
+        return "sample" if self.column == "ALOE" and self.data.path == "sample" else self.column
 
     @property
     def title(self) -> str:

@@ -24,7 +24,7 @@ from pamdp.reproduce.cells import cells_of
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.plan import plan
-from pamdp.reproduce.render import findings, to_grid, to_json, write_all
+from pamdp.reproduce.render import findings, to_grids, to_json, write_all
 from pamdp.reproduce.results import read_results
 from pamdp.reproduce.scoring import score_all
 from pamdp.reproduce.tables import Table
@@ -62,7 +62,7 @@ def standard_tools(grader: GraderConfig) -> Tools:
 def dry_run(config: ReproduceConfig, table: Table, run: Path) -> Result:
     """What it would cost; nothing is written."""
     found = plan(config, table, run)
-    return Result(found.to_json(), [found.grid(), *found.facts()])
+    return Result(found.to_json(), [*found.grids(), *found.facts()])
 
 
 def reproduce(config: ReproduceConfig, table: Table, path: Path, tools: Tools, crew: Crew | None = None) -> Result:
@@ -98,7 +98,7 @@ def render(config: ReproduceConfig, table: Table, path: Path) -> Result:
     shown = [f"{c.cell.title}: {sentence}" for c in results.cells for sentence in findings(c)]
     return Result(
         json.dumps({"run": str(path), "files": [str(file) for file in files], **to_json(results)}, allow_nan=False),
-        [to_grid(results), *shown, *(f"written: {file}" for file in files)],
+        [*to_grids(results), *shown, *(f"written: {file}" for file in files)],
     )
 
 

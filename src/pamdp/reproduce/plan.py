@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich import box
 from rich.table import Table as Grid
-from rich.text import Text
 
 from pamdp.baselines.registry import find
 from pamdp.errors import DataError
@@ -85,29 +84,29 @@ class Plan:
         known = [p.minutes for p in self.pieces if p.minutes is not None]
         return sum(known) if len(known) == len(self.pieces) else None
 
-    def grid(self) -> Grid:
-        """For a terminal of 80 columns; what nothing has to be done for is left out."""
-        grid = Grid(title=f"{self.table}: what it would cost", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    def grids(self) -> list[Grid]:
+        """A table for each backbone on each data set, for a terminal of 80 columns; what is nothing is left out."""
         shown = {name: head for name, head in _COUNTS.items() if any(getattr(p, name) for p in self.pieces)}
-        grid.add_column("method")
-        for head in (*shown.values(), "min"):
-            grid.add_column(head, justify="right")
-        for where in dict.fromkeys((p.data, p.backbone) for p in self.pieces):
-            grid.add_section()
-            grid.add_row(Text(f"{where[0]} {where[1].rpartition('/')[2]}", "italic"))
-            for piece in (p for p in self.pieces if (p.data, p.backbone) == where):
+        found = []
+        for data, backbone in dict.fromkeys((p.data, p.backbone) for p in self.pieces):
+            own = [p for p in self.pieces if (p.data, p.backbone) == (data, backbone)]
+            grid = Grid(title=f"{self.table}: {data}, {backbone}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+            grid.add_column("method", no_wrap=True)
+            for head in (*shown.values(), "min"):
+                grid.add_column(head, justify="right", no_wrap=True)
+            for piece in own:
                 counts = (_round(getattr(piece, n)) for n in shown)
                 grid.add_row(piece.method, *counts, _spelled(piece.minutes))
-        grid.add_section()
-        totals = (_round(sum(getattr(p, n) for p in self.pieces)) for n in shown)
-        grid.add_row("all", *totals, _spelled(self.minutes))
-        return grid
+            found.append(grid)
+        return found
 
     def facts(self) -> list[str]:
         """What the numbers rest on."""
         said = [f"{name}: {text}" for name, text in (*self.data.items(), *self.weights.items())]
         for column, lacking in self.inapplicable.items():
             said += [f"{name} is not applicable to {column}: {reason}" for name, reason in lacking.items()]
+        totals = (f"{_round(sum(getattr(p, n) for p in self.pieces))} {head}" for n, head in _COUNTS.items())
+        said.append(f"all: {', '.join(totals)}")
         if self.minutes is not None:
             said.append(f"{self.minutes:.0f} minutes of one thread; --jobs 2 takes about half of it on two cores")
         return said

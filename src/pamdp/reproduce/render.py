@@ -12,6 +12,7 @@ import math
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -120,16 +121,16 @@ def to_markdown(results: Results) -> str:
     return "\n".join(parts)
 
 
-def to_grid(results: Results) -> Grid:
-    """The main table for a terminal of 80 columns; all numbers stand in the files. Significant rates in colour."""
-    grid = Grid(title=results.table.title, title_justify="left")
-    grid.add_column("method")
-    for name in ("won lost tied", "r_w, 95 % interval", "p Holm", "paper's r_w"):
-        grid.add_column(name, justify="right", no_wrap=name != "paper's r_w")
+def to_grids(results: Results) -> list[Grid]:
+    """The main table for a terminal of 80 columns, a part for each cell and judge; significant rates in colour."""
+    found = []
     for c in results.cells:
         for judge in dict.fromkeys(line.row.judge for line in c.lines):
-            grid.add_section()
-            grid.add_row(Text(c.cell.title, "italic"), "", Text(f"under {judge}", "italic"))
+            title = f"{results.table.title}\n{c.cell.title}, judged by {judge}"
+            grid = Grid(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+            grid.add_column("method")
+            for name in ("won lost tied", "r_w, 95 % interval", "p Holm", "paper's r_w"):
+                grid.add_column(name, justify="right", no_wrap=name != "paper's r_w")
             for line in (line for line in c.lines if line.row.judge == judge):
                 row = line.row
                 style = ("bold green" if row.rate.sign > 0 else "bold red") if line.significant else ""
@@ -138,9 +139,8 @@ def to_grid(results: Results) -> Grid:
                     name, f"{row.wins} {row.losses} {row.ties}", Text(_number(row.rate), style),
                     p_text(line.p_holm), " ".join(signed(p.rate, 2) for p in line.printed) or "none",
                 )  # fmt: skip
-        for name in c.inapplicable:
-            grid.add_row(name, "", "not applicable")
-    return grid
+            found.append(grid)
+    return found
 
 
 def notes(results: Results) -> list[str]:
