@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 import pytest
 
+from pamdp.data import load_sample
 from pamdp.env.profile import Finding, Profile, Profiler, parse_profile
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import (
     BROKEN,
+    ECHO,
     LONGEST,
     Difficulty,
     SimulatedUser,
     breaks_role,
+    echoes,
     parse_message,
     sentences,
 )
@@ -143,6 +146,24 @@ def test_a_user_that_falls_out_of_its_part_is_asked_again_then_given_up() -> Non
     lost = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: "As an AI, no."))
     with pytest.raises(AnswerError, match="out of its part"):
         asyncio.run(lost.answer(_history(0), "?"))
+
+
+def test_a_user_that_says_again_what_was_said_is_asked_again() -> None:
+    said = iter(["Reply 0", "And you, what do you do at night?", "I keep bees."])
+    user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: next(said)))
+    history = (*_history(1), Message("assistant", "Well! And you, what do you do at night?"), Message("user", "Hm"))
+    assert asyncio.run(user.answer(history, "Tell me"))[-1].content == "I keep bees."
+    assert user.rejected(3) == (ECHO, ECHO)
+
+
+def test_people_hardly_ever_say_again_what_was_said() -> None:
+    dialogues = load_sample("train").dialogues
+    found = [
+        echoes(d.turns[t].user, (*d.history(t - 1), Message("assistant", d.turns[t - 1].preferred or "")))
+        for d in dialogues
+        for t in range(1, len(d.turns))
+    ]
+    assert len(found) > 400 and sum(found) <= 0.002 * len(found)
 
 
 def test_findings_cite_the_messages_they_rest_on() -> None:

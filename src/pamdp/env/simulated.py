@@ -31,6 +31,10 @@ PACE: dict[Difficulty, float] = {"cooperative": 1.0, "reserved": 0.5, "topic-cha
 """Sentences of the profile that may show in a turn, after the first one in the first turn."""
 BROKEN = "out of the part"
 """Reason for which an answer that breaks the part is rejected."""
+ECHO = "says again what was said"
+"""Reason for which an answer that brings nothing new is rejected."""
+REPEATED = 0.6
+"""Share of a message's runs of four words that may have been said before in the chat, by either side."""
 
 _BREAK = re.compile(
     r"\bas an? (ai|artificial|language model|assistant)\b|\bi(['’]m| am) an? (ai|artificial|language model|assistant)\b"
@@ -59,6 +63,24 @@ def parse_message(text: str) -> str:
     if breaks_role(said):
         raise AnswerError("the user fell out of its part", BROKEN)
     return said
+
+
+def echoes(text: str, said: History) -> bool:
+    """Whether a message says again what was said before, word for word or nearly."""
+    mine = _runs(text)
+    if not mine:
+        return any(_words(text) == _words(message.content) for message in said)
+    before = set[tuple[str, ...]]().union(*(_runs(message.content) for message in said))
+    return len(mine & before) > REPEATED * len(mine)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
+    words = _words(text)
+    return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
 class SimulatedUser:
@@ -157,8 +179,15 @@ class SimulatedUser:
         )
         # A model of chats goes on in a chat better than it answers a question about one: the friend asks, it answers.
         chat = [Message("assistant" if m.role == "user" else "user", m.content) for m in said]
+
+        def read(text: str) -> str:
+            message = parse_message(text)
+            if echoes(message, said):
+                raise AnswerError(f"{message[:40]!r} was said before", ECHO)
+            return message
+
         return ask(
-            self.model, [Message("system", part), Message("user", load("user_open")), *chat], parse_message,
+            self.model, [Message("system", part), Message("user", load("user_open")), *chat], read,
             decoding=self.decoding, seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts,
             reminder="user_reminder", rejected=self._rejected[turn].append,
         )  # fmt: skip
