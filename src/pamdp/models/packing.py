@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from pamdp.errors import ShapeError
 from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone, Prefix, fork
 from pamdp.models.recompute import recomputing
 
-ROWS = 256
-"""Most states that the language model's head expands at once: more is no faster, and a vocabulary is wide."""
+ROWS = 128
+"""Most states that the language model's head expands at once: more is hardly faster, and a vocabulary is wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +127,22 @@ def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | Non
 def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[Sequence[int]]) -> list[Tensor]:
     """log-probability of token ids[i][k] at states[i][k], [n_i] for each reply i, of shape [n_i, d].
 
-    The vocabulary is only ever expanded for these states, for all replies at once and at most ROWS of them at a time.
+    The vocabulary is only ever expanded for these states, for all replies at once and at most ROWS of them at a time;
+    for a gradient again, instead of being kept.
     """
     if not states:
         return []
     target = torch.tensor([token for reply in ids for token in reply], device=states[0].device)
-    found = []
-    for rows, wanted in zip(torch.split(torch.cat(list(states)), ROWS), torch.split(target, ROWS), strict=True):
+
+    def score(rows: Tensor, wanted: Tensor) -> Tensor:
         logits = backbone.head(rows).float()
-        found.append(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
+        return torch.as_tensor(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
+
+    found = [
+        checkpoint(score, rows, wanted, use_reentrant=False, preserve_rng_state=False) if rows.requires_grad
+        else score(rows, wanted)
+        for rows, wanted in zip(torch.split(torch.cat(list(states)), ROWS), torch.split(target, ROWS), strict=True)
+    ]  # fmt: skip
     return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
 
 
