@@ -156,6 +156,13 @@ def test_a_user_that_says_again_what_was_said_is_asked_again() -> None:
     assert user.rejected(3) == (ECHO, ECHO)
 
 
+def test_what_counts_as_said_again_by_hand() -> None:
+    said = (Message("user", "one two three four five six seven eight"),)
+    assert not echoes("one two three four five six x y", said)  # 3 of 5 runs of four words
+    assert echoes("one two three four five six seven x", said)  # 4 of 5
+    assert echoes("One, two: three", (Message("assistant", "one two three"),)) and not echoes("one two", said)
+
+
 def test_people_hardly_ever_say_again_what_was_said() -> None:
     dialogues = load_sample("train").dialogues
     found = [

@@ -1,7 +1,7 @@
 """Long dialogues train in little memory: what the feed-forward blocks keep for the gradient is computed again.
 
 Owns from which length on that pays. Those blocks keep more than half of what a pass keeps, and computing them again
-makes a step about a third longer; short passes, which fit anyway, go on as they are.
+costs another forward pass of theirs; short passes, which fit anyway, go on as they are.
 """
 
 from __future__ import annotations
