@@ -29,7 +29,7 @@ from pamdp.models.features import FeatureStore
 from pamdp.models.policy import Policy, path
 from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout, Transition
-from pamdp.train.setup import new_policy
+from pamdp.train.factory import new_policy
 
 STORED = 2000
 """Replies of an offline run."""

@@ -21,7 +21,7 @@ from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, path
 from pamdp.rollout import collect
-from pamdp.train.play import Unjudged
+from pamdp.train.rollout_recorded import Unjudged
 
 SPARED = 4
 """The naive peer replies to every fourth dialogue: times are compared for each reply, and its minutes are many."""

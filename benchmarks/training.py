@@ -26,7 +26,7 @@ from pamdp.baselines.tune import arguments, lora, require_trl
 from pamdp.config import CloneConfig, Config
 from pamdp.models.policy import Policy, path
 from pamdp.train.bc import Cloner
-from pamdp.train.setup import new_policy
+from pamdp.train.factory import new_policy
 from pamdp.types import Dialogue
 
 DEFAULT = Options(users=6, batch=6, repeats=1)

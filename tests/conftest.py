@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pamdp.models.backbone import Backbone
+from pamdp.registry import REGISTRIES
 from tests.tools.tiny import make_tiny_backbone
 
 # Results must not depend on how many cores a machine has, and two cores are all that a machine may have.
@@ -39,6 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(embedded)
         if shared and item.get_closest_marker("shared"):
             item.add_marker(shared)
+
+
+@pytest.fixture(autouse=True)
+def registries() -> Iterator[None]:
+    """What a test registers is forgotten after it; what it took the name of is back."""
+    before = [dict(registry._parts) for registry in REGISTRIES]
+    yield
+    for registry, parts in zip(REGISTRIES, before, strict=True):
+        # The package's own parts stay: their modules are read once.
+        own = {name: part for name, part in registry._parts.items() if name in registry._own}
+        registry._parts = {**own, **parts}
 
 
 @pytest.fixture

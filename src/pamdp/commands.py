@@ -12,15 +12,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from pamdp.baselines.registry import load_methods
-from pamdp.comparable import require_control, require_data, require_finished, require_judges
 from pamdp.config import Config, DataConfig, EvalConfig
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
 from pamdp.data.check import check
 from pamdp.env.profile import Profiler
-from pamdp.evaluate.judging import evaluate_judge
-from pamdp.evaluate.report import write_report
+from pamdp.evaluation.judge_eval import evaluate_judge
+from pamdp.evaluation.report import write_report
 from pamdp.files import Json, require_replaceable
 from pamdp.judges.embedded import FILES, load_judge, save_judges
 from pamdp.judges.training import train_judges
@@ -29,19 +27,10 @@ from pamdp.llm.local import LocalChat
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.models.features import FeatureStore
 from pamdp.models.policy import Policy
-from pamdp.parts import (
-    Result,
-    backbones,
-    copy_policy,
-    evaluate_policies,
-    fingerprint_of,
-    open_run,
-    policies_of,
-    policy_config,
-    tell_skipped,
-)
+from pamdp.preflight import require_control, require_data, require_finished, require_judges
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
+from pamdp.registry import load_plugins
 from pamdp.reproduce import main
 from pamdp.reproduce.config import Preset, load_config
 from pamdp.reproduce.online import main as online_main
@@ -53,15 +42,26 @@ from pamdp.runs import Run
 from pamdp.settings import load
 from pamdp.talk import talk
 from pamdp.train.clone import clone
+from pamdp.train.env_factory import make_env_factory, may_change
 from pamdp.train.estimate import estimate
+from pamdp.train.factory import Split, load_clone_pairs, load_critics, load_policy, load_split, new_policy, shipped
+from pamdp.train.init_from import load_start, policy_folder, settings_from
 from pamdp.train.offline import drawn_replies, offline
 from pamdp.train.online import online
+from pamdp.train.policy_metadata import require_unseen
 from pamdp.train.reinforce import R_MAX
-from pamdp.train.setup import Split, load_clone_pairs, load_critics, load_policy, load_split, new_policy, shipped
-from pamdp.train.start import load_start, settings_from, start_of
-from pamdp.train.stored import require_unseen
 from pamdp.train.users import load_users
-from pamdp.train.world import build_world, may_change
+from pamdp.workflows import (
+    Result,
+    backbones,
+    copy_policy,
+    evaluate_policies,
+    fingerprint_of,
+    open_run,
+    policies_of,
+    policy_config,
+    tell_skipped,
+)
 
 __all__ = [
     "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
@@ -97,7 +97,7 @@ def train_offline(
     path: Path, source: str, judge_name: str, sources: Sequence[str], overrides: Sequence[str], resume: bool
 ) -> Result:
     """`pamdp train offline`: the cloned policy is copied into the run, so that the run is whole by itself."""
-    start = start_of(source)
+    start = policy_folder(source)
     config = settings_from(start, sources, overrides)
     split = _split(config.data)
     require_unseen(split.test, [start])
@@ -112,13 +112,13 @@ def train_offline(
 
 def train_online(path: Path, source: str, sources: Sequence[str], overrides: Sequence[str], resume: bool) -> Result:
     """`pamdp train online`: as offline, with users that answer."""
-    start = start_of(source)
+    start = policy_folder(source)
     config = settings_from(start, sources, overrides)
     split = load_users(config)
     tell_skipped(split)
     require_unseen(split.test, [start])
     bare, own = backbones(config, load_backbone)
-    world = build_world(config, bare)
+    world = make_env_factory(config, bare)
     fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
     with open_run(path, config, fingerprint, resume, may_change()) as run:
         copy_policy(start, path / "policy")
@@ -215,7 +215,7 @@ def reproduce_table(
     jobs: int = 1,
 ) -> Result:
     """`pamdp reproduce`."""
-    load_methods(methods)
+    load_plugins(methods)
     if rendered:
         return main.render(main.stored_config(path), table(name), path)
     config = load_config(preset, sources, overrides)

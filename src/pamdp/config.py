@@ -6,11 +6,12 @@ them. Values named "Table 4" are the paper's; `pamdp.presets/paper.toml` has all
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pamdp.settings import Settings
+from pamdp.registry import ADVANTAGES
+from pamdp.settings import Settings, known
 
 
 class DataConfig(Settings):
@@ -69,7 +70,7 @@ class CloneConfig(Settings):
       lora_rank: rank of the adapters.
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
       rejected: what stands in for a rejected reply where the data have none: nothing, or what the bare backbone says
-        to the same history (train/standin.py).
+        to the same history (train/synthetic_rejected.py).
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper. So it is where no dialogue has two replies to one
         history to contrast.
@@ -131,7 +132,7 @@ class RLConfig(Settings):
       paper_literal: eq. 14 to the letter of the paper, and the horizon ends a dialogue: nothing is bootstrapped at T.
     """
 
-    advantage: Literal["pamdp", "a2c", "uaac", "dcrl", "odc", "odc_safe"] = "pamdp"
+    advantage: Annotated[str, known(ADVANTAGES)] = "pamdp"
     beta: float = Field(default=0.5, gt=0, le=1)
     leave_one_out: bool = True
     normalize: bool = True

@@ -19,7 +19,7 @@ from pamdp.types import Message, Outcome, Persona, Role, TimeStep
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedTurn:
     """One turn of one dialogue and what came of it.
 
     Attributes:
@@ -49,7 +49,7 @@ class Journal:
     def __init__(self, path: Path, before: Callable[[], None] | None = None) -> None:
         self.path, self.before = path, before
         self.openings: dict[str, TimeStep] = {}
-        self.turns: dict[tuple[str, int], Played] = {}
+        self.turns: dict[tuple[str, int], PlayedTurn] = {}
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class Journal:
         self._append({"key": moment.key, "opening": _moment(moment)})
         self.openings[moment.key] = moment
 
-    def add(self, played: Played) -> None:
+    def add(self, played: PlayedTurn) -> None:
         """Store a turn.
 
         Raises:
@@ -117,7 +117,7 @@ class Journal:
             return
         after = None if record["next"] is None else _to_moment(key, record["next"])
         rewards = cast("list[float | None]", record["rewards"])
-        played = Played(
+        played = PlayedTurn(
             key,
             int(cast(int, record["t"])),
             tuple(map(str, _list(record["replies"]))),

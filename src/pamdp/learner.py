@@ -16,9 +16,10 @@ from torch import Tensor
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
 from pamdp.models.actor import Actor
+from pamdp.models.actor_delta import make_actor_delta
 from pamdp.models.critics import DualCritic
-from pamdp.models.moves import moves_of
-from pamdp.rl.advantages import ORACLE_TARGETS, AdvantageInputs, advantage
+from pamdp.registry import ADVANTAGES
+from pamdp.rl.advantages import AdvantageInputs, compute_advantage
 from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
 from pamdp.rl.metrics import explained_variance
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
@@ -101,7 +102,7 @@ class Learner:
 
     def __init__(self, actor: Actor, critics: DualCritic, reference: Actor, config: RLConfig) -> None:
         self.actor, self.critics, self.reference, self.config = actor, critics, reference, config
-        self.moves = moves_of(config.moves, reference, config.components)
+        self.moves = make_actor_delta(config.moves, reference, config.components)
         self.actor_optimizer = torch.optim.AdamW(self.moves.parameters(), config.lr_actor, weight_decay=0.0)
         self.critic_optimizer = torch.optim.AdamW(critics.parameters(), config.lr_critic, weight_decay=0.01)
         self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))
@@ -181,8 +182,8 @@ class Learner:
         """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common."""
         name = self.config.advantage
         share = min(1.0, self.config.batch_size / len(batch.state))
-        coefficients = self.odc.coefficients(share) if name.startswith("odc") else None
-        delta = advantage(name, inputs, beta=self.config.beta, coefficients=coefficients)
+        coefficients = self.odc.coefficients(share) if name in ("odc", "odc_safe") else None
+        delta = compute_advantage(name, inputs, beta=self.config.beta, coefficients=coefficients)
         if self.config.leave_one_out and coefficients is None:
             # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
             delta = delta - _leave_one_out(batch, delta, torch.zeros_like(delta))
@@ -203,7 +204,7 @@ class Learner:
             target_h = literal_target(inputs.reward, inputs.v_h, inputs.v_h_next)
             target_hw = literal_target(inputs.reward, inputs.v_hw, inputs.v_hw_next)
         else:
-            matched = ORACLE_TARGETS[self.config.advantage] == "matched"
+            matched = ADVANTAGES[self.config.advantage].oracle_target == "matched"
             target_h = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
             target_hw = target_h if matched else td_target(inputs.reward, inputs.discount, inputs.v_hw_next)
         loss = critic_loss(
@@ -251,7 +252,7 @@ def residuals_after(batch: Batch, inputs: AdvantageInputs) -> tuple[Tensor, Tens
     ended, after = batch.after < 0, batch.after.clamp_min(0)
     out = []
     for name in ("a2c", "uaac"):
-        square = advantage(name, inputs).square() * counts
+        square = compute_advantage(name, inputs).square() * counts
         mean = torch.zeros(size).index_add(0, batch.state, square) / replies
         out.append(torch.where(ended, 0.0, mean[after]))
     return out[0], out[1]

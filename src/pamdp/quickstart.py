@@ -15,15 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from pamdp.config import Config
-from pamdp.evaluate.trial import write_replies
+from pamdp.evaluation.offline_eval import write_replies
 from pamdp.judges.embedded import REWARD, load_judge
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import Result, copy_policy, evaluate_policies, fingerprint_of, open_run, policies_of, tell_skipped
+from pamdp.train.factory import Split, load_split, shipped
+from pamdp.train.init_from import load_start, settings_from
 from pamdp.train.offline import offline
-from pamdp.train.setup import Split, load_split, shipped
-from pamdp.train.start import load_start, settings_from
-from pamdp.train.stored import require_unseen
+from pamdp.train.policy_metadata import require_unseen
+from pamdp.workflows import Result, copy_policy, evaluate_policies, fingerprint_of, open_run, policies_of, tell_skipped
 
 SHOWN = 2
 """Test users whose dialogues are shown at the start."""

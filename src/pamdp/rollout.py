@@ -17,17 +17,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pamdp.async_bridge import done
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
-from pamdp.journal import Journal, Played
+from pamdp.journal import Journal, PlayedTurn
 from pamdp.models.backbone import Prefix
-from pamdp.models.clean import clean_passes
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
+from pamdp.models.prefill import prefill
 from pamdp.prompts.render import render
 from pamdp.seeds import seed_of
 from pamdp.types import Outcome, TimeStep
-from pamdp.waiting import done
 
 T = TypeVar("T")
 
@@ -97,11 +97,11 @@ def collect(
     """
     play = _Play(policy, env, sampling, samples, explore, privileged, seed, batch, journal, progress)
     moments = play.open()
-    flights = deque(play.depart(moments[i::groups]) for i in range(min(groups, len(moments))))
+    flights = deque(play.submit(moments[i::groups]) for i in range(min(groups, len(moments))))
     try:
         while flights:
-            if following := play.land(flights.popleft()):
-                flights.append(play.depart(following))
+            if following := play.finish(flights.popleft()):
+                flights.append(play.submit(following))
     except PamdpError:
         # One dialogue's failure must not cost what the other groups still bring to an end.
         for flight in flights:
@@ -149,7 +149,7 @@ class _Play:
                 self.journal.open(moment)
         return [opened[key] for key in self.env.users]
 
-    def depart(self, moments: list[TimeStep]) -> _Flight:
+    def submit(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         with self.policy.backbone.adapter(self.policy.adapter):  # once for all: switching has its price
             _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
@@ -166,7 +166,7 @@ class _Play:
         begun = iter(self.env.begin([moments[i] for i in asked], [replies[i] for i in asked]) if asked else ())
         return _Flight(moments, drawn, replies, [next(begun) if p is None else done(list(p.outcomes)) for p in known])
 
-    def land(self, flight: _Flight) -> list[TimeStep]:
+    def finish(self, flight: _Flight) -> list[TimeStep]:
         """Wait for the outcomes, store each turn as it ends, and give the moments that want a reply next."""
         self.store(flight)
         following, last, ended = [], [], []
@@ -213,7 +213,7 @@ class _Play:
             if self.journal is None or (moment.key, moment.t) in self.journal.turns:
                 continue
             self.journal.add(
-                Played(
+                PlayedTurn(
                     moment.key,
                     moment.t,
                     tuple(flight.replies[i]),
@@ -262,7 +262,7 @@ def observe(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix
         for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
     ]
     with policy.backbone.adapter(policy.adapter):
-        return clean_passes(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)
+        return prefill(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)
 
 
 def _actions(
@@ -279,7 +279,7 @@ def _actions(
     return mean, list(mean + actor.sigma * noise)
 
 
-def _stored(played: Played) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+def _stored(played: PlayedTurn) -> tuple[Tensor | None, Sequence[Tensor | None]]:
     """The actions of a turn that was played before."""
     mean = None if played.mean is None else torch.tensor(played.mean)
     return mean, [None if action is None else torch.tensor(action) for action in played.actions]

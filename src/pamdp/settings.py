@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from pamdp.errors import ConfigError
+from pamdp.registry import Registry
 
 Key = tuple[str, ...]
 
@@ -35,6 +37,18 @@ class Settings(BaseModel):
 
 
 S = TypeVar("S", bound=Settings)
+
+
+def known(registry: Registry[Any]) -> AfterValidator:
+    """What annotates a text setting whose value must be a name in REGISTRY."""
+
+    def check(name: str) -> str:
+        try:
+            return registry.require(name)
+        except ConfigError as error:
+            raise PydanticCustomError("unknown_name", "{said}", {"said": str(error)}) from error
+
+    return AfterValidator(check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +85,12 @@ def load(kind: type[S], sources: Sequence[str | Path] = (), overrides: Sequence[
         lines = []
         for problem in problems[:3]:
             key = tuple(part for part in problem["loc"] if isinstance(part, str))
-            what = (
-                _unknown(kind, key)
-                if problem["type"] == "extra_forbidden"
-                else _wrong(key, problem["msg"], problem["input"])
-            )
+            if problem["type"] == "extra_forbidden":
+                what = _unknown(kind, key)
+            elif problem["type"] == "unknown_name":
+                what = f"{'.'.join(key)}: {problem['msg']}"
+            else:
+                what = _wrong(key, problem["msg"], problem["input"])
             owner = next((source for source in reversed(read) if _holds(source.values, key)), None)
             lines.append(f"{owner.place(key)}: {what}" if owner else what)
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""

@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from pamdp.async_bridge import run
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
 from pamdp.models.critics import DualCritic
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
 from pamdp.types import History, Message
-from pamdp.waiting import run
 
 
 def talk(

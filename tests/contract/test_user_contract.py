@@ -12,7 +12,7 @@ from pamdp.env.reward import Reward
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import HumanUser, RecordedUser, User
 from pamdp.llm.scripted import ScriptedChat
-from pamdp.train.play import Unjudged
+from pamdp.train.rollout_recorded import Unjudged
 from pamdp.types import Dialogue, History, Message, Persona, TimeStep, Turn
 
 ANA = Persona("Ana is a nurse. She works nights.", "She is brief.")

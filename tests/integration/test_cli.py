@@ -20,8 +20,8 @@ from pamdp.llm.ledger import Metered
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
-from pamdp.train.setup import load_split, new_policy, save_policy
-from pamdp.train.world import World
+from pamdp.train.env_factory import EnvFactory
+from pamdp.train.factory import load_split, new_policy, save_policy
 from tests.tools.methods import few
 from tests.tools.tiny import make_tiny_backbone
 
@@ -208,12 +208,12 @@ def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkey
     save_policy(policy, config, tmp_path / "bc" / "policy")
     monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
 
-    def world(config: Config, backbone: Backbone) -> World:
-        made = World(config, ScriptedChat(lambda m, s: f"Well, {s % 10}."), Vowels())
+    def world(config: Config, backbone: Backbone) -> EnvFactory:
+        made = EnvFactory(config, ScriptedChat(lambda m, s: f"Well, {s % 10}."), Vowels())
         made.simulator = Metered(made.simulator, made.ledger, "simulator")
         return made
 
-    monkeypatch.setattr(commands, "build_world", world)
+    monkeypatch.setattr(commands, "make_env_factory", world)
     small = ["online.rounds=1", "online.users=2", "rl.horizon=2", "rl.max_reply=4", "rl.epochs=1"]
     command = ["train", "online", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *small]
     machine = RUN.invoke(cli.app, [*command, "--json"])

@@ -14,15 +14,15 @@ from pamdp import cli, commands
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
-from pamdp.evaluate.order import reward_judge
+from pamdp.evaluation.order import reward_judge
 from pamdp.judges import remote
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import fingerprint_of
 from pamdp.runs import Run
 from pamdp.train import offline as offline_module
-from pamdp.train.setup import load_split, new_policy, save_policy
-from pamdp.train.stored import read_about
+from pamdp.train.factory import load_split, new_policy, save_policy
+from pamdp.train.policy_metadata import read_metadata
+from pamdp.workflows import fingerprint_of
 from tests.tools.methods import VowelJudge, few
 from tests.tools.tiny import make_tiny_backbone
 
@@ -108,7 +108,7 @@ def _bare(backbone: Backbone) -> bool:
 @pytest.mark.parametrize(("backbone", "copies"), [("full", 2), ("frozen", 1)])
 def test_vanilla_and_judges_are_bare_where_cloning_changed_every_weight(desk: Desk, backbone: str, copies: int) -> None:
     wrote: list[tuple[str, bool]] = []
-    for module, name in ((offline_module, "play"), (sys.modules["pamdp.parts"], "write_replies")):
+    for module, name in ((offline_module, "rollout_recorded"), (sys.modules["pamdp.workflows"], "write_replies")):
         real = getattr(module, name)
 
         def spy(policy: Policy, *args: object, real: object = real, **kwargs: object) -> object:
@@ -151,7 +151,7 @@ def test_who_was_learned_from_is_noted_and_does_not_test(desk: Desk) -> None:
     clone = desk.clone()
     run = desk.train("rl", clone)
     learned = {d.user_id for d in load_split(Run(run).config(Config).data).train}
-    assert set(read_about(run / "trained").users or ()) == learned and len(learned) == 2
+    assert set(read_metadata(run / "trained").users or ()) == learned and len(learned) == 2
     split = DataConfig(path=str(desk.path / "d.jsonl"), test_share=0.5)
     testing = {n: load_split(split.model_copy(update={"split_seed": n})).test for n in range(1, 99)}
     seed = next(n for n, test in testing.items() if {d.user_id for d in test} & learned)

@@ -22,9 +22,9 @@ from pamdp.llm.openai import OpenAIChat
 from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
 from pamdp.settings import load
+from pamdp.train.env_factory import make_env_factory
+from pamdp.train.factory import new_policy
 from pamdp.train.online import online
-from pamdp.train.setup import new_policy
-from pamdp.train.world import build_world
 from pamdp.types import Message
 from tests.tools.tiny import make_tiny_backbone
 
@@ -75,7 +75,7 @@ def test_a_model_that_is_not_there_ends_it_with_one_line() -> None:
 def test_two_users_and_two_turns(tmp_path: Path) -> None:
     """Users, profiles, references and judgements come from the server; what a small model cannot answer is masked."""
     config, bare = _config(tmp_path / "answers"), make_tiny_backbone()
-    world = build_world(config, bare)
+    world = make_env_factory(config, bare)
     policy, people = new_policy(bare, config), load_sample("train").dialogues[:2]
     prints = Fingerprint(data="0", model="tiny", revision="0", judges=world.fingerprints(people))
     with Run.create(tmp_path / "run", config, prints) as run, suppress(JudgeError):
@@ -95,5 +95,5 @@ def test_no_model_of_this_machine_is_loaded(tmp_path: Path) -> None:
     def load_none(name: str) -> Backbone:
         raise AssertionError(f"{name} is loaded, and all roles are on the server")
 
-    world = build_world(_config(tmp_path), make_tiny_backbone(), load_none)
+    world = make_env_factory(_config(tmp_path), make_tiny_backbone(), load_none)
     assert world.profiler is not None and world.writer is not None

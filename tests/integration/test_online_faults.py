@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamdp.config import DataConfig
-from pamdp.evaluate.talks import Talk, read_talks
+from pamdp.evaluation.transcripts import Transcript, read_talks
 from pamdp.files import Json, read_json_lines
 from pamdp.journal import Journal
 from pamdp.llm.scripted import ERRORS, FAULTS
@@ -98,7 +98,7 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
         if "t" in record:
             paid.append(calls("simulator"))
 
-    def spy_too(file: Path, talks: Sequence[Talk]) -> None:
+    def spy_too(file: Path, talks: Sequence[Transcript]) -> None:
         stored.append({role: calls(role) for role in ("simulator", "reference")})
         store(file, talks)
 

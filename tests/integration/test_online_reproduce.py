@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pamdp import cli
 from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
 from pamdp.errors import ConfigError, EndpointError, RunError
-from pamdp.evaluate.talks import read_talks, write_talks
+from pamdp.evaluation.transcripts import read_talks, write_talks
 from pamdp.files import read_json_lines
 from pamdp.reproduce.online import main
 from pamdp.reproduce.online.config import ADVANTAGES, METHODS, OnlineReproduceConfig, load_online_config

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from pamdp.baselines import method as methods
 from pamdp.baselines import registry
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
@@ -18,6 +17,7 @@ from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, DataError, PamdpError, RunError
 from pamdp.files import read_json_lines
+from pamdp.registry import METHODS, load_plugins
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.parallel import Crew
@@ -109,7 +109,7 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
         return replace(method, train=train)
 
     spies = {name: spied(registry.find(name)) for name in registry.names()}
-    monkeypatch.setattr(methods, "_METHODS", spies)
+    monkeypatch.setattr(METHODS, "_parts", spies)
     every = replace(SMALL, rows=tuple(name for name in spies if name != "Vanilla"), pairs=())
     mine = config.model_copy(update={"aloe": data, "seeds": (0,)})
     main.reproduce(mine, every, tmp_path / "run", Bench().tools)
@@ -249,11 +249,10 @@ def test_scores_of_single_replies_are_given_once_and_shown(config: ReproduceConf
         main.reproduce(scored, only, path, bench.tools)
 
 
-def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "_METHODS", {name: registry.find(name) for name in registry.names()})
+def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path) -> None:
     example = ROOT / "examples" / "add_a_method.py"
     assert len(example.read_text(encoding="utf-8").splitlines()) <= 45
-    registry.load_methods([example])
+    load_plugins([example])
     with_it = config.model_copy(update={"methods": ("Brief",)})
     only = replace(table("table6"), rows=(), pairs=())
     main.reproduce(with_it, only, tmp_path / "run", Bench().tools)

@@ -12,8 +12,8 @@ import torch
 
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.data import load_sample
-from pamdp.evaluate.report import write_report
-from pamdp.evaluate.trial import action_controls, evaluate, write_replies
+from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
+from pamdp.evaluation.report import write_report
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, Verdict
 from pamdp.learner import Batch, to_batch
@@ -24,9 +24,9 @@ from pamdp.runs import Run
 from pamdp.train import reinforce
 from pamdp.train.bc import Cloner
 from pamdp.train.clone import clone
+from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
-from pamdp.train.setup import load_policy, new_policy
-from pamdp.train.stored import read_about
+from pamdp.train.policy_metadata import read_metadata
 from pamdp.types import Dialogue
 from tests.tools.tiny import make_tiny_backbone
 
@@ -137,7 +137,7 @@ def test_cloned_policies_can_be_loaded(
 ) -> None:
     config = _config(**settings)
     policy = _clone(make_backbone(), config, tmp_path / "run", dialogues)
-    assert read_about(tmp_path / "run" / "policy").users == tuple(sorted(d.user_id for d in dialogues[:3]))
+    assert read_metadata(tmp_path / "run" / "policy").users == tuple(sorted(d.user_id for d in dialogues[:3]))
     if settings["backbone"] == "full":
         return  # another full backbone has another revision; loading it is tested by its weights
     loaded = load_policy(tmp_path / "run" / "policy", make_backbone())

@@ -28,9 +28,9 @@ from pamdp.llm.limits import Limited, Retrying
 from pamdp.llm.scripted import Faulty, ScriptedChat
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
+from pamdp.train.env_factory import EnvFactory
+from pamdp.train.factory import new_policy
 from pamdp.train.online import online
-from pamdp.train.setup import new_policy
-from pamdp.train.world import World
 from pamdp.types import Dialogue, Message, Persona
 from tests.tools.online import vowel_verdict
 from tests.tools.tiny import make_tiny_backbone
@@ -93,7 +93,7 @@ async def _instantly(seconds: float) -> None:
 
 def make_world(
     config: Config, rates: Mapping[str, float] | None = None, wrap: Callable[[Role, ChatModel], ChatModel] | None = None
-) -> World:
+) -> EnvFactory:
     ledger = Ledger()
 
     def model(role: Role) -> ChatModel:
@@ -105,11 +105,11 @@ def make_world(
 
     judge = PairwiseJudge("j", model("judge"))
     writer = WrittenReferences(model("reference"))
-    return World(config, model("simulator"), judge, Profiler(model("profiler")), writer, ledger)
+    return EnvFactory(config, model("simulator"), judge, Profiler(model("profiler")), writer, ledger)
 
 
 def learn(
-    path: Path, config: Config, dialogues: Sequence[Dialogue], world: World
+    path: Path, config: Config, dialogues: Sequence[Dialogue], world: EnvFactory
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Json]]]:
     policy = make_policy(config)
     with Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT) as run:

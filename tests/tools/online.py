@@ -23,8 +23,8 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.reproduce.online.config import OnlineReproduceConfig
 from pamdp.reproduce.online.main import OnlineTools
-from pamdp.train.setup import new_policy
-from pamdp.train.world import World
+from pamdp.train.env_factory import EnvFactory
+from pamdp.train.factory import new_policy
 from pamdp.types import Message, Persona
 from tests.tools.methods import VowelJudge
 from tests.tools.tiny import make_tiny_backbone
@@ -62,7 +62,7 @@ class Bench:
         torch.nn.init.normal_(policy.planner.actor.a1.weight)
         return policy
 
-    def _world(self, config: OnlineReproduceConfig, backbone: Backbone) -> World:
+    def _world(self, config: OnlineReproduceConfig, backbone: Backbone) -> EnvFactory:
         ledger = Ledger()
 
         def model(role: Role) -> ChatModel:
@@ -72,7 +72,9 @@ class Bench:
         judge: Judge = VowelJudge("vowels")
         second: Judge = PairwiseJudge("stops", model("judge")) if self.asks else VowelJudge("stops", "ptkbdg")
         evaluation = config.of_evaluation(config.seeds[0])
-        return World(evaluation, model("simulator"), judge, None, WrittenReferences(model("reference")), ledger, second)
+        return EnvFactory(
+            evaluation, model("simulator"), judge, None, WrittenReferences(model("reference")), ledger, second
+        )
 
     def _dying(self, role: Role) -> ChatModel:
         bench = self

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import pamdp.models.clean as clean_module
 import pamdp.models.policy as policy_module
+import pamdp.models.prefill as clean_module
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.chat import Encoded
 from pamdp.models.policy import Policy

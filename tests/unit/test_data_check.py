@@ -11,7 +11,7 @@ from rich.console import Console
 
 from pamdp.data import write_dialogues, write_pairs, write_trl, write_trl_pairs
 from pamdp.data.check import CheckReport, check
-from pamdp.data.wording import content_words, longest_run, words
+from pamdp.data.text_overlap import content_words, longest_run, words
 from pamdp.errors import ConfigError, DataError
 from pamdp.types import Dialogue, Message, Persona, PreferencePair, Turn
 

@@ -16,7 +16,7 @@ from pamdp.reproduce.online.audit import require_audience
 from pamdp.reproduce.online.config import load_online_config
 from pamdp.reproduce.online.main import split_online
 from pamdp.train.estimate import estimate
-from pamdp.train.setup import load_split
+from pamdp.train.factory import load_split
 from pamdp.train.users import load_users
 
 PROFILES, PERSONALITIES = [f"Keeps {n} bees." for n in range(10)], ["Brief.", "Loud.", "Shy."]

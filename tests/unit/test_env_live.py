@@ -8,6 +8,7 @@ from concurrent.futures import wait
 
 import pytest
 
+from pamdp.async_bridge import run
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
@@ -20,7 +21,6 @@ from pamdp.llm.chat import ChatModel, Completion, Decoding
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.prompts.render import load
 from pamdp.types import Message, Persona, TimeStep
-from pamdp.waiting import run
 
 ANA = Persona("Ana is a nurse. She works nights.", "She is brief.")
 

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from pamdp.errors import RunError
-from pamdp.journal import Journal, Played
+from pamdp.journal import Journal, PlayedTurn
 from pamdp.types import Message, Outcome, Persona, TimeStep
 
 FIRST = TimeStep("d1", 0, (Message("user", "hello {you} 🙂\nthere"),), Persona("a nurse", "brief"))
 NEXT = TimeStep(
     "d1", 1, (*FIRST.history, Message("assistant", "hi"), Message("user", "so?")), Persona(), False, True, ("no words",)
 )
-TURN = Played(
+TURN = PlayedTurn(
     "d1", 0, ("hi", "ho"), ([0.1, -1e-30], [1 / 3, 2.0]), [0.0, 1.5], (Outcome(1.0, NEXT), Outcome(None, NEXT))
 )
-LAST = Played("d1", 1, ("bye",), (None,), None, (Outcome(-0.25, NEXT, truncated=True),))
-ENDED = Played("d2", 0, ("bye",), (None,), None, (Outcome(0.5, None),))
+LAST = PlayedTurn("d1", 1, ("bye",), (None,), None, (Outcome(-0.25, NEXT, truncated=True),))
+ENDED = PlayedTurn("d2", 0, ("bye",), (None,), None, (Outcome(0.5, None),))
 
 
 def _write(path: Path) -> None:

@@ -10,7 +10,7 @@ from pamdp.judges import likelihood
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed import pack
+from pamdp.models.packed_contexts import pack
 from pamdp.types import History, Message, Persona
 
 NURSE = Persona("A nurse who works nights and cooks soup.", "terse")

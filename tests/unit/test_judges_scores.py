@@ -10,11 +10,11 @@ import pytest
 
 from pamdp.config import GraderConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
-from pamdp.evaluate.scores import Scored, read_scores, report_scores, scorer_kappa, write_scores
+from pamdp.evaluation.scores import Scored, read_scores, report_scores, scorer_kappa, write_scores
 from pamdp.judges.base import Case
 from pamdp.judges.pairwise import PairwiseJudge
-from pamdp.judges.remote import Graders
-from pamdp.judges.scores import Adherence, Category, ReplyScorer, Said, parse_adherence, parse_score
+from pamdp.judges.remote import JudgeRegistry
+from pamdp.judges.scores import Adherence, Category, ReplyCase, ReplyScorer, parse_adherence, parse_score
 from pamdp.llm.limits import Retrying
 from pamdp.llm.scripted import Faulty, ScriptedChat
 from pamdp.types import Message, Persona
@@ -70,7 +70,7 @@ def test_categories(checks: tuple[bool, bool, bool, bool], expected: Category) -
 def test_the_scorer_is_shown_everything_as_it_is() -> None:
     model = ScriptedChat(lambda *_: "[[2]]")
     done: list[int] = []
-    assert ReplyScorer("s", model).fit([Said(PERSON, NURSE, "Eat {it}!")], done.append) == [2]
+    assert ReplyScorer("s", model).fit([ReplyCase(PERSON, NURSE, "Eat {it}!")], done.append) == [2]
     ((message,),) = model.asked
     for part in (PERSON.profile, PERSON.personality, "Eat {it}!", "Person: I am a nurse and I work nights."):
         assert part in message.content
@@ -79,7 +79,7 @@ def test_the_scorer_is_shown_everything_as_it_is() -> None:
 
 def test_the_preference_is_what_adherence_is_checked_against() -> None:
     model = ScriptedChat(lambda *_: FOUR.format("no", "no", "yes", "yes"))
-    (found,) = ReplyScorer("s", model).adherence([Said(PERSON, LONE, "Eat.")])
+    (found,) = ReplyScorer("s", model).adherence([ReplyCase(PERSON, LONE, "Eat.")])
     assert found is not None and found.category == "unaware"
     ((message,),) = model.asked
     assert f"The preference\n{PERSON.personality}" in message.content and PERSON.profile in message.content
@@ -91,11 +91,11 @@ def test_an_answer_that_cannot_be_read_is_asked_for_again_then_only_it_is_missin
 
     model = ScriptedChat(answer)
     scorer = ReplyScorer("s", model)
-    assert scorer.fit([Said(PERSON, LONE, reply) for reply in ("x", "bad", "z")]) == [3, None, 3]
+    assert scorer.fit([ReplyCase(PERSON, LONE, reply) for reply in ("x", "bad", "z")]) == [3, None, 3]
     assert len(model.asked) == 2 + 3
     dead = ReplyScorer("s", Retrying(Faulty(model, {"cut": 1.0}), attempts=2, base=0.0))
     with pytest.raises(EndpointError):
-        dead.fit([Said(PERSON, LONE, "x")])
+        dead.fit([ReplyCase(PERSON, LONE, "x")])
 
 
 def _scored(user: str, turn: int, rating: int | None, category: Category | None = None) -> Scored:
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_scores(tmp_path / "s.jsonl")
 
 
-class Served(Graders):
+class Served(JudgeRegistry):
     """Graders whose server is a function."""
 
     def _bare(self, name: str) -> ScriptedChat:
@@ -152,12 +152,12 @@ def test_a_name_is_an_embedded_judge_or_a_model_on_a_server(tmp_path: Path) -> N
     assert isinstance(judge, PairwiseJudge) and judge.fingerprint["model"] == "some/model"
     assert judge is graders.judge("some/model")
     assert judge.judge([Case(PERSON, LONE, "x", "y")])[0].outcome == "win"
-    assert graders.scorer("some/model").fit([Said(PERSON, LONE, "x")]) == [3]
+    assert graders.scorer("some/model").fit([ReplyCase(PERSON, LONE, "x")]) == [3]
     graders.check("some/model")
     graders.check("match")  # nothing to ask
     # Remembered: another process with the same cache asks nobody for what is known.
     again = Served(GraderConfig(base_url="http://x/v1"), make_tiny_backbone, cache=tmp_path)
-    assert again.scorer("some/model").fit([Said(PERSON, LONE, "x")]) == [3]
+    assert again.scorer("some/model").fit([ReplyCase(PERSON, LONE, "x")]) == [3]
 
 
 @pytest.mark.parametrize(
@@ -173,13 +173,13 @@ def test_a_name_is_an_embedded_judge_or_a_model_on_a_server(tmp_path: Path) -> N
 )
 def test_a_judge_that_cannot_be_reached_is_said_in_one_line(grader: GraderConfig, says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says) as error:
-        Graders(grader, make_tiny_backbone, cache=tmp_path).judge("mach")
+        JudgeRegistry(grader, make_tiny_backbone, cache=tmp_path).judge("mach")
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_embedded_judge_scores_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only compares"):
-        Graders(GraderConfig(), make_tiny_backbone, cache=tmp_path).scorer("match")
+        JudgeRegistry(GraderConfig(), make_tiny_backbone, cache=tmp_path).scorer("match")
 
 
 def test_a_model_that_is_gone_is_found_out_past_the_cache(tmp_path: Path) -> None:

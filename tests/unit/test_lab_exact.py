@@ -18,7 +18,7 @@ from pamdp.lab.exact import (
 )
 from pamdp.lab.sampling import log_probs, sample, scores_sq
 from pamdp.lab.tabular import objective, policy_gradient, replicate, solve
-from pamdp.rl.advantages import AdvantageInputs, advantage
+from pamdp.rl.advantages import AdvantageInputs, compute_advantage
 from pamdp.rl.odc import OptimalDualCritic
 
 A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
@@ -39,7 +39,7 @@ def test_the_best_mixture_is_the_best_of_a_fine_grid() -> None:
     turns = enumerate_turns(pamdp, s, s.critics("full"), features)
     grid = torch.stack(
         [
-            second_moments(turns, [advantage("dcrl", turn.inputs, beta=beta) for turn in turns])
+            second_moments(turns, [compute_advantage("dcrl", turn.inputs, beta=beta) for turn in turns])
             for beta in torch.linspace(0, 1, 101).tolist()
         ]
     ).amin(0)
@@ -174,7 +174,7 @@ def test_leave_one_out_keeps_the_gradient_exact() -> None:
         fields = (i.reward, i.discount, i.v_h, i.v_h_next, i.v_hw, i.v_hw_next)
         pairs = [x.reshape(n, h, -1, 1).expand_as(joint) for x in fields]
         batch = AdvantageInputs(*pairs, controls=(control.expand_as(joint),))
-        delta = advantage("odc", batch, coefficients=(0.3, 0.8, 0.9))
+        delta = compute_advantage("odc", batch, coefficients=(0.3, 0.8, 0.9))
         mean = torch.einsum("nhab,nhab,nhav->nhv", joint, delta, turn.direction[:, :, own])
         exact = s.policy[t] * (s.q[t] - s.v[t].unsqueeze(-1))
         torch.testing.assert_close(mean, exact, rtol=0, atol=1e-9)

@@ -11,7 +11,7 @@ from pamdp.lab import benchmark
 from pamdp.lab.environments import ask, invest, persona, random_pamdps, seven_problems
 from pamdp.lab.exact import METHODS
 from pamdp.lab.learn import LearnedAdvantage, learn, watch
-from pamdp.lab.report import Cell, LabReport, Section, mean_cell, mean_ratio_cell, ratio_cell
+from pamdp.lab.report import LabReport, LabResult, Section, mean_cell, mean_ratio_cell, ratio_cell
 from pamdp.lab.sampling import sample, scores_sq
 from pamdp.lab.tabular import objective, optimal_return, policy_gradient, replicate, solve, uniform
 from pamdp.rl.odc import OptimalDualCritic
@@ -126,17 +126,17 @@ def test_cells() -> None:
     values = torch.tensor([1.0, 3.0], dtype=torch.float64)
     assert mean_cell(values).value == 2.0
     assert mean_cell(values).high == pytest.approx(2 + 1.96)
-    assert ratio_cell(values * 3, values) == Cell(pytest.approx(3.0), pytest.approx(3.0), pytest.approx(3.0))
-    assert mean_ratio_cell(values, values) == Cell(1.0, 1.0, 1.0)
+    assert ratio_cell(values * 3, values) == LabResult(pytest.approx(3.0), pytest.approx(3.0), pytest.approx(3.0))
+    assert mean_ratio_cell(values, values) == LabResult(1.0, 1.0, 1.0)
     assert mean_ratio_cell(torch.tensor([4.0, 0.0]).double(), values).value == 1.0
-    assert str(Cell(0.5, 0.25, 0.75)) == "0.50 ±0.25"
-    assert str(Cell(3.0)) == "3"
-    assert str(Cell(1.3e-10)) == "1.3e-10"
+    assert str(LabResult(0.5, 0.25, 0.75)) == "0.50 ±0.25"
+    assert str(LabResult(3.0)) == "3"
+    assert str(LabResult(1.3e-10)) == "1.3e-10"
 
 
 def test_the_report_says_all_it_knows_in_three_forms(tmp_path: Path) -> None:
     section = Section(
-        "s", "Title [of] it", {"seed": 0}, {"row": {"A2C": Cell(1.0, 0.9, 1.1)}, "bare": {"ODC": Cell(7.0)}}
+        "s", "Title [of] it", {"seed": 0}, {"row": {"A2C": LabResult(1.0, 0.9, 1.1)}, "bare": {"ODC": LabResult(7.0)}}
     )
     report = LabReport((section,), 1.5)
     read = json.loads(report.to_json())

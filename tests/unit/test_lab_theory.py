@@ -7,12 +7,20 @@ import pytest
 import torch
 
 from pamdp.lab.environments import REGIMES, Regime, random_pamdps
-from pamdp.lab.exact import METHODS, Enumeration, Method, deltas, enumerate_turns, expected_gradient, second_moments
+from pamdp.lab.exact import (
+    METHODS,
+    Enumeration,
+    ExactEstimator,
+    deltas,
+    enumerate_turns,
+    expected_gradient,
+    second_moments,
+)
 from pamdp.lab.tabular import (
     Critics,
     Solution,
     TabularPamdp,
-    Turn,
+    TabularStep,
     objective,
     policy_gradient,
     solve,
@@ -35,7 +43,11 @@ def noise(like: torch.Tensor) -> torch.Tensor:
 
 
 def gradient_of(
-    pamdp: TabularPamdp, solution: Solution, critics: Critics, method: Method, pair: tuple[float, float] | None = None
+    pamdp: TabularPamdp,
+    solution: Solution,
+    critics: Critics,
+    method: ExactEstimator,
+    pair: tuple[float, float] | None = None,
 ) -> torch.Tensor:
     turns = enumerate_turns(pamdp, solution, critics)
     coefficients = None if pair is None else [torch.tensor([pair] * len(pamdp.start)).double()] * len(turns)
@@ -231,7 +243,7 @@ def test_when_the_history_tells_the_profile_all_methods_are_one() -> None:
     for u in range(2):
         for o in range(2):
             told[u, o, (u + o) % 3] = 1
-    turns = tuple(Turn(t.reward, t.answer, told.expand_as(t.drift)) for t in pamdp.turns)
+    turns = tuple(TabularStep(t.reward, t.answer, told.expand_as(t.drift)) for t in pamdp.turns)
     known = TabularPamdp(torch.eye(3, dtype=torch.float64)[0].expand(5, 3), turns, pamdp.gamma)
     s = solve(known, logits)
     possible = [e.probability > 0 for e in enumerate_turns(known, s, s.critics("full"))]

@@ -13,8 +13,8 @@ from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
 from pamdp.learner import Batch, Learner, residuals_after, to_batch
 from pamdp.models.actor import Actor
+from pamdp.models.actor_delta import ComponentDelta
 from pamdp.models.critics import DualCritic
-from pamdp.models.moves import Components
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rollout import Rollout, Transition
 
@@ -279,7 +279,7 @@ def test_the_actor_moves_along_what_the_settings_name_and_nowhere_else() -> None
         learner.update(batch, _g())
         moved = (learner.actor.a1.weight - learner.reference.a1.weight).detach()
         ranks.append(int(torch.linalg.matrix_rank(moved, atol=1e-5)))
-        if isinstance(learner.moves, Components):
+        if isinstance(learner.moves, ComponentDelta):
             torch.testing.assert_close(moved @ torch.linalg.pinv(learner.moves.basis) @ learner.moves.basis, moved)
         if kind == "gains":
             gain = moved / learner.reference.a1.weight.detach()

@@ -11,7 +11,7 @@ from pamdp.errors import ModelError
 from pamdp.models import embedded
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import cache_dir, embedded_path, load_backbone
-from pamdp.models.generate import Row, Sampling, generate
+from pamdp.models.generate import DecodeRow, Sampling, generate
 from tests.tools.chats import LONE, NURSE, SYSTEM
 
 
@@ -126,5 +126,5 @@ def test_the_embedded_model_answers_a_question() -> None:
     question = backbone.chat.history(LONE[:1], SYSTEM)
     with torch.no_grad():
         prefix = backbone.prefix(question)
-    [reply] = generate(backbone, [prefix], [Row(0, len(question.ids))], Sampling(max_tokens=12))
+    [reply] = generate(backbone, [prefix], [DecodeRow(0, len(question.ids))], Sampling(max_tokens=12))
     assert "tea" in backbone.chat.decode(reply).lower()

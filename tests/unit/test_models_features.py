@@ -6,7 +6,7 @@ import torch
 
 from pamdp.models.backbone import Backbone
 from pamdp.models.features import FeatureStore
-from pamdp.models.packing import Branch, reply_features
+from pamdp.models.packed_branches import Branch, reply_features
 from pamdp.types import Message
 
 

@@ -8,8 +8,8 @@ import torch
 
 from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone, Prefix
-from pamdp.models.generate import Row, Sampling, generate
-from pamdp.models.slots import SlotCache
+from pamdp.models.generate import DecodeRow, Sampling, generate
+from pamdp.models.kv_cache import SlotCache
 from tests.tools import naive
 from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 
@@ -30,16 +30,16 @@ def prefixes_of(backbone: Backbone, *chats: Sequence) -> list[Prefix]:
         return [backbone.prefix(backbone.chat.history(chat, SYSTEM)) for chat in chats]
 
 
-def all_rows(prefixes: list[Prefix], d: int, inject: str) -> list[Row]:
+def all_rows(prefixes: list[Prefix], d: int, inject: str) -> list[DecodeRow]:
     """Two rows for every turn of every prefix; INJECT is "none", "all" or "some"."""
     generator = torch.Generator().manual_seed(5)
-    rows: list[Row] = []
+    rows: list[DecodeRow] = []
     for number, prefix in enumerate(prefixes):
         for head in prefix.encoded.heads:
             for _ in range(2):
                 noise = torch.randn(1, d, generator=generator, dtype=torch.float64) * 2
                 with_action = inject == "all" or (inject == "some" and len(rows) % 2 == 0)
-                rows.append(Row(number, head, noise if with_action else None, seed=len(rows)))
+                rows.append(DecodeRow(number, head, noise if with_action else None, seed=len(rows)))
     return rows
 
 
@@ -60,7 +60,7 @@ def test_several_action_embeddings(backbone: Backbone, monkeypatch: pytest.Monke
     """Logits, not only tokens: what the embeddings see of one another changes little."""
     prefixes = prefixes_of(backbone, NURSE, ECHO)
     noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rows = [Row(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
+    rows = [DecodeRow(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
     seen: list[torch.Tensor] = []
     pick = generation._pick
     monkeypatch.setattr(generation, "_pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
@@ -96,9 +96,9 @@ def test_seeds_and_nothing_else_make_draws_differ(backbone: Backbone) -> None:
     prefixes = prefixes_of(backbone, NURSE)
     length = prefixes[0].encoded.heads[-1]
     torch.manual_seed(0)
-    first = generate(backbone, prefixes, [Row(0, length, seed=s) for s in range(8)], DRAWN)
+    first = generate(backbone, prefixes, [DecodeRow(0, length, seed=s) for s in range(8)], DRAWN)
     torch.manual_seed(1)
-    again = generate(backbone, prefixes, [Row(0, length, seed=s) for s in range(8)], DRAWN)
+    again = generate(backbone, prefixes, [DecodeRow(0, length, seed=s) for s in range(8)], DRAWN)
     assert first == again
     assert len(set(map(tuple, first))) > 4
 
@@ -107,7 +107,9 @@ def test_draws_follow_the_nucleus_of_the_models_own_distribution(tiny_backbone: 
     prefixes = prefixes_of(tiny_backbone, LONE)
     ids, count = prefixes[0].encoded.ids, 3000
     sampling = Sampling(max_tokens=1, temperature=0.7, top_p=0.8)
-    drawn = generate(tiny_backbone, prefixes, [Row(0, len(ids), seed=s) for s in range(count)], sampling, batch=1000)
+    drawn = generate(
+        tiny_backbone, prefixes, [DecodeRow(0, len(ids), seed=s) for s in range(count)], sampling, batch=1000
+    )
     with torch.no_grad():
         probs = (naive.forward(tiny_backbone, ids, None, [])[-1] / 0.7).softmax(-1)
     ranked, order = probs.sort(descending=True)
@@ -130,7 +132,7 @@ def test_a_repeated_token_0_is_penalised_too(backbone: Backbone) -> None:
     prefixes = prefixes_of(backbone, NURSE)
     length = prefixes[0].encoded.heads[0]
     noise = torch.randn(16, 1, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    rows = [Row(0, length, noise[i]) for i in range(16)]
+    rows = [DecodeRow(0, length, noise[i]) for i in range(16)]
     found = generate(backbone, prefixes, rows, Sampling(12, 0.0, repetition_penalty=2.0))
     assert any(0 in reply for reply in found)
     ids = prefixes[0].encoded.ids[:length]
@@ -225,7 +227,7 @@ def test_a_gpu_that_looks_for_ends_rarely_writes_the_same(backbone: Backbone, mo
 
 def test_no_token_allowed_no_reply(backbone: Backbone) -> None:
     prefixes = prefixes_of(backbone, LONE)
-    assert generate(backbone, prefixes, [Row(0, prefixes[0].encoded.heads[0])], Sampling(0)) == [[]]
+    assert generate(backbone, prefixes, [DecodeRow(0, prefixes[0].encoded.heads[0])], Sampling(0)) == [[]]
 
 
 def test_no_rows_no_replies(backbone: Backbone) -> None:

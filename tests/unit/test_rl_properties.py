@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamdp.rl.advantages import AdvantageInputs, advantage, dual_critic_advantage, lambda_advantage
+from pamdp.rl.advantages import AdvantageInputs, compute_advantage, dual_critic_advantage, lambda_advantage
 from pamdp.rl.losses import actor_loss, cloning_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
 from pamdp.rl.metrics import success_rate
 from pamdp.rl.odc import OptimalDualCritic, leave_one_out_control
@@ -31,11 +31,11 @@ def same(a: torch.Tensor, b: torch.Tensor) -> None:
 @given(seeds, fractions)
 def test_odc_holds_the_others_as_special_cases(seed: int, beta: float) -> None:
     batch = batch_of(seed, 3, 2)
-    same(advantage("odc", batch, coefficients=(0, 0)), advantage("a2c", batch))
-    same(advantage("odc", batch, coefficients=(1, 1)), advantage("uaac", batch))
-    same(advantage("odc", batch, coefficients=(1, 0)), advantage("pamdp", batch))
-    same(advantage("odc", batch, coefficients=(beta, beta)), advantage("dcrl", batch, beta=beta))
-    same(advantage("odc_safe", batch, coefficients=(1, 0.7)), advantage("pamdp", batch))
+    same(compute_advantage("odc", batch, coefficients=(0, 0)), compute_advantage("a2c", batch))
+    same(compute_advantage("odc", batch, coefficients=(1, 1)), compute_advantage("uaac", batch))
+    same(compute_advantage("odc", batch, coefficients=(1, 0)), compute_advantage("pamdp", batch))
+    same(compute_advantage("odc", batch, coefficients=(beta, beta)), compute_advantage("dcrl", batch, beta=beta))
+    same(compute_advantage("odc_safe", batch, coefficients=(1, 0.7)), compute_advantage("pamdp", batch))
 
 
 @given(seeds, st.integers(1, 5), fractions)
@@ -62,7 +62,7 @@ def test_lambda_advantage_is_not_the_sum_of_equation_6s_deltas(seed: int, lam: f
     """The λ-return needs A2C's deltas; with eq. 6's, V_φ(h′) − V_ξ(h′, ω′) is left over at every turn."""
     b = batch_of(seed, 4)
     v_h = torch.cat([b.v_h[:1], b.v_h_next[:-1]])
-    symmetric = advantage("a2c", AdvantageInputs(b.reward, b.discount, v_h, b.v_h_next, v_h, b.v_h_next))
+    symmetric = compute_advantage("a2c", AdvantageInputs(b.reward, b.discount, v_h, b.v_h_next, v_h, b.v_h_next))
     total = torch.zeros(())
     for t in reversed(range(4)):
         total = symmetric[t] + lam * b.discount[t] * total
@@ -140,7 +140,7 @@ def test_no_fixed_method_beats_the_coefficients_on_the_batches_they_come_from(se
     odc.update(batch, score_sq)
 
     def moment(c1: float, c2: float) -> float:
-        return float((score_sq * advantage("odc", batch, coefficients=(c1, c2)) ** 2).sum())
+        return float((score_sq * compute_advantage("odc", batch, coefficients=(c1, c2)) ** 2).sum())
 
     best = moment(*odc.coefficients())
     rivals = [(0, 0), (1, 0), (0.3, 0)] if safe else [(0, 0), (1, 1), (0.5, 0.5), (1, 0)]

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pamdp.config import Config, DataConfig, RLConfig
+from pamdp.config import Config, DataConfig
 from pamdp.data.formats import DIALOGUES
 from pamdp.errors import ConfigError
-from pamdp.rl.advantages import ADVANTAGES
 from pamdp.settings import Settings, dump, flatten, load, presets
 
 
@@ -183,7 +182,6 @@ def test_absent_values_can_be_written() -> None:
 
 def test_names_in_the_settings_are_the_codes_own() -> None:
     assert {*get_args(DataConfig.model_fields["format"].annotation)} == {"auto", *DIALOGUES}
-    assert {*get_args(RLConfig.model_fields["advantage"].annotation)} == {*ADVANTAGES}
 
 
 def test_the_papers_table_4() -> None:

@@ -14,7 +14,7 @@ from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.talk import talk
-from pamdp.train.setup import load_critics, load_policy, new_policy, save_policy
+from pamdp.train.factory import load_critics, load_policy, new_policy, save_policy
 from pamdp.types import Message
 from tests.tools.tiny import make_tiny_backbone
 

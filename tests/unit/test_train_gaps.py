@@ -15,8 +15,8 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
 from pamdp.train.clone import clone
-from pamdp.train.setup import new_policy
-from pamdp.train.standin import with_own_replies
+from pamdp.train.factory import new_policy
+from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, Turn
 from tests.tools.methods import CLONE, MODEL, RL, few
 from tests.tools.tiny import make_tiny_backbone
@@ -71,7 +71,7 @@ def test_the_backbone_s_own_replies_stand_in_for_rejected_ones(tmp_path: Path) -
     first, *others = few("train", 3)
     data = [*_bare(others), first, SILENT]
     policy = Policy(make_tiny_backbone())
-    whole = with_own_replies(policy, data, 6)
+    whole = with_synthetic_rejected(policy, data, 6)
     assert whole[2:] == (first, SILENT)  # what the data reject stays, and nothing is invented for what lacks both
     for before, after in zip(data, whole, strict=True):
         assert all(before.history(t) == after.history(t) for t in range(len(before.turns)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
-from pamdp.baselines.preference import Said, messages
+from pamdp.baselines.preference import ChatMessage, messages
 from pamdp.baselines.replies import PolicyReplier
 from pamdp.baselines.tune import arguments, lora, require_trl, run_trainer
 from pamdp.config import Config
@@ -71,7 +71,7 @@ def rewards(job: Job, backbone: Backbone, steps: Sequence[TimeStep]) -> Callable
     config = job.config.model_copy(update={"rl": start})
     score = Reward(job.judge(), reference_replies(Policy(backbone), job.train, config), job.config.rl.soft)
 
-    def judged(completions: Sequence[Sequence[Said]], state: Sequence[int], **_: object) -> list[float | None]:
+    def judged(completions: Sequence[Sequence[ChatMessage]], state: Sequence[int], **_: object) -> list[float | None]:
         return score([steps[i] for i in state], [said[0]["content"].strip() for said in completions])
 
     return judged

@@ -15,8 +15,8 @@ from pamdp.baselines.replies import PolicyReplier
 from pamdp.config import Config
 from pamdp.models.policy import Policy
 from pamdp.train.clone import clone
+from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
-from pamdp.train.setup import load_policy, new_policy
 
 ADVANTAGES = {"RL-base": "a2c", "UAAC": "uaac", "DCRL": "dcrl", "PAMDP": "pamdp", "ODC": "odc"}
 """Method -> `rl.advantage`."""
@@ -40,9 +40,9 @@ def bc(job: Job) -> PolicyReplier:
 
 
 def reinforced(job: Job, name: str) -> PolicyReplier:
-    """The cloned policy after reinforcement learning with the advantage of NAME."""
+    """The cloned policy after reinforcement learning with the advantage of NAME, a method or an advantage itself."""
     policy, judge = cloned(job), job.judge()
-    rl = job.config.rl.model_copy(update={"advantage": ADVANTAGES[name]})
+    rl = job.config.rl.model_copy(update={"advantage": ADVANTAGES.get(name, name)})
     config = job.config.model_copy(update={"rl": rl})
     # Where cloning changed every weight, Vanilla's references need those that it did not change.
     bare = job.load() if config.clone.backbone == "full" and rl.reference == "vanilla" else None
@@ -61,8 +61,11 @@ def _budget_rl(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return replace(_budget(config, tune, turns), draws=draws, verdicts=draws)
 
 
+def reinforced_method(name: str) -> Method:
+    """The method that reinforces the cloned policy with the advantage of NAME."""
+    return Method(name, partial(reinforced, name=name), _budget_rl, shares="clone", lacks=needs.preferred)
+
+
 BC = register(Method("BC", bc, _budget, shares="clone", lacks=needs.preferred))
-REINFORCED = tuple(
-    register(Method(name, partial(reinforced, name=name), _budget_rl, shares="clone", lacks=needs.preferred))
-    for name in ADVANTAGES
-)
+for method in ADVANTAGES:
+    register(reinforced_method(method))

@@ -1,11 +1,10 @@
 """What a method is: a name, a way to learn, and what it costs.
 
-Owns the job that every method is given, the statement of its budget, and the register of methods. Knows no method.
+Owns the job that every method is given and the statement of its budget. Knows no method.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,10 @@ from pamdp.baselines import needs
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.replies import Replier
 from pamdp.config import Config
-from pamdp.errors import ConfigError
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
 from pamdp.models.backbone import Backbone
+from pamdp.registry import METHODS
 from pamdp.runs import Run
 from pamdp.types import Dialogue
 
@@ -103,28 +102,6 @@ class Method:
     lacks: Callable[[Sequence[Dialogue]], str] = needs.nothing
 
 
-_METHODS: dict[str, Method] = {}
-
-
 def register(method: Method) -> Method:
     """Make METHOD known by its name; one of the same name is replaced."""
-    _METHODS[method.name] = method
-    return method
-
-
-def find(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    if name not in _METHODS:
-        close = difflib.get_close_matches(name, _METHODS, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(_METHODS)}"
-        raise ConfigError(f"no method {name!r}; {hint}")
-    return _METHODS[name]
-
-
-def names() -> tuple[str, ...]:
-    """Names of all methods that are known."""
-    return tuple(_METHODS)
+    return METHODS.add(method.name, method)

@@ -15,7 +15,7 @@ from pamdp.baselines import needs
 from pamdp.baselines.config import OppuConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import Replies
-from pamdp.baselines.sft import Example, cut, fit
+from pamdp.baselines.sft import SFTExample, cut, fit
 from pamdp.config import Config
 from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
@@ -33,7 +33,7 @@ def oppu(job: Job) -> PersonalReplier:
     """The task adapter, merged; users' adapters are fitted when they talk."""
     backbone, config = job.load(), job.tune.oppu
     examples = [
-        Example.of(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
+        SFTExample.of(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
         for dialogue in job.train
         for t, turn in enumerate(dialogue.turns)
         if turn.preferred
@@ -72,7 +72,7 @@ class PersonalReplier:
             policy = Policy(backbone, system=_system(backbone, history, self.oppu))
             return policy.reply(history, Sampling(self.config.rl.max_reply))
 
-    def own_example(self, history: History) -> Example | None:
+    def own_example(self, history: History) -> SFTExample | None:
         """What the user's adapter learns: every reply that the history holds, in one sequence; None at the first turn.
 
         What waits for a reply is not in it: the sequence ends with the last reply. Nothing is retrieved for it, because
@@ -87,7 +87,7 @@ class PersonalReplier:
         for head, message in zip(before.heads, earlier[1::2], strict=True):
             stop = head + len(_target(self.backbone, message.content, self.config))
             mask[head:stop] = [1] * (stop - head)
-        return Example(ids, mask)
+        return SFTExample(ids, mask)
 
     @contextmanager
     def personal(self, history: History) -> Iterator[Backbone]:

@@ -16,7 +16,7 @@ from pamdp.models.policy import Policy
 from pamdp.prompts.render import load
 from pamdp.types import History
 
-Said = dict[str, str]
+ChatMessage = dict[str, str]
 """A message as TRL takes it."""
 
 
@@ -56,13 +56,13 @@ def dpo(job: Job) -> PolicyReplier:
     return PolicyReplier(Policy(tuned, system=system), job.config.rl)
 
 
-def messages(history: History, system: str) -> list[Said]:
+def messages(history: History, system: str) -> list[ChatMessage]:
     """A history behind its instruction."""
     said = [{"role": m.role, "content": m.content.strip()} for m in history]
     return [{"role": "system", "content": system}, *said]
 
 
-def _reply(text: str) -> list[Said]:
+def _reply(text: str) -> list[ChatMessage]:
     return [{"role": "assistant", "content": text.strip()}]
 
 

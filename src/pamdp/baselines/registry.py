@@ -1,31 +1,26 @@
-"""All methods that come with the package, and files that bring more.
+"""Methods by name: those of the package, those that plugins bring, and one for every registered advantage.
 
-Owns which modules are read so that their methods are known. A new method is a file that calls `register`
-(examples/add_a_method.py).
+Owns what a name means in a table. A new method is a file that calls `register` (examples/add_a_method.py).
 """
 
 from __future__ import annotations
 
-import runpy
-from collections.abc import Sequence
-from pathlib import Path
-
-from pamdp.baselines import grpo, latent, peft, preference, prompt, sft
-from pamdp.baselines.method import Method, find, names, register
-from pamdp.errors import ConfigError
-
-__all__ = ["MODULES", "Method", "find", "load_methods", "names", "register"]
-
-MODULES = (prompt, peft, sft, latent, preference, grpo)
+from pamdp.baselines.latent import reinforced_method
+from pamdp.baselines.method import Method
+from pamdp.registry import ADVANTAGES, METHODS
 
 
-def load_methods(files: Sequence[Path]) -> None:
-    """Run Python files that register methods.
+def find(name: str) -> Method:
+    """The method of that name; the name of an advantage is the method that reinforces with it.
 
     Raises:
-      ConfigError: a file is missing.
+      ConfigError: there is none; the message lists what there is.
     """
-    for file in files:
-        if not file.is_file():
-            raise ConfigError(f"no file {file}; --method takes a Python file that registers a method")
-        runpy.run_path(str(file))
+    if name not in METHODS and name in ADVANTAGES:
+        return reinforced_method(name)
+    return METHODS[name]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods that are known."""
+    return tuple(METHODS)

@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from pamdp.config import RLConfig
-from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.policy import Policy, path
-from pamdp.train.play import play
+from pamdp.train.rollout_recorded import rollout_recorded
 from pamdp.types import Dialogue, Persona, Turn
 
 Key = tuple[str, int]
@@ -68,7 +68,7 @@ class PolicyReplier:
 
     def write(self, dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
         """One reply to every state."""
-        rollouts = play(self.policy, dialogues, self.config, progress=progress)
+        rollouts = rollout_recorded(self.policy, dialogues, self.config, progress=progress)
         return {(t.key, t.t): t.reply for rollout in rollouts for t in rollout.transitions}
 
     def reference_nll(self, dialogues: Sequence[Dialogue]) -> dict[Key, float]:

@@ -26,21 +26,21 @@ from pamdp.types import Dialogue, Turn
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class SFTExample:
     """Tokens, and which of them are learned: 1 for a reply's, 0 for all others."""
 
     ids: Sequence[int]
     mask: Sequence[int]
 
     @classmethod
-    def of(cls, history: Sequence[int], reply: Sequence[int]) -> Example:
+    def of(cls, history: Sequence[int], reply: Sequence[int]) -> SFTExample:
         """A history and the one reply to learn."""
         return cls([*history, *reply], [0] * len(history) + [1] * len(reply))
 
 
 def fit(
     backbone: Backbone,
-    examples: Sequence[Example],
+    examples: Sequence[SFTExample],
     config: FitConfig,
     run: Run,
     seed: int,
@@ -75,14 +75,14 @@ def fit(
 
 def examples_of(
     chat: ChatEncoder, dialogues: Sequence[Dialogue], system: str, target: Callable[[Dialogue, Turn], list[int]]
-) -> list[Example]:
+) -> list[SFTExample]:
     """One example for each turn with a preferred reply; TARGET gives its tokens."""
     out = []
     for dialogue in dialogues:
         encoded = chat.history(path(dialogue), system)
         for head, turn in zip(encoded.heads, dialogue.turns, strict=True):
             if turn.preferred:
-                out.append(Example.of(encoded.ids[:head], target(dialogue, turn)))
+                out.append(SFTExample.of(encoded.ids[:head], target(dialogue, turn)))
     return out
 
 

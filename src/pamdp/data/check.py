@@ -17,7 +17,7 @@ from pamdp.data.load import stream, stream_texts
 from pamdp.data.preference import tells_dialogues
 from pamdp.data.reading import Intake
 from pamdp.data.report import CheckReport
-from pamdp.data.wording import content_words, longest_run
+from pamdp.data.text_overlap import content_words, longest_run
 from pamdp.errors import ConfigError, DataError
 from pamdp.types import Dialogue, PreferencePair
 

@@ -14,12 +14,12 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import TypeVar
 
+from pamdp.async_bridge import at_once, join, settle, start
 from pamdp.env.reward import Reward
 from pamdp.env.user import Acted, User
 from pamdp.errors import AnswerError
 from pamdp.prompts.render import load
 from pamdp.types import History, Message, Outcome, Persona, TimeStep
-from pamdp.waiting import at_once, join, settle, start
 
 T = TypeVar("T")
 

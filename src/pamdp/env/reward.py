@@ -11,10 +11,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from pamdp.async_bridge import done, run, settle, start, together
 from pamdp.errors import AnswerError, JudgeError
 from pamdp.judges.base import Case, Judge, Verdict
 from pamdp.types import History, TimeStep
-from pamdp.waiting import done, run, settle, start, together
 
 Given = Sequence[str] | Awaitable[Sequence[str]]
 References = Mapping[History, Sequence[str]] | Callable[[Sequence[TimeStep]], Sequence[Given]]

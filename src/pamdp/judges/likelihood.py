@@ -15,8 +15,8 @@ from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone, first_of
 from pamdp.models.chat import Encoded
-from pamdp.models.packed import Group, PackedRow, final_norm, pack, run_layers
-from pamdp.models.packing import reply_log_probs
+from pamdp.models.packed_branches import reply_log_probs
+from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
 from pamdp.prompts.render import load, render
 from pamdp.types import History, Persona
 

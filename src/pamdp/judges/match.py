@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pamdp.models.actor import Whitening
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed import Group, PackedRow, pack, run_layers
+from pamdp.models.packed_contexts import Group, PackedRow, pack, run_layers
 from pamdp.prompts.render import render
 from pamdp.types import History, Message, Persona, PreferencePair
 

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 
+from pamdp.async_bridge import run, together
 from pamdp.errors import AnswerError, JudgeError
 from pamdp.judges.base import Case, Outcome, Verdict, swap
 from pamdp.llm.ask import ask
@@ -17,7 +18,6 @@ from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, render, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import Message
-from pamdp.waiting import run, together
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _OUTCOMES: dict[str, Outcome] = {"A": "win", "B": "loss", "C": "tie"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pamdp.async_bridge import run
 from pamdp.config import GraderConfig
 from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge
@@ -23,12 +24,11 @@ from pamdp.llm.openai import OpenAIChat, public_url
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.types import Message
-from pamdp.waiting import run
 
 GREETING = (Message("user", "Answer with the one word OK."),)
 
 
-class Graders:
+class JudgeRegistry:
     """Judges and scorers by name; each model is set up once.
 
     Args:

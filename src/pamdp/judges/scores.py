@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from pamdp.async_bridge import run, together
 from pamdp.errors import AnswerError
 from pamdp.llm.ask import ask
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load, render, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import History, Message, Persona
-from pamdp.waiting import run, together
 
 T = TypeVar("T")
 Category = Literal["followed", "unaware", "hallucinated", "inconsistent", "unhelpful"]
@@ -30,7 +30,7 @@ _CHECK = re.compile(r"^\W*(mentions|invents|violates|helps)\W*:\W*(yes|no)\b", r
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReplyCase:
     """One reply to a history, and to whom."""
 
     persona: Persona
@@ -125,7 +125,7 @@ class ReplyScorer:
             "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
         }  # fmt: skip
 
-    def fit(self, replies: Sequence[Said], progress: Callable[[int], None] | None = None) -> list[int | None]:
+    def fit(self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None) -> list[int | None]:
         """How well each reply suits its person, 1 to 5 (ALOE); None where no rating could be had.
 
         Raises:
@@ -134,7 +134,7 @@ class ReplyScorer:
         return self._all("judge_score", parse_score, replies, progress)
 
     def adherence(
-        self, replies: Sequence[Said], progress: Callable[[int], None] | None = None
+        self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None
     ) -> list[Adherence | None]:
         """What each reply does with the preference, which is the person's `personality` (PrefEval); None as of `fit`.
 
@@ -147,10 +147,10 @@ class ReplyScorer:
         self,
         prompt: str,
         parse: Callable[[str], T],
-        replies: Sequence[Said],
+        replies: Sequence[ReplyCase],
         progress: Callable[[int], None] | None,
     ) -> list[T | None]:
-        async def one(said: Said) -> T | None:
+        async def one(said: ReplyCase) -> T | None:
             try:
                 return await self._ask(prompt, parse, said)
             except AnswerError:
@@ -161,7 +161,7 @@ class ReplyScorer:
 
         return run(together(one(said) for said in replies))
 
-    async def _ask(self, prompt: str, parse: Callable[[str], T], said: Said) -> T:
+    async def _ask(self, prompt: str, parse: Callable[[str], T], said: ReplyCase) -> T:
         person, nothing = said.persona, "nothing"
         known = (
             {"preference": person.personality or nothing, "profile": person.profile or nothing}

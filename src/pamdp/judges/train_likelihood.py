@@ -14,7 +14,7 @@ from torch import Tensor
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.models.adapters import add_adapter, train_backbone
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed import PackedRow, pack
+from pamdp.models.packed_contexts import PackedRow, pack
 from pamdp.types import PreferencePair
 
 Prepared = tuple[PackedRow, Tensor, list[Tensor]]

@@ -24,7 +24,7 @@ from pamdp.lab.environments import (
 )
 from pamdp.lab.exact import (
     METHODS,
-    Method,
+    ExactEstimator,
     deltas,
     enumerate_turns,
     expected_gradient,
@@ -33,7 +33,7 @@ from pamdp.lab.exact import (
     trajectory_moments,
 )
 from pamdp.lab.learn import learn, watch
-from pamdp.lab.report import Cell, LabReport, Section, mean_cell, mean_ratio_cell, ratio_cell
+from pamdp.lab.report import LabReport, LabResult, Section, mean_cell, mean_ratio_cell, ratio_cell
 from pamdp.lab.tabular import TabularPamdp, objective, optimal_return, policy_gradient, replicate, solve, uniform
 
 Progress = Callable[[str, int, int], None]
@@ -46,7 +46,7 @@ POLICY_ITERATIONS, POLICY_RATE, POLICY_HORIZON = 40, 2.0, 2
 OFFSETS = (0, 4)
 PROBLEM_TEXTS = {name: DESCRIPTIONS[name] for name in ("persona", "ask", "+ or offset")}
 LEARNERS = tuple(method for method in METHODS if method.advantage != "odc_safe")
-BY_TURN = Method("ODC by turn", "odc", "full")
+BY_TURN = ExactEstimator("ODC by turn", "odc", "full")
 
 
 def run_benchmark(progress: Progress | None = None) -> LabReport:
@@ -67,7 +67,7 @@ def run_benchmark(progress: Progress | None = None) -> LabReport:
 
 def exact_sections(progress: Progress) -> list[Section]:
     """Variance of one dialogue's gradient with exact critics, and what of the theory is exact, in five regimes."""
-    variance, checks = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
+    variance, checks = dict[str, dict[str, LabResult]](), dict[str, dict[str, LabResult]]()
     for done, regime in enumerate(REGIMES, 1):
         variance[regime], checks[regime] = _exact_row(regime)
         progress("exact critics", done, len(REGIMES))
@@ -122,7 +122,7 @@ def _best_mixture(at_0: Tensor, at_half: Tensor, at_1: Tensor) -> Tensor:
     return torch.minimum(at_0 + slope * beta + square * beta**2, torch.minimum(at_0, at_1))
 
 
-def _exact_row(regime: Regime) -> tuple[dict[str, Cell], dict[str, Cell]]:
+def _exact_row(regime: Regime) -> tuple[dict[str, LabResult], dict[str, LabResult]]:
     pamdp, logits, features = random_pamdps(regime, PROBLEMS, seed=0)
     solution = solve(pamdp, logits)
     exact = policy_gradient(pamdp, solution)
@@ -145,16 +145,20 @@ def _exact_row(regime: Regime) -> tuple[dict[str, Cell], dict[str, Cell]]:
     excess = torch.stack([odc - moments[other] for other in others])
     rows = {label: ratio_cell(value, variances["A2C"]) for label, value in variances.items()}
     return rows, {
-        "error of E[gradient]": Cell(bias),
-        "violations": Cell(float((excess > 1e-9).sum())),
-        "largest excess": Cell(float(excess.max())),
-        "turns": Cell(float(excess.numel())),
+        "error of E[gradient]": LabResult(bias),
+        "violations": LabResult(float((excess > 1e-9).sum())),
+        "largest excess": LabResult(float(excess.max())),
+        "turns": LabResult(float(excess.numel())),
     }
 
 
 def learned_sections(progress: Progress) -> list[Section]:
     """Mean squared error of the gradient with learned critics and a fixed policy, on the seven problems."""
-    small, large, to_best = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
+    small, large, to_best = (
+        dict[str, dict[str, LabResult]](),
+        dict[str, dict[str, LabResult]](),
+        dict[str, dict[str, LabResult]](),
+    )
     problems = seven_problems()
     for done, (name, problem) in enumerate(problems.items(), 1):
         errors = gradient_errors(problem, (EPISODES, BATCHES * EPISODES), runs=RUNS, seed=0)
@@ -219,7 +223,7 @@ def _norm_sq(gradient: tuple[Tensor, ...]) -> Float[Tensor, " N"]:
 
 def policy_sections(progress: Progress) -> list[Section]:
     """Learning a policy: how much of the way from the uniform to the optimal policy, on two problems."""
-    last, area = dict[str, dict[str, Cell]](), dict[str, dict[str, Cell]]()
+    last, area = dict[str, dict[str, LabResult]](), dict[str, dict[str, LabResult]]()
     names = [(name, make, offset) for name, make in (("persona", persona), ("ask", ask)) for offset in OFFSETS]
     steps = len(names) * len(LEARNERS)
     for i, (name, make, offset) in enumerate(names):

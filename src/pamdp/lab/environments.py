@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError
-from pamdp.lab.tabular import TabularPamdp, Turn
+from pamdp.lab.tabular import TabularPamdp, TabularStep
 
 Regime = Literal["static", "offset", "terminal", "evolving", "memoryless"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
@@ -71,7 +71,9 @@ def random_pamdps(
         here = reward + offset if regime == "offset" else reward
         if regime == "terminal" and t < horizon - 1:
             here = torch.zeros_like(here)
-        turns.append(Turn(here.expand(n, h, w, u), by_last[:, torch.arange(h) % o], drift.expand(n, h, w, u, o, w)))
+        turns.append(
+            TabularStep(here.expand(n, h, w, u), by_last[:, torch.arange(h) % o], drift.expand(n, h, w, u, o, w))
+        )
     features = [0.5**0.5 * _normal(g, n, (u * o) ** t, 4) for t in range(horizon)]
     weights = 0.5**0.5 * _normal(g, n, 4, u)
     return TabularPamdp(start, tuple(turns), gamma), [phi @ weights for phi in features], features
@@ -118,7 +120,7 @@ def invest(*, gamma: float = 0.99) -> TabularPamdp:
         else:
             reward[:, -1] = 3.0
         one = torch.ones(1, 2**t, 1, 2, 1, dtype=torch.float64)
-        turns.append(Turn(reward, one, one.unsqueeze(-1)))
+        turns.append(TabularStep(reward, one, one.unsqueeze(-1)))
     return TabularPamdp(torch.ones(1, 1, dtype=torch.float64), tuple(turns), gamma)
 
 
@@ -142,7 +144,7 @@ def _stationary(rewards: list[Tensor], answer: Tensor, drift: Tensor) -> Tabular
     for t, reward in enumerate(rewards):
         h = (u * o) ** t
         turns.append(
-            Turn(
+            TabularStep(
                 reward.expand(1, h, w, u),
                 answer.expand(1, h, w, u, o),
                 drift[:, None, None, :].expand(1, h, w, u, o, w),

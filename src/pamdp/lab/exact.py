@@ -14,13 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pamdp.lab.tabular import Critics, Oracle, Solution, TabularPamdp, by_answer
-from pamdp.rl.advantages import advantage
+from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.odc import control_variates, optimal_coefficients
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class ExactEstimator:
     """A row of the lab's tables: an advantage and the oracle value that its V_ξ is.
 
     Attributes:
@@ -34,14 +34,14 @@ class Method:
     oracle: Oracle
 
 
-METHODS: tuple[Method, ...] = (
-    Method("A2C", "a2c", "full"),
-    Method("UAAC", "uaac", "full"),
-    Method("DCRL .5", "dcrl", "full"),
-    Method("PAMDP-X", "pamdp", "full"),
-    Method("PAMDP-W", "pamdp", "matched"),
-    Method("ODC", "odc", "full"),
-    Method("ODC safe", "odc_safe", "matched"),
+METHODS: tuple[ExactEstimator, ...] = (
+    ExactEstimator("A2C", "a2c", "full"),
+    ExactEstimator("UAAC", "uaac", "full"),
+    ExactEstimator("DCRL .5", "dcrl", "full"),
+    ExactEstimator("PAMDP-X", "pamdp", "full"),
+    ExactEstimator("PAMDP-W", "pamdp", "matched"),
+    ExactEstimator("ODC", "odc", "full"),
+    ExactEstimator("ODC safe", "odc_safe", "matched"),
 )
 
 
@@ -127,7 +127,7 @@ def optimal(turns: Sequence[Enumeration], weights: Sequence[float], *, safe: boo
 
 
 def deltas(
-    method: Method, turns: Sequence[Enumeration], coefficients: Sequence[Float[Tensor, "N 2"]] | None = None
+    method: ExactEstimator, turns: Sequence[Enumeration], coefficients: Sequence[Float[Tensor, "N 2"]] | None = None
 ) -> list[Tensor]:
     """The method's advantage of every enumerated transition, one tensor a turn.
 
@@ -135,11 +135,11 @@ def deltas(
       coefficients: (c1, c2) of ODC for each turn.
     """
     if coefficients is None:
-        return [advantage(method.advantage, turn.inputs) for turn in turns]
+        return [compute_advantage(method.advantage, turn.inputs) for turn in turns]
     result = []
     for turn, pair in zip(turns, coefficients, strict=True):
         c1, c2 = (c.reshape(-1, 1, 1, 1, 1, 1).expand_as(turn.probability) for c in pair.unbind(-1))
-        result.append(advantage(method.advantage, turn.inputs, coefficients=(c1, c2)))
+        result.append(compute_advantage(method.advantage, turn.inputs, coefficients=(c1, c2)))
     return result
 
 

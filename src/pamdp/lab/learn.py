@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from pamdp.lab.exact import Method
+from pamdp.lab.exact import ExactEstimator
 from pamdp.lab.sampling import Dialogues, log_probs, sample, scores_sq
 from pamdp.lab.tabular import Critics, TabularPamdp, objective, uniform
-from pamdp.rl.advantages import advantage
+from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.losses import actor_loss
 from pamdp.rl.odc import OptimalDualCritic
@@ -35,7 +35,9 @@ class LearnedAdvantage:
       slowest: lower bound of the critics' step size, which otherwise is one over the number of visits.
     """
 
-    def __init__(self, pamdp: TabularPamdp, method: Method, *, target: Target = "td", slowest: float = 0.0) -> None:
+    def __init__(
+        self, pamdp: TabularPamdp, method: ExactEstimator, *, target: Target = "td", slowest: float = 0.0
+    ) -> None:
         self.method, self.target, self.slowest = method, target, slowest
         self.turns = len(pamdp.turns)
         self.batches = 0
@@ -84,9 +86,9 @@ class LearnedAdvantage:
         """The method's advantage, with coefficients from earlier dialogues only."""
         coefficients = self.coefficients()
         if coefficients is None:
-            return advantage(self.method.advantage, inputs)
+            return compute_advantage(self.method.advantage, inputs)
         c1, c2 = (c[:, None, None].expand_as(inputs.reward) for c in coefficients.unbind(-1))
-        return advantage(self.method.advantage, inputs, coefficients=(c1, c2))
+        return compute_advantage(self.method.advantage, inputs, coefficients=(c1, c2))
 
     def update(self, dialogues: Dialogues, inputs: AdvantageInputs, score_sq: Float[Tensor, "N B T"]) -> None:
         """Learn from dialogues after their advantages were taken: first the coefficients, then the critics."""
@@ -122,7 +124,7 @@ def _residuals_after(inputs: AdvantageInputs) -> tuple[Float[Tensor, "N B T"], F
     out = []
     for name in ("a2c", "uaac"):
         residual = torch.zeros_like(inputs.reward)
-        residual[..., :-1] = advantage(name, inputs)[..., 1:].square()
+        residual[..., :-1] = compute_advantage(name, inputs)[..., 1:].square()
         out.append(residual)
     return out[0], out[1]
 
@@ -134,7 +136,7 @@ def _of_run(inputs: AdvantageInputs, run: int) -> AdvantageInputs:
 
 def watch(
     pamdp: TabularPamdp,
-    method: Method,
+    method: ExactEstimator,
     policy: Sequence[Float[Tensor, "N H U"]],
     *,
     batches: int,
@@ -152,7 +154,7 @@ def watch(
 
 def learn(
     pamdp: TabularPamdp,
-    method: Method,
+    method: ExactEstimator,
     *,
     iterations: int,
     episodes: int,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class LabResult:
     """A figure with its 95 % interval; without one where it is exact."""
 
     value: float
@@ -47,7 +47,7 @@ class Section:
     name: str
     title: str
     settings: Mapping[str, str | int | float]
-    rows: Mapping[str, Mapping[str, Cell]]
+    rows: Mapping[str, Mapping[str, LabResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class LabReport:
         for axis, section in zip(axes[:, 0], shown, strict=True):
             methods = list(dict.fromkeys(method for row in section.rows.values() for method in row))
             for i, method in enumerate(methods):
-                cells = [row.get(method, Cell(nan)) for row in section.rows.values()]
+                cells = [row.get(method, LabResult(nan)) for row in section.rows.values()]
                 low = [cell.value - (cell.value if cell.low is None else cell.low) for cell in cells]
                 high = [(cell.value if cell.high is None else cell.high) - cell.value for cell in cells]
                 place = [row + 0.7 * (i / len(methods) - 0.5) for row in range(len(cells))]
@@ -92,27 +92,27 @@ class LabReport:
         figure.savefig(str(path), dpi=150)
 
 
-def mean_cell(values: Float[Tensor, " n"]) -> Cell:
+def mean_cell(values: Float[Tensor, " n"]) -> LabResult:
     """Mean over independent runs, with the normal 95 % interval of the mean."""
     mean, half = float(values.mean()), 1.96 * float(values.std()) / len(values) ** 0.5
-    return Cell(mean, mean - half, mean + half)
+    return LabResult(mean, mean - half, mean + half)
 
 
-def ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"]) -> Cell:
+def ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"]) -> LabResult:
     """Geometric mean of the ratio over independent problems, with the normal 95 % interval of the mean logarithm."""
     logs = (values / reference).log()
     mean, half = logs.mean(), 1.96 * logs.std() / len(logs) ** 0.5
-    return Cell(float(mean.exp()), float((mean - half).exp()), float((mean + half).exp()))
+    return LabResult(float(mean.exp()), float((mean - half).exp()), float((mean + half).exp()))
 
 
-def mean_ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"], *, seed: int = 0) -> Cell:
+def mean_ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"], *, seed: int = 0) -> LabResult:
     """Ratio of two means over the same runs, with the paired bootstrap's 95 % interval (1,000 resamples)."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(values), (1000, len(values)), generator=generator)
     low, high = (values[drawn].mean(1) / reference[drawn].mean(1)).quantile(
         torch.tensor([0.025, 0.975], dtype=values.dtype)
     )
-    return Cell(float(values.mean() / reference.mean()), float(low), float(high))
+    return LabResult(float(values.mean() / reference.mean()), float(low), float(high))
 
 
 def _has_intervals(section: Section) -> bool:

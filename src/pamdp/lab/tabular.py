@@ -23,7 +23,7 @@ Logits = Sequence[Float[Tensor, "N H U"]]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class TabularStep:
     """The dynamics D(ω) of one turn, Eq. 1 with s_o = h.
 
     Attributes:
@@ -48,7 +48,7 @@ class TabularPamdp:
     """
 
     start: Float[Tensor, "N W"]
-    turns: tuple[Turn, ...]
+    turns: tuple[TabularStep, ...]
     gamma: float
 
 
@@ -98,7 +98,7 @@ def replicate(pamdp: TabularPamdp, runs: int) -> TabularPamdp:
     def repeat(tensor: Tensor) -> Tensor:
         return tensor.expand(runs, *tensor.shape[1:])
 
-    turns = tuple(Turn(repeat(turn.reward), repeat(turn.answer), repeat(turn.drift)) for turn in pamdp.turns)
+    turns = tuple(TabularStep(repeat(turn.reward), repeat(turn.answer), repeat(turn.drift)) for turn in pamdp.turns)
     return TabularPamdp(repeat(pamdp.start), turns, pamdp.gamma)
 
 
@@ -107,7 +107,7 @@ def uniform(pamdp: TabularPamdp) -> list[Float[Tensor, "N H U"]]:
     return [torch.zeros_like(turn.reward[:, :, 0]) for turn in pamdp.turns]
 
 
-def by_answer(values: Float[Tensor, "N H2 *rest"], turn: Turn) -> Float[Tensor, "N H U O *rest"]:
+def by_answer(values: Float[Tensor, "N H2 *rest"], turn: TabularStep) -> Float[Tensor, "N H U O *rest"]:
     """Values of the next turn's histories, by this turn's history, utterance and answer."""
     n, h, _, u, o = turn.answer.shape
     return values.reshape(values.shape[0], h, u, o, *values.shape[2:]).expand(n, h, u, o, *values.shape[2:])

@@ -16,8 +16,8 @@ from pamdp.errors import ModelError
 from pamdp.llm.chat import Completion, Decoding
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
-from pamdp.models.clean import clean_passes
-from pamdp.models.generate import Row, Sampling, generate
+from pamdp.models.generate import DecodeRow, Sampling, generate
+from pamdp.models.prefill import prefill
 from pamdp.types import Message
 
 
@@ -84,10 +84,11 @@ class LocalChat:
 
     @torch.no_grad()
     def _write(self, calls: Sequence[_Call], decoding: Decoding) -> list[Completion]:
-        prefixes = clean_passes(self.backbone, [self._encode(call.messages, decoding.max_tokens) for call in calls])
+        prefixes = prefill(self.backbone, [self._encode(call.messages, decoding.max_tokens) for call in calls])
         sampling = Sampling(decoding.max_tokens, decoding.temperature, self.top_p, self.repetition_penalty)
         rows = [
-            Row(i, len(p.encoded.ids), seed=call.seed) for i, (p, call) in enumerate(zip(prefixes, calls, strict=True))
+            DecodeRow(i, len(p.encoded.ids), seed=call.seed)
+            for i, (p, call) in enumerate(zip(prefixes, calls, strict=True))
         ]
         replies = generate(self.backbone, prefixes, rows, sampling, self.batch)
         return [

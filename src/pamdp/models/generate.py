@@ -1,8 +1,8 @@
 """D of eq. 11: replies that continue prefixes, many at a time.
 
 Owns batched decoding with one prefill per prefix, injected embeddings per reply, rows that leave the batch when they
-end and rows that take their places (continuous batching; the memory is in slots.py). A row's tokens depend on that row
-alone: its own random numbers, its own prefix, whatever the batch.
+end and rows that take their places (continuous batching; the memory is in kv_cache.py). A row's tokens depend on that
+row alone: its own random numbers, its own prefix, whatever the batch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone, Prefix
-from pamdp.models.slots import SlotCache
+from pamdp.models.kv_cache import SlotCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class DecodeRow:
     """One reply to write: after `length` tokens of prefix number `prefix`, with `inject` [n, d] and a seed.
 
     `steer` [d] is added to the reply's hidden states.
@@ -54,7 +54,7 @@ class Row:
 def generate(
     backbone: Backbone,
     prefixes: Sequence[Prefix],
-    rows: Sequence[Row],
+    rows: Sequence[DecodeRow],
     sampling: Sampling,
     batch: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -100,7 +100,7 @@ class _Writing:
         self,
         backbone: Backbone,
         prefixes: Sequence[Prefix],
-        rows: Sequence[Row],
+        rows: Sequence[DecodeRow],
         sampling: Sampling,
         places: int,
         layer: int,
@@ -214,12 +214,12 @@ class _Writing:
             entries.pop()
 
 
-def _embeddings(row: Row) -> int:
+def _embeddings(row: DecodeRow) -> int:
     """How many action embeddings a row has."""
     return 0 if row.inject is None else len(row.inject)
 
 
-def _uniform(rows: Sequence[Row], sampling: Sampling, device: torch.device) -> Tensor:
+def _uniform(rows: Sequence[DecodeRow], sampling: Sampling, device: torch.device) -> Tensor:
     """Uniform numbers [rows, max_tokens], each row from its own seed."""
     if sampling.temperature == 0:
         return torch.zeros(len(rows), sampling.max_tokens, device=device)

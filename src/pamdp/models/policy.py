@@ -15,10 +15,10 @@ from torch import Tensor
 
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone, Prefix, Readout
-from pamdp.models.clean import clean_passes
-from pamdp.models.generate import Row, Sampling, generate
-from pamdp.models.packing import Branch
-from pamdp.models.recompute import recomputing
+from pamdp.models.checkpointing import checkpointed
+from pamdp.models.generate import DecodeRow, Sampling, generate
+from pamdp.models.packed_branches import Branch
+from pamdp.models.prefill import prefill
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message
 
@@ -56,14 +56,14 @@ class Policy:
           shallow: only as deep as H(h) is read.
         """
         encoded = self.backbone.chat.history(messages, self.system)
-        with self.backbone.adapter(self.adapter), recomputing(self.backbone, len(encoded.ids)):
+        with self.backbone.adapter(self.adapter), checkpointed(self.backbone, len(encoded.ids)):
             return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
 
     def prefixes(self, histories: Sequence[History], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
         """The clean passes over several histories, many tokens at a time."""
         encoded = [self.backbone.chat.history(messages, self.system) for messages in histories]
         with self.backbone.adapter(self.adapter):
-            return clean_passes(self.backbone, encoded, self.readout.layer, before)
+            return prefill(self.backbone, encoded, self.readout.layer, before)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
         """H(h_t)."""
@@ -97,7 +97,7 @@ class Policy:
             if self.planner is not None and request.action is not None:
                 inject, steer = self.planner.injector(request.action), self.planner.steer(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
-            rows.append(Row(request.prefix, length, inject, request.seed, steer))
+            rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
         with self.backbone.adapter(self.adapter):
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
         return [self.backbone.chat.decode(ids) for ids in replies]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from pamdp.evaluate import svg
-from pamdp.evaluate.tables import interval, signed
-from pamdp.reproduce.results import Line, Results
+from pamdp.evaluation import svg
+from pamdp.evaluation.tables import interval, signed
+from pamdp.reproduce.results import MethodLine, Results
 
 WON, TIED, LOST = svg.ACCENT, svg.GRID, svg.BAD
 
@@ -22,7 +22,7 @@ class _Bar:
     """A heading where it has no numbers; otherwise one comparison."""
 
     text: str
-    line: Line | None = None
+    line: MethodLine | None = None
 
 
 def draw_figure(results: Results) -> str:
@@ -53,15 +53,15 @@ def draw_figure(results: Results) -> str:
     return svg.draw(0.6 + 0.5 * len(bars), draw, label, results.table.name) + "\n"
 
 
-def _name(line: Line) -> str:
+def _name(line: MethodLine) -> str:
     return f"{line.row.method} against {line.row.baseline}" + (" *" if line.significant else "")
 
 
-def _said(line: Line) -> str:
+def _said(line: MethodLine) -> str:
     return f"{line.row.method} against {line.row.baseline} under {line.row.judge} {signed(line.row.rate.value)}"
 
 
-def _rates(axes: Axes, y: int, line: Line) -> None:
+def _rates(axes: Axes, y: int, line: MethodLine) -> None:
     rate = line.row.rate
     numbers = f"{signed(rate.value)} {interval(rate)}"
     axes.text(1, y - 0.32, numbers, transform=axes.get_yaxis_transform(), va="center", ha="right", color=svg.MUTED)
@@ -74,7 +74,7 @@ def _rates(axes: Axes, y: int, line: Line) -> None:
         axes.plot(p.rate, y, "D", markersize=4.5, markerfacecolor="none", markeredgecolor=svg.SECOND, zorder=4)
 
 
-def _shares(axes: Axes, y: int, line: Line) -> None:
+def _shares(axes: Axes, y: int, line: MethodLine) -> None:
     counts = [(line.row.wins, line.row.ties, line.row.losses), *((p.wins, p.ties, p.losses) for p in line.printed)]
     for place, parts in enumerate(counts):
         total, left = max(sum(parts), 1), 0.0

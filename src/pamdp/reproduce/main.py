@@ -16,12 +16,11 @@ from pamdp.config import GraderConfig
 from pamdp.env.reward import LiveJudge
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
-from pamdp.judges.remote import Graders
+from pamdp.judges.remote import JudgeRegistry
 from pamdp.judges.scores import ReplyScorer
 from pamdp.models.embedded import load_backbone
-from pamdp.parts import Result
-from pamdp.reproduce.cells import cells_of
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.grid import cells_of
 from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.plan import plan
 from pamdp.reproduce.render import findings, to_grids, to_json, write_all
@@ -30,7 +29,8 @@ from pamdp.reproduce.scoring import score_all
 from pamdp.reproduce.tables import Table
 from pamdp.reproduce.work import Tools, judge_all, prepare, reply_all, splits_of
 from pamdp.runs import Run
-from pamdp.train.setup import load_split
+from pamdp.train.factory import load_split
+from pamdp.workflows import Result
 
 REACHED = ("base_url", "urls", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
 MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"grader.{name}" for name in REACHED))
@@ -42,7 +42,7 @@ def standard_tools(grader: GraderConfig) -> Tools:
     """Models from disk; embedded judges, all on one backbone, and language models behind the endpoint of GRADER."""
     console = Console(stderr=True)
     shared = cache(load_backbone)
-    graders = Graders(grader, shared)
+    graders = JudgeRegistry(grader, shared)
     check = cache(graders.check)
 
     def judge(name: str) -> Judge:

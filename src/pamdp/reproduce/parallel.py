@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from pamdp.baselines.registry import find, load_methods
+from pamdp.baselines.registry import find
 from pamdp.config import GraderConfig
-from pamdp.reproduce.cells import Cell, split_of
+from pamdp.registry import load_plugins
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.grid import Cell, split_of
 from pamdp.reproduce.tables import Table
 from pamdp.reproduce.work import Tools, compare, missing_replies, missing_verdicts, reply
 
@@ -111,7 +112,7 @@ def _alone(files: Sequence[Path]) -> None:
     """A process of its own: one thread, and no bars across those of the others."""
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    load_methods(files)
+    load_plugins(files)
 
 
 @cache

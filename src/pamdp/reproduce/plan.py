@@ -17,14 +17,14 @@ from pamdp.baselines.registry import find
 from pamdp.errors import DataError
 from pamdp.judges.embedded import NAMES
 from pamdp.models.embedded import EMBEDDED
-from pamdp.reproduce.cells import Cell, cells_of
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.minutes import histories, minutes_of
+from pamdp.reproduce.cost_model import histories, minutes_of
+from pamdp.reproduce.grid import Cell, cells_of
 from pamdp.reproduce.scoring import QUESTIONS
 from pamdp.reproduce.tables import TEST_TURNS, Column, Table
 from pamdp.reproduce.work import method_seeds, pair_seeds
 from pamdp.settings import flatten
-from pamdp.train.setup import Split, load_split
+from pamdp.train.factory import Split, load_split
 
 ASSUMED: dict[Column, tuple[int, int]] = {
     "ALOE": (27_480 - TEST_TURNS["ALOE"], TEST_TURNS["ALOE"]),
@@ -45,7 +45,7 @@ class Piece:
       tokens: the most tokens that reading and writing test replies takes.
       judgements: questions to all judges of the evaluation, both orders.
       scores: questions to the scorers.
-      minutes: on one thread, where it is known what a step costs (minutes.py).
+      minutes: on one thread, where it is known what a step costs (cost_model.py).
     """
 
     data: str

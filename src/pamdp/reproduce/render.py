@@ -16,13 +16,13 @@ from rich import box
 from rich.table import Table as Grid
 from rich.text import Text
 
-from pamdp.evaluate.agreement import Agreement
-from pamdp.evaluate.significance import Estimate
-from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, p_text, signed
+from pamdp.evaluation.agreement import Agreement
+from pamdp.evaluation.significance import Estimate
+from pamdp.evaluation.tables import interval, latex_grid, markdown_grid, p_text, signed
 from pamdp.files import write_atomic
 from pamdp.reproduce.figure import draw_figure
-from pamdp.reproduce.results import CellResults, Line, Results
-from pamdp.reproduce.spelled import SCORES, score_cells, score_sentences
+from pamdp.reproduce.formatting import SCORES, score_cells, score_sentences
+from pamdp.reproduce.results import CellResults, MethodLine, Results
 from pamdp.reproduce.tables import Printed
 
 HEADER = (
@@ -190,7 +190,7 @@ def _absent(c: CellResults) -> list[list[str]]:
     return [[c.cell.source, c.cell.model, name, "not applicable", "", *empty] for name in c.inapplicable]
 
 
-def _cells(c: CellResults, line: Line) -> list[str]:
+def _cells(c: CellResults, line: MethodLine) -> list[str]:
     row, seeds = line.row, " ".join(signed(x) for x in line.by_seed.values())
     counts = (len(line.by_seed), row.wins, row.losses, row.ties, row.masked)
     return [
@@ -204,7 +204,7 @@ def _reference(p: Printed) -> str:
     return f"{signed(p.rate, 3)} ({p.model}, {p.judge})"
 
 
-def _record(c: CellResults, line: Line) -> dict[str, str | int | float | bool | None]:
+def _record(c: CellResults, line: MethodLine) -> dict[str, str | int | float | bool | None]:
     row = line.row
     return {
         "data": c.cell.source, "backbone": c.cell.model, "method": row.method, "against": row.baseline,

@@ -14,21 +14,21 @@ from pathlib import Path
 
 from pamdp.baselines.method import Budget
 from pamdp.errors import RunError
-from pamdp.evaluate.agreement import Agreement, between_judges, between_orders
-from pamdp.evaluate.records import Judgement, read_judgements
-from pamdp.evaluate.scores import Scored, ScoreReport, read_scores, report_scores, scorer_kappa
-from pamdp.evaluate.significance import holm
-from pamdp.evaluate.success import Difference, Row, compare, differences
-from pamdp.evaluate.text import TextReport, describe
-from pamdp.reproduce.cells import Cell, cells_of, read_replies_file
+from pamdp.evaluation.agreement import Agreement, between_judges, between_orders
+from pamdp.evaluation.records import Judgement, read_judgements
+from pamdp.evaluation.scores import Scored, ScoreReport, read_scores, report_scores, scorer_kappa
+from pamdp.evaluation.significance import holm
+from pamdp.evaluation.success import Difference, SuccessRate, compare, differences
+from pamdp.evaluation.text_metrics import TextReport, describe
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.grid import Cell, cells_of, read_replies_file
 from pamdp.reproduce.tables import Printed, Table
 from pamdp.reproduce.work import comparisons_of, method_seeds, pair_seeds, present
 from pamdp.rl.metrics import success_rate
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class MethodLine:
     """One comparison under one judge.
 
     Attributes:
@@ -38,7 +38,7 @@ class Line:
       printed: the paper's figures for these methods and this data, under its own backbones and judges.
     """
 
-    row: Row
+    row: SuccessRate
     by_seed: dict[int, float]
     p_holm: float
     printed: tuple[Printed, ...]
@@ -73,7 +73,7 @@ class CellResults:
     """
 
     cell: Cell
-    lines: list[Line]
+    lines: list[MethodLine]
     gaps: list[Gap]
     judges: list[Agreement]
     orders: list[Agreement]
@@ -115,7 +115,7 @@ def _read(cell: Cell, config: ReproduceConfig, table: Table) -> CellResults:
     rows = compare(judgements, n=config.resamples)
     corrected = _by_judge([row.judge for row in rows], [row.p_value for row in rows])
     lines = [
-        Line(row, _seeds(row, judgements), p, _printed(row, cell, table))
+        MethodLine(row, _seeds(row, judgements), p, _printed(row, cell, table))
         for row, p in zip(rows, corrected, strict=True)
     ]
     # Against Vanilla all rows are on one footing; the table's own pairs are lines already.
@@ -147,7 +147,7 @@ def _by_judge(judges: Sequence[str], p_values: Sequence[float]) -> list[float]:
     return out
 
 
-def _seeds(row: Row, judgements: Sequence[Judgement]) -> dict[int, float]:
+def _seeds(row: SuccessRate, judgements: Sequence[Judgement]) -> dict[int, float]:
     key = (row.method, row.baseline, row.judge)
     kept = [j for j in judgements if (j.method, j.baseline, j.judge) == key and not j.masked]
     out = {}
@@ -157,7 +157,7 @@ def _seeds(row: Row, judgements: Sequence[Judgement]) -> dict[int, float]:
     return out
 
 
-def _printed(row: Row, cell: Cell, table: Table) -> tuple[Printed, ...]:
+def _printed(row: SuccessRate, cell: Cell, table: Table) -> tuple[Printed, ...]:
     key = (cell.column, row.method, row.baseline)
     return tuple(p for p in table.printed if (p.column, p.method, p.baseline) == key)
 

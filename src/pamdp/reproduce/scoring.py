@@ -1,7 +1,7 @@
 """Scores of the stored replies by language models: which questions for which data, and the file that keeps answers.
 
 Owns what is asked of which column. Knows nothing of how a scorer asks (judges/scores.py) and of what comes of the
-answers (evaluate/scores.py).
+answers (evaluation/scores.py).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pamdp.errors import RunError
-from pamdp.evaluate.scores import Scored, write_scores
+from pamdp.evaluation.scores import Scored, write_scores
 from pamdp.files import Json, write_json
-from pamdp.judges.scores import ReplyScorer, Said
+from pamdp.judges.scores import ReplyCase, ReplyScorer
 from pamdp.progress import Progress
-from pamdp.reproduce.cells import Cell, read_replies_file
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.grid import Cell, read_replies_file
 from pamdp.reproduce.tables import Column, Table
 from pamdp.reproduce.work import Tools, method_seeds, present
-from pamdp.train.setup import Split
+from pamdp.train.factory import Split
 
 Question = Literal["fit", "adherence"]
 QUESTIONS: dict[Column, tuple[Question, ...]] = {"ALOE": ("fit",), "PrefEval": ("fit", "adherence")}
@@ -63,7 +63,7 @@ def _score(cell: Cell, scorer: ReplyScorer, method: str, seed: int, split: Split
     dialogues = {d.id: d for d in split.test}
     stored = read_replies_file(cell.replies(method, seed))
     asked = [
-        Said(dialogues[s.dialogue].persona, dialogues[s.dialogue].history(s.turn), s.text)
+        ReplyCase(dialogues[s.dialogue].persona, dialogues[s.dialogue].history(s.turn), s.text)
         for s in stored
     ]  # fmt: skip
     questions = QUESTIONS[cell.column]

@@ -15,18 +15,18 @@ from pamdp.baselines.method import Job, Method
 from pamdp.baselines.registry import find
 from pamdp.baselines.replies import Replies, Scores, veil
 from pamdp.errors import DataError
-from pamdp.evaluate.records import write_judgements
-from pamdp.evaluate.trial import compare_replies
+from pamdp.evaluation.offline_eval import compare_replies
+from pamdp.evaluation.records import write_judgements
 from pamdp.files import Json, write_json
 from pamdp.judges.base import Judge
 from pamdp.judges.scores import ReplyScorer
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.progress import Progress
-from pamdp.reproduce.cells import Cell, cells_of, read_replies_file, split_of, users_of, write_replies_file
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.grid import Cell, cells_of, read_replies_file, split_of, users_of, write_replies_file
 from pamdp.reproduce.tables import Table
-from pamdp.train.setup import Split
+from pamdp.train.factory import Split
 
 
 @dataclass(frozen=True, slots=True)

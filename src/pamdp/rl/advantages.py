@@ -1,4 +1,4 @@
-"""The advantage estimators, one function each, and their registry: a comparison changes one name.
+"""The advantage estimators, one function each, and their names: a comparison changes one name.
 
 Owns equations 2, 3 and 6. Knows nothing of critics' training or of the policy. All results carry no gradient.
 """
@@ -6,25 +6,27 @@ Owns equations 2, 3 and 6. Knows nothing of critics' training or of the policy. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError
+from pamdp.registry import ADVANTAGES
 from pamdp.rl.checks import AdvantageInputs, require_same_shape
 from pamdp.rl.odc import Coefficient, odc_advantage
 from pamdp.rl.returns import lambda_returns
 
 __all__ = [
-    "ADVANTAGES",
-    "ORACLE_TARGETS",
+    "Advantage",
     "AdvantageInputs",
     "a2c_advantage",
-    "advantage",
+    "compute_advantage",
     "dcrl_advantage",
     "dual_critic_advantage",
     "lambda_advantage",
+    "register_advantage",
     "uaac_advantage",
 ]
 
@@ -143,53 +145,54 @@ def lambda_advantage(
     return (lambda_returns(reward, discount, v_h_next, lam) - v_hw).detach()
 
 
-Coefficients = Sequence[Coefficient]
-Estimator = Callable[[AdvantageInputs, float, Coefficients | None], Tensor]
+Estimator = Callable[[AdvantageInputs], Tensor]
 
 
-def _odc(batch: AdvantageInputs, coefficients: Coefficients | None, *, safe: bool) -> Tensor:
-    if coefficients is None or len(coefficients) != 2 + len(batch.controls):
-        need = 2 + len(batch.controls)
-        raise ConfigError(f"odc needs {need} coefficients (OptimalDualCritic.coefficients()), not {coefficients}")
-    c1, c2, *further = coefficients
-    return odc_advantage(
-        batch.reward,
-        batch.discount,
-        batch.v_h,
-        batch.v_h_next,
-        batch.v_hw,
-        batch.v_hw_next,
-        c1,
-        0.0 if safe else c2,
-        controls=batch.controls,
-        further=further,
-    )
+@dataclass(frozen=True, slots=True)
+class Advantage:
+    """An estimator as the learner uses it.
+
+    Attributes:
+      estimate: from a batch of n transitions to Â, [n].
+      oracle_target: what V_ξ is regressed on: `matched` r + γ·V_φ(h′) (eqs. 5 and 6), `full` r + γ·V_ξ(h′, ω′) (UAAC).
+    """
+
+    estimate: Estimator
+    oracle_target: Literal["matched", "full"] = "matched"
 
 
-ADVANTAGES: dict[str, Estimator] = {
-    "a2c": lambda b, _beta, _c: a2c_advantage(b.reward, b.discount, b.v_h, b.v_h_next),
-    "uaac": lambda b, _beta, _c: uaac_advantage(b.reward, b.discount, b.v_hw, b.v_hw_next),
-    "dcrl": lambda b, beta, _c: dcrl_advantage(b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next, beta),
-    "pamdp": lambda b, _beta, _c: dual_critic_advantage(b.reward, b.discount, b.v_h_next, b.v_hw),
-    "odc": lambda b, _beta, c: _odc(b, c, safe=False),
-    "odc_safe": lambda b, _beta, c: _odc(b, c, safe=True),
-}
+def register_advantage(
+    name: str, *, oracle_target: Literal["matched", "full"] = "matched"
+) -> Callable[[Estimator], Estimator]:
+    """Decorator: make a function of a batch known as the advantage NAME, in settings (`rl.advantage`) and tables.
 
-ORACLE_TARGETS: dict[str, Literal["matched", "full"]] = {
-    "a2c": "matched",
-    "uaac": "full",
-    "dcrl": "full",
-    "pamdp": "matched",
-    "odc": "full",
-    "odc_safe": "matched",
-}
-"""What V_ξ is to be regressed on: `matched` r + γ·V_φ(h′) (Eqs. 5 and 6), `full` r + γ·V_ξ(h′, ω′) (UAAC)."""
+    Args:
+      name: one of the same name is replaced.
+      oracle_target: what V_ξ is regressed on; see `Advantage`.
+
+    Example:
+      ```python
+      @pamdp.advantage("mine", oracle_target="matched")
+      def mine(b): return b.reward + b.discount * b.v_h_next - b.v_hw
+      ```
+
+    Raises:
+      ConfigError: the name has blanks around it, or the target is none of the two.
+    """
+    if oracle_target not in ("matched", "full"):
+        raise ConfigError(f"oracle_target must be 'matched' or 'full', not {oracle_target!r}")
+
+    def register(estimate: Estimator) -> Estimator:
+        ADVANTAGES.add(name, Advantage(estimate, oracle_target))
+        return estimate
+
+    return register
 
 
-def advantage(
-    name: str, batch: AdvantageInputs, *, beta: float = 0.5, coefficients: Coefficients | None = None
+def compute_advantage(
+    name: str, batch: AdvantageInputs, *, beta: float = 0.5, coefficients: Sequence[Coefficient] | None = None
 ) -> Float[Tensor, "..."]:
-    """The advantage called `name`, from one batch.
+    """The advantage called `name`, from one batch; carries no gradient.
 
     Args:
       beta: β of `dcrl`.
@@ -197,7 +200,47 @@ def advantage(
 
     Raises:
       ConfigError: the name is unknown, β is out of range, or `odc` lacks its coefficients.
+      ShapeError: the estimator gives another shape than that of the rewards.
     """
-    if name not in ADVANTAGES:
-        raise ConfigError(f"unknown advantage {name!r}; known: {', '.join(ADVANTAGES)}")
-    return ADVANTAGES[name](batch, beta, coefficients)
+    delta = ADVANTAGES[name].estimate(replace(batch, beta=beta, coefficients=coefficients))
+    require_same_shape(**{f"advantage {name}": delta, "reward": batch.reward})
+    return delta.detach()
+
+
+@register_advantage("a2c")
+def _a2c(b: AdvantageInputs) -> Tensor:
+    return a2c_advantage(b.reward, b.discount, b.v_h, b.v_h_next)
+
+
+@register_advantage("uaac", oracle_target="full")
+def _uaac(b: AdvantageInputs) -> Tensor:
+    return uaac_advantage(b.reward, b.discount, b.v_hw, b.v_hw_next)
+
+
+@register_advantage("dcrl", oracle_target="full")
+def _dcrl(b: AdvantageInputs) -> Tensor:
+    return dcrl_advantage(b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next, b.beta)
+
+
+@register_advantage("pamdp")
+def _pamdp(b: AdvantageInputs) -> Tensor:
+    return dual_critic_advantage(b.reward, b.discount, b.v_h_next, b.v_hw)
+
+
+def _odc_of(b: AdvantageInputs, safe: bool) -> Tensor:
+    need = 2 + len(b.controls)
+    if b.coefficients is None or len(b.coefficients) != need:
+        raise ConfigError(f"odc needs {need} coefficients (OptimalDualCritic.coefficients()), not {b.coefficients}")
+    c1, c2, *further = b.coefficients
+    values = (b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next)
+    return odc_advantage(*values, c1, 0.0 if safe else c2, controls=b.controls, further=further)
+
+
+@register_advantage("odc", oracle_target="full")
+def _odc(b: AdvantageInputs) -> Tensor:
+    return _odc_of(b, safe=False)
+
+
+@register_advantage("odc_safe")
+def _odc_safe(b: AdvantageInputs) -> Tensor:
+    return _odc_of(b, safe=True)

@@ -5,6 +5,7 @@ Owns what a batch of transitions is to an estimator. Knows nothing of where rewa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, Float
@@ -51,6 +52,8 @@ class AdvantageInputs:
       v_hw: V_ξ(h, ω).
       v_hw_next: V_ξ(h′, ω′).
       controls: further control variates of `odc`, each with E[control · ∇log π] = 0.
+      beta: β of `dcrl`.
+      coefficients: (c1, c2, one per further control) of `odc` and `odc_safe`, from previous batches.
 
     Raises:
       ShapeError: the shapes differ.
@@ -63,6 +66,8 @@ class AdvantageInputs:
     v_hw: Float[Tensor, "..."]
     v_hw_next: Float[Tensor, "..."]
     controls: tuple[Float[Tensor, "..."], ...] = ()
+    beta: float = 0.5
+    coefficients: Sequence[float | Tensor] | None = None
 
     def __post_init__(self) -> None:
         """Check once, where the batch is made."""

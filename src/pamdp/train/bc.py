@@ -1,8 +1,8 @@
 """Behaviour cloning, eq. 17: the planner (and by choice LoRA or the backbone) learns to write the references.
 
-Owns the cloning step. Each turn is a branch after one clean pass over its dialogue (models/packing.py). Where actions
-shift hidden states, a reply is learned under the action that means it (train/contrast.py), preferred and rejected
-replies alike: the same history is written on in two ways, and only the action says which (docs/decisions.md).
+Owns the cloning step. Each turn is a branch after one clean pass over its dialogue (models/packed_branches.py). Where
+actions shift hidden states, a reply is learned under the action that means it (train/steering.py), preferred and
+rejected replies alike: the same history is written on in two ways, and only the action says which (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from pamdp.config import CloneConfig
 from pamdp.models.features import FeatureStore
-from pamdp.models.packing import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.policy import Policy
 from pamdp.rl.losses import cloning_loss
-from pamdp.train.contrast import contrasts, coordinates, directions
-from pamdp.train.examples import Example, prepare, without_states
-from pamdp.train.fit import fit_actor
-from pamdp.train.refit import Ridge
+from pamdp.train.examples import CloneExample, prepare, without_states
+from pamdp.train.ridge import Ridge, fit_actor
+from pamdp.train.steering import contrasts, coordinates, directions
 from pamdp.types import Dialogue, PreferencePair
 
 WARM_UP = 5
@@ -55,7 +54,7 @@ class Cloner:
         dialogues: Sequence[Dialogue],
         pairs: Sequence[PreferencePair] = (),
         progress: Callable[[int], None] | None = None,
-    ) -> tuple[list[Example], Ridge | None]:
+    ) -> tuple[list[CloneExample], Ridge | None]:
         """Examples; fits the whitening and, where actions shift hidden states, their directions and A1.
 
         Returns:
@@ -72,7 +71,7 @@ class Cloner:
         return examples if self.fixed else without_states(examples), fitted
 
     def update(
-        self, examples: Sequence[Example], rng: random.Random, generator: torch.Generator, total: int
+        self, examples: Sequence[CloneExample], rng: random.Random, generator: torch.Generator, total: int
     ) -> dict[str, float]:
         """One optimizer step, of TOTAL, over some examples: `nll` (eq. 17) and the gradient's norm."""
         self.optimizer.zero_grad()
@@ -92,7 +91,7 @@ class Cloner:
         self.step += 1
         return {"nll": nll, "gradient_norm": float(norm)}
 
-    def loss(self, example: Example, rng: random.Random, generator: torch.Generator) -> Tensor:
+    def loss(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> Tensor:
         """Negative log-likelihood of an example's replies, each under its noisy action, per token."""
         prefix = self.policy.prefix(example.messages)
         encoded, turns = prefix.encoded, [t for t, group in enumerate(example.replies) if group]

@@ -14,14 +14,14 @@ import torch
 from pamdp import checkpoint
 from pamdp.config import Config
 from pamdp.models.features import FeatureStore
-from pamdp.models.packing import branch_log_probs
+from pamdp.models.packed_branches import branch_log_probs
 from pamdp.models.policy import Policy, path
 from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
-from pamdp.train.examples import Example
-from pamdp.train.setup import policy_weights, save_policy, set_weights
-from pamdp.train.standin import with_own_replies
+from pamdp.train.examples import CloneExample
+from pamdp.train.factory import policy_weights, save_policy, set_weights
+from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -45,7 +45,7 @@ def clone(
     """
     settings = config.clone
     if settings.rejected == "backbone":
-        train = with_own_replies(policy, train, settings.max_reply)
+        train = with_synthetic_rejected(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
@@ -76,7 +76,7 @@ def clone(
     return policy
 
 
-def _set_sigma(policy: Policy, examples: Sequence[Example], config: Config, train: Sequence[Dialogue]) -> None:
+def _set_sigma(policy: Policy, examples: Sequence[CloneExample], config: Config, train: Sequence[Dialogue]) -> None:
     """σ relative to the RMS of the cloned action over the training states."""
     planner = policy.planner
     assert planner is not None
@@ -117,7 +117,7 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
     return {name: value / max(tokens, 1) for name, value in sums.items()}
 
 
-def _order(examples: Sequence[Example], epochs: int, rng: random.Random) -> list[int]:
+def _order(examples: Sequence[CloneExample], epochs: int, rng: random.Random) -> list[int]:
     """Which example comes when: a dialogue once an epoch, a pair once in all (there are many, and all are alike)."""
     pairs = [i for i, example in enumerate(examples) if not example.cloned]
     rng.shuffle(pairs)

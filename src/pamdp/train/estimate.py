@@ -21,7 +21,7 @@ MESSAGE, REPLY = 129.0, 155.0
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RoleCost:
     """Calls and tokens of one role in a whole run.
 
     Attributes:
@@ -39,7 +39,7 @@ class Estimate:
     money: float | None
 
 
-def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[Estimate]:
+def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
     """One estimate for each role that the settings need."""
     online, settings = config.online, config.rl
     said = _mean([turn.user for d in dialogues for turn in d.turns]) or MESSAGE
@@ -50,13 +50,13 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[Estimate]:
     def history(t: int) -> float:
         return said + t * (said + reply)
 
-    def role(name: str, end: EndpointConfig, prompt: Callable[[int], float], turns: range, times: int = 1) -> Estimate:
+    def role(name: str, end: EndpointConfig, prompt: Callable[[int], float], turns: range, times: int = 1) -> RoleCost:
         calls = played * len(turns) * times
         tokens = round(played * times * sum(prompt(t) for t in turns) / CHARACTERS)
         answers = calls * end.max_tokens
         here = end.kind != "openai"
         money = 0.0 if here else Price(end.price_prompt, end.price_completion).of(tokens, answers)
-        return Estimate(name, end.model, end.kind, calls, tokens, answers, money)
+        return RoleCost(name, end.model, end.kind, calls, tokens, answers, money)
 
     every = range(settings.horizon)
     fixed = {name: float(len(load(name))) for name in ("user", "user_open", "profile", "judge_pair", "reference")}

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from pamdp.errors import DataError
 from pamdp.models.features import FeatureStore
-from pamdp.models.packing import Branch, reply_features
+from pamdp.models.packed_branches import Branch, reply_features
 from pamdp.models.policy import Policy, path
 from pamdp.types import Dialogue, History, PreferencePair
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class CloneExample:
     """A history with what never changes while cloning: features of states and of replies.
 
     Attributes:
@@ -45,7 +45,7 @@ def prepare(
     max_reply: int,
     store: FeatureStore,
     progress: Callable[[int], None] | None = None,
-) -> list[Example]:
+) -> list[CloneExample]:
     """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
 
     Args:
@@ -71,7 +71,7 @@ def prepare(
     return examples
 
 
-def without_states(examples: Sequence[Example]) -> list[Example]:
+def without_states(examples: Sequence[CloneExample]) -> list[CloneExample]:
     """The same where H(h) is about to change."""
     return [replace(example, states=None) for example in examples]
 
@@ -83,13 +83,13 @@ def _example(
     cloned: bool,
     max_reply: int,
     store: FeatureStore,
-) -> Example:
+) -> CloneExample:
     chat = policy.backbone.chat
     replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
     key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
     found = store.get(key, lambda: _features(policy, messages, replies))
     meanings = torch.split(found["replies"], [len(group) for group in replies if group])
-    return Example(messages, found["states"], replies, list(meanings), cloned)
+    return CloneExample(messages, found["states"], replies, list(meanings), cloned)
 
 
 @torch.no_grad()

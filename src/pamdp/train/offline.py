@@ -19,8 +19,8 @@ from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.rollout import Rollout
 from pamdp.runs import Run
-from pamdp.train.play import play, replies_of, vanilla
 from pamdp.train.reinforce import reinforce
+from pamdp.train.rollout_recorded import replies_of, rollout_recorded, vanilla
 from pamdp.types import Dialogue, History
 
 
@@ -59,7 +59,7 @@ class _Recorded:
         turns = sum(len(d.turns) for d in self.dialogues)
         forget(self.judge)
         with Progress(f"round {step + 1}/{settings.rounds}", turns * settings.samples) as bar:
-            return play(
+            return rollout_recorded(
                 self.policy, self.dialogues, settings, judge=self.judge, references=self.references,
                 samples=settings.samples, explore=True, privileged=self.privileged,
                 seed=self.config.seed + 1000 * (step + 1), progress=bar.advance,
@@ -89,14 +89,14 @@ def reference_replies(
         }
     writer = vanilla(policy, bare, config, "rl") if config.rl.reference == "vanilla" else policy
     with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
-        return replies_of(play(writer, dialogues, config.rl, progress=bar.advance))
+        return replies_of(rollout_recorded(writer, dialogues, config.rl, progress=bar.advance))
 
 
 def drawn_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> list[tuple[History, list[str]]]:
     """The replies that a first round of learning would draw, for scorers that learn what a model's replies are like."""
     settings = config.rl
     with Progress("drawing", sum(len(d.turns) for d in dialogues) * settings.samples) as bar:
-        drawn = play(
+        drawn = rollout_recorded(
             policy, dialogues, settings, samples=settings.samples, explore=True, seed=config.seed + 1000,
             progress=bar.advance,
         )  # fmt: skip

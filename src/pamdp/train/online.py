@@ -27,10 +27,10 @@ from pamdp.progress import Progress
 from pamdp.rollout import Rollout, Transition, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
-from pamdp.train.origin import origin_of, write_origin
-from pamdp.train.play import vanilla
+from pamdp.train.env_factory import EnvFactory
+from pamdp.train.provenance import provenance_of, write_provenance
 from pamdp.train.reinforce import reinforce
-from pamdp.train.world import World
+from pamdp.train.rollout_recorded import vanilla
 from pamdp.types import Dialogue, TimeStep
 
 STAGE = "online"
@@ -39,7 +39,7 @@ STAGE = "online"
 def online(
     policy: Policy,
     dialogues: Sequence[Dialogue],
-    world: World,
+    world: EnvFactory,
     config: Config,
     run: Run,
     bare: Backbone | None = None,
@@ -61,7 +61,7 @@ def online(
     if costs.is_file():
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
     references = _references(policy, world, config, bare)
-    write_origin(run.path, origin_of(policy, dialogues, config.clone.backbone))
+    write_provenance(run.path, provenance_of(policy, dialogues, config.clone.backbone))
     source = _Simulated(policy, dialogues, world, config, run, references)
     try:
         return reinforce(policy, source, config.online.rounds, config, run, STAGE)
@@ -82,7 +82,7 @@ def users_of(dialogues: Sequence[Dialogue], step: int, users: int, seed: int) ->
 class _Simulated:
     policy: Policy
     dialogues: Sequence[Dialogue]
-    world: World
+    world: EnvFactory
     config: Config
     run: Run
     references: References
@@ -150,7 +150,7 @@ def failures(rollout: Rollout) -> dict[str, int]:
     }
 
 
-def _references(policy: Policy, world: World, config: Config, bare: Backbone | None) -> References:
+def _references(policy: Policy, world: EnvFactory, config: Config, bare: Backbone | None) -> References:
     """Who writes u_g: a model of the world, or the cloned policy or Vanilla under the mean action."""
     if world.writer is not None:
         return world.writer

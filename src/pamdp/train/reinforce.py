@@ -21,7 +21,7 @@ from pamdp.models.policy import Policy
 from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout
 from pamdp.runs import Run
-from pamdp.train.setup import save_policy
+from pamdp.train.factory import save_policy
 from pamdp.types import Dialogue
 
 R_MAX = 1.0

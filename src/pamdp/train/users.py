@@ -13,7 +13,7 @@ from dataclasses import replace
 from pamdp.config import Config
 from pamdp.data import is_pool, load_pool, split_by_user, spread
 from pamdp.errors import ConfigError
-from pamdp.train.setup import Split, load_split
+from pamdp.train.factory import Split, load_split
 from pamdp.types import Dialogue
 
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pamdp.env.simulated import PACE
 from pamdp.errors import ConfigError, RunError
-from pamdp.evaluate.imitation import (
+from pamdp.evaluation.imitation import (
     Auditor,
     ChatAuditor,
     Compared,
@@ -28,7 +28,7 @@ from pamdp.evaluate.imitation import (
     imitation,
     places_of,
 )
-from pamdp.evaluate.recognise import (
+from pamdp.evaluation.recoverability import (
     Likelihood,
     Profiles,
     Recogniser,
@@ -39,8 +39,8 @@ from pamdp.evaluate.recognise import (
     recognise,
     recovery,
 )
-from pamdp.evaluate.simulator import Audit, Played, audit
-from pamdp.evaluate.talks import Exchange, Talk, read_talks
+from pamdp.evaluation.simulator import Audit, SimulatedDialogue, audit
+from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
 from pamdp.files import json_line, read_json_lines, write_atomic
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.progress import Progress
@@ -133,16 +133,16 @@ def read_audit(config: OnlineReproduceConfig, path: Path, test: Sequence[Dialogu
     }
     opened = config.online.opening == "own"
     audits = {
-        name: audit([Played(t.persona, t.messages, t.said) for t in some], pace, opened=opened)
+        name: audit([SimulatedDialogue(t.persona, t.messages, t.said) for t in some], pace, opened=opened)
         for name, some in _talks(path, test, seed).items()
     }
     return SimulatorResults(compared, audits, recovered, pace)
 
 
-def recorded_talks(dialogues: Sequence[Dialogue]) -> list[Talk]:
+def recorded_talks(dialogues: Sequence[Dialogue]) -> list[Transcript]:
     """Records as dialogues: what real users said."""
     return [
-        Talk(d.id, d.user_id, d.persona, d.history(len(d.turns) - 1), (Exchange(d.persona),) * (len(d.turns) - 1))
+        Transcript(d.id, d.user_id, d.persona, d.history(len(d.turns) - 1), (Exchange(d.persona),) * (len(d.turns) - 1))
         for d in dialogues
     ]
 
@@ -160,7 +160,7 @@ def _read(file: Path, kind: TypeAdapter[list[T]]) -> list[T]:
         raise RunError(f"{file} is damaged; delete it to have this part of the audit done again") from error
 
 
-def _talks(path: Path, test: Sequence[Dialogue], seed: int) -> Mapping[str, list[Talk]]:
+def _talks(path: Path, test: Sequence[Dialogue], seed: int) -> Mapping[str, list[Transcript]]:
     return dict(zip(WHOSE, (read_talks(talks_file(path, "Vanilla", seed)), recorded_talks(test)), strict=True))
 
 
@@ -189,7 +189,9 @@ def _auditor(bench: Bench, reader: Likelihood) -> Auditor:
     pool = list(dict.fromkeys(d.persona for d in bench.split.test))
 
     def others(place: Place) -> list[Persona]:
-        return draw_others(Talk(place.dialogue_id, place.user_id, place.persona, (), ()), pool, bench.config.others, 0)
+        return draw_others(
+            Transcript(place.dialogue_id, place.user_id, place.persona, (), ()), pool, bench.config.others, 0
+        )
 
     return LikelihoodAuditor(reader, others)
 

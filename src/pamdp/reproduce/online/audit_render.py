@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from rich.table import Table as Grid
 
 from pamdp.env.simulated import BROKEN
-from pamdp.evaluate import svg
-from pamdp.evaluate.significance import Estimate
-from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, signed
+from pamdp.evaluation import svg
+from pamdp.evaluation.significance import Estimate
+from pamdp.evaluation.tables import interval, latex_grid, markdown_grid, signed
 from pamdp.files import write_atomic
 from pamdp.reproduce.online.audit import SimulatorResults
 

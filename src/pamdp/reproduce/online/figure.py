@@ -9,8 +9,8 @@ import math
 
 from matplotlib.axes import Axes
 
-from pamdp.evaluate import svg
-from pamdp.evaluate.tables import signed
+from pamdp.evaluation import svg
+from pamdp.evaluation.tables import signed
 from pamdp.reproduce.online.results import TITLES, OnlineResults
 
 MARKS = "osD^vPX*"

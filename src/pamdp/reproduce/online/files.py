@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pamdp.reproduce.cells import slug
+from pamdp.reproduce.grid import slug
 
 
 def run_folder(path: Path, method: str, seed: int) -> Path:

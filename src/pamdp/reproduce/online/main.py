@@ -17,23 +17,23 @@ from pamdp.judges.base import in_role
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import Result, backbones, fingerprint_of, policy_config
 from pamdp.reproduce.online.audit import audit_simulator, read_audit, require_audience
 from pamdp.reproduce.online.audit_render import to_grid as audit_grid
 from pamdp.reproduce.online.audit_render import to_json as audit_json
 from pamdp.reproduce.online.audit_render import write_audit
 from pamdp.reproduce.online.config import OnlineReproduceConfig
-from pamdp.reproduce.online.given import check_given
 from pamdp.reproduce.online.plan import plan_online
+from pamdp.reproduce.online.pretrained import check_given
 from pamdp.reproduce.online.render import findings, to_grid, to_json, write_online
 from pamdp.reproduce.online.results import read_online
 from pamdp.reproduce.online.work import Bench, work
 from pamdp.runs import Run
-from pamdp.train.setup import Split, shipped
-from pamdp.train.start import load_start
-from pamdp.train.stored import require_unseen
+from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
+from pamdp.train.factory import Split, shipped
+from pamdp.train.init_from import load_start
+from pamdp.train.policy_metadata import require_unseen
 from pamdp.train.users import load_users
-from pamdp.train.world import World, build_world, may_change
+from pamdp.workflows import Result, backbones, fingerprint_of, policy_config
 
 Target = Literal["table3", "fig4", "simulator"]
 MAY_CHANGE = ("methods", "seeds", "resamples", "trained")
@@ -53,7 +53,7 @@ class OnlineTools:
 
     load: Callable[[str], Backbone]
     policy: Callable[[OnlineReproduceConfig, Backbone], Policy]
-    world: Callable[[OnlineReproduceConfig, Backbone], World]
+    world: Callable[[OnlineReproduceConfig, Backbone], EnvFactory]
     say: Callable[[str], None]
 
 
@@ -62,8 +62,8 @@ def online_tools() -> OnlineTools:
     console = Console(stderr=True)
     say: Callable[[str], None] = console.print
 
-    def world(config: OnlineReproduceConfig, backbone: Backbone) -> World:
-        return build_world(config.of_evaluation(config.seeds[0]), backbone, second=config.second)
+    def world(config: OnlineReproduceConfig, backbone: Backbone) -> EnvFactory:
+        return make_env_factory(config.of_evaluation(config.seeds[0]), backbone, second=config.second)
 
     def policy(config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
         start = _start(config)
@@ -150,7 +150,7 @@ def _start(config: OnlineReproduceConfig) -> Path:
     return shipped() if config.start == "shipped" else Path(config.start) / "policy"
 
 
-def _open(config: OnlineReproduceConfig, path: Path, split: Split, backbone: Backbone, world: World) -> Run:
+def _open(config: OnlineReproduceConfig, path: Path, split: Split, backbone: Backbone, world: EnvFactory) -> Run:
     assert world.second is not None
     judges = (*world.fingerprints(split.test), in_role(world.second, "evaluation"))
     fingerprint = fingerprint_of(split, backbone).model_copy(update={"judges": judges})

@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from pamdp.errors import DataError
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
 from pamdp.settings import flatten
-from pamdp.train.estimate import Estimate, estimate
+from pamdp.train.estimate import RoleCost, estimate
 from pamdp.train.users import load_users
 from pamdp.types import Dialogue, Persona, Turn
 
@@ -26,7 +26,7 @@ class Part:
     method: str
     stage: str
     replies: int
-    roles: list[Estimate]
+    roles: list[RoleCost]
 
     @property
     def calls(self) -> dict[str, int]:
@@ -99,15 +99,15 @@ def _audit(config: OnlineReproduceConfig, test: Sequence[Dialogue]) -> Part:
     return Part("the audit", "compares", 0, [_scaled(found[role], n) for role, n in calls.items()])
 
 
-def _scaled(row: Estimate, calls: int) -> Estimate:
+def _scaled(row: RoleCost, calls: int) -> RoleCost:
     """As many calls as asked for, each as long as those of ROW."""
     share = calls / max(row.calls, 1)
     money = None if row.money is None else row.money * share
     counts = (calls, round(row.prompt_tokens * share), round(row.completion_tokens * share))
-    return Estimate(row.role, row.model, row.kind, *counts, money)
+    return RoleCost(row.role, row.model, row.kind, *counts, money)
 
 
-def _times(row: Estimate, seeds: int) -> Estimate:
+def _times(row: RoleCost, seeds: int) -> RoleCost:
     return _scaled(row, row.calls * seeds)
 
 

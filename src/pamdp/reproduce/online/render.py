@@ -15,10 +15,10 @@ from pathlib import Path
 from rich.table import Table as Grid
 from rich.text import Text
 
-from pamdp.evaluate.significance import Estimate
-from pamdp.evaluate.tables import interval, latex_grid, markdown_grid, p_text, signed
+from pamdp.evaluation.significance import Estimate
+from pamdp.evaluation.tables import interval, latex_grid, markdown_grid, p_text, signed
 from pamdp.files import write_atomic
-from pamdp.reproduce.cells import slug
+from pamdp.reproduce.grid import slug
 from pamdp.reproduce.online.figure import draw_steps
 from pamdp.reproduce.online.results import BASELINES, PRINTED, PRINTED_GAIN, TITLES, OnlineResults
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pamdp.evaluate.returns import Curve, Lead, curves, leads
-from pamdp.evaluate.significance import holm
+from pamdp.evaluation.returns import Curve, Lead, curves, leads
+from pamdp.evaluation.significance import holm
 from pamdp.files import Json
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
 from pamdp.reproduce.online.files import run_folder

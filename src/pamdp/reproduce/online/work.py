@@ -15,25 +15,25 @@ from pydantic import TypeAdapter, ValidationError
 
 from pamdp import checkpoint
 from pamdp.errors import RunError
-from pamdp.evaluate.online import grade, talk_with, with_references
-from pamdp.evaluate.returns import Step
-from pamdp.evaluate.talks import read_talks, write_talks
+from pamdp.evaluation.online import grade, talk_with, with_references
+from pamdp.evaluation.returns import Step
+from pamdp.evaluation.transcripts import read_talks, write_talks
 from pamdp.files import json_line, read_json_lines, write_atomic, write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
-from pamdp.parts import fingerprint_of
 from pamdp.progress import Progress
 from pamdp.prompts.render import load
 from pamdp.reproduce.online.config import ADVANTAGES, OnlineReproduceConfig
 from pamdp.reproduce.online.files import graded_file, journal_file, run_folder, talks_file
-from pamdp.reproduce.online.given import keep_given
+from pamdp.reproduce.online.pretrained import keep_given
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
+from pamdp.train.env_factory import EnvFactory, may_change
+from pamdp.train.factory import Split
 from pamdp.train.online import online
-from pamdp.train.setup import Split
-from pamdp.train.world import World, may_change
+from pamdp.workflows import fingerprint_of
 
 _STEPS = TypeAdapter(list[Step])
 
@@ -57,7 +57,7 @@ class Bench:
     bare: Backbone
     cloned: Policy
     split: Split
-    world: World
+    world: EnvFactory
     say: Callable[[str], None]
 
     @property

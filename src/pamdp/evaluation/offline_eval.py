@@ -1,0 +1,243 @@
+"""Evaluation of policies on test users: replies, verdicts of every judge, controls, sample dialogues.
+
+Owns what is compared with what. Replies are written greedily under the mean action. A judge that rewarded is never the
+only one that grades. Everything goes into the run directory; rates are computed from the stored judgements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pamdp.async_bridge import run
+from pamdp.config import RLConfig
+from pamdp.env.reward import LiveJudge
+from pamdp.errors import JudgeError
+from pamdp.evaluation.controls import Control, write_controls
+from pamdp.evaluation.records import Judgement, write_judgements
+from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
+from pamdp.judges.base import Case, Judge, Verdict, swap
+from pamdp.models.generate import Sampling
+from pamdp.models.packed_branches import branch_log_probs
+from pamdp.models.policy import Policy, Request, path
+from pamdp.progress import Progress, note
+from pamdp.types import Dialogue
+
+Key = tuple[str, int]
+Replies = dict[Key, str]
+Actions = dict[Key, Tensor]
+
+BLOCK = 16
+"""Dialogues whose prefixes are held at a time."""
+
+
+def mean_actions(policy: Policy, dialogues: Sequence[Dialogue]) -> Actions:
+    """E[a|h] of every state along the chosen paths."""
+    out: Actions = {}
+    for dialogue in dialogues:
+        with torch.no_grad():
+            prefix = policy.prefix(path(dialogue))
+        for t in range(len(dialogue.turns)):
+            action = policy.mean_action(prefix, t)
+            if action is not None:
+                out[dialogue.id, t] = action
+    return out
+
+
+def write_replies(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    config: RLConfig,
+    actions: Actions | None = None,
+    what: str = "replies",
+) -> Replies:
+    """One reply to every state, under its own mean action or under ACTIONS."""
+    out: Replies = {}
+    with Progress(what, sum(len(d.turns) for d in dialogues)) as bar:
+        for start in range(0, len(dialogues), BLOCK):
+            block = dialogues[start : start + BLOCK]
+            with torch.no_grad():
+                prefixes = policy.prefixes([path(d) for d in block])
+            keys = [(d.id, t) for d in block for t in range(len(d.turns))]
+            requests = []
+            for i, dialogue in enumerate(block):
+                for t in range(len(dialogue.turns)):
+                    action = policy.mean_action(prefixes[i], t) if actions is None else actions[dialogue.id, t]
+                    requests.append(Request(i, t, action))
+            replies = policy.write(prefixes, requests, Sampling(config.max_reply), progress=bar.advance)
+            out.update(zip(keys, replies, strict=True))
+    return out
+
+
+def compare_replies(
+    judge: Judge,
+    dialogues: Sequence[Dialogue],
+    replies: Replies,
+    baseline: Replies,
+    names: tuple[str, str],
+    kind: str = "eval",
+) -> list[Judgement]:
+    """Verdicts in both orders on every state; a failed verdict masks its record."""
+    states = [(d, t) for d in dialogues for t in range(len(d.turns))]
+    cases = [Case(d.persona, d.history(t), replies[d.id, t], baseline[d.id, t]) for d, t in states]
+    first, second = _verdicts(judge, cases), _verdicts(judge, [swap(case) for case in cases])
+    return [
+        Judgement.of(
+            a, b, method=names[0], baseline=names[1], judge=judge.name, state=(d.user_id, d.id, t), kind=kind
+        )
+        for (d, t), a, b in zip(states, first, second, strict=True)
+    ]  # fmt: skip
+
+
+def _verdicts(judge: Judge, cases: Sequence[Case]) -> list[Verdict | None]:
+    if isinstance(judge, LiveJudge):
+        # All calls are under way at once, and one that fails costs no other.
+        return run(judge.verdicts(cases))
+    try:
+        return list(judge.judge(cases))
+    except JudgeError:
+        return [None] if len(cases) == 1 else [_verdicts(judge, [case])[0] for case in cases]
+
+
+def action_controls(
+    policy: Policy, dialogues: Sequence[Dialogue], judges: Sequence[Judge], config: RLConfig, own: Replies, name: str
+) -> list[Control]:
+    """Does the action depend on the state where it counts? Own action against another user's and the mean action.
+
+    What cannot be measured is left out, with a note: another user's action where there is one user, a judge without a
+    verdict, the likelihood of preferred replies where there are none.
+    """
+    actions = mean_actions(policy, dialogues)
+    centre = torch.stack(list(actions.values())).mean(0)
+    others = others_actions(dialogues, actions)
+    replacements: list[tuple[str, str, Actions]] = [
+        ("the mean action", "the same state under the mean of all actions", dict.fromkeys(actions, centre))
+    ]
+    if others is None:
+        note(f"{name}: all test dialogues are one user's, so no control has another user's action")
+    else:
+        another = ("another user's action", "the same state under the action of another test user", others)
+        replacements.insert(0, another)
+    rows: list[Control] = []
+    for label, what, replacement in replacements:
+        replies = write_replies(policy, dialogues, config, replacement, f"{name}: {label}")
+        for judge in judges:
+            found = compare_replies(judge, dialogues, own, replies, (name, label), "control")
+            kept = [j for j in found if not j.masked]
+            rows += _measured(
+                [j.soft for j in kept], [j.cluster for j in kept],
+                f"{name}: own action − {label}", f"judged score against {what}", judge.name,
+            )  # fmt: skip
+        gains, users = nll_gain(policy, dialogues, actions, replacement)
+        rows += _measured(
+            gains, users, f"{name}: own action − {label}",
+            f"nats per token of the preferred reply, against {what}", "reference NLL",
+        )  # fmt: skip
+    return rows
+
+
+def others_actions(dialogues: Sequence[Dialogue], actions: Actions) -> Actions | None:
+    """For every state the action at the same turn of another user's dialogue; None where all are one user's.
+
+    The other dialogue is the first one from half the list away that belongs to somebody else.
+    """
+    n, out = len(dialogues), Actions()
+    for i, dialogue in enumerate(dialogues):
+        away = (dialogues[(i + n // 2 + k) % n] for k in range(n))
+        other = next((found for found in away if found.user_id != dialogue.user_id), None)
+        if other is None:
+            return None
+        for t in range(len(dialogue.turns)):
+            out[dialogue.id, t] = actions[other.id, min(t, len(other.turns) - 1)]
+    return out
+
+
+def _measured(values: Sequence[float], users: Sequence[str], name: str, what: str, judge: str) -> list[Control]:
+    if not values:
+        note(f"control left out, nothing was measured: {name} ({judge})")
+        return []
+    return [Control.measure(values, users, name=name, what=what, judge=judge)]
+
+
+@torch.no_grad()
+def nll_gain(
+    policy: Policy, dialogues: Sequence[Dialogue], own: Mapping[Key, Tensor], other: Mapping[Key, Tensor]
+) -> tuple[list[float], list[str]]:
+    """Gain in log p of the preferred reply under the own action over another, per token and state; and the users."""
+    assert policy.planner is not None
+    gains, users = [], []
+    for dialogue in dialogues:
+        prefix = policy.prefix(path(dialogue))
+        for t, turn in enumerate(dialogue.turns):
+            if not turn.preferred:
+                continue
+            ids = policy.backbone.chat.reply(turn.preferred)
+            pair = [policy.branch(prefix, t, ids, actions[dialogue.id, t]) for actions in (own, other)]
+            with policy.backbone.adapter(policy.adapter):
+                a, b = branch_log_probs(policy.backbone, prefix, pair, policy.readout.layer)
+            gains.append(float((a.sum() - b.sum()) / len(ids)))
+            users.append(dialogue.user_id)
+    return gains, users
+
+
+def evaluate(
+    replies: Mapping[str, Replies],
+    pairs: Sequence[tuple[str, str]],
+    dialogues: Sequence[Dialogue],
+    judges: Sequence[Judge],
+    controls: Sequence[Control],
+    folder: Path,
+    shown: int = 6,
+) -> list[Judgement]:
+    """Judge methods against each other and write judgements, controls and sample dialogues into FOLDER.
+
+    Args:
+      replies: method -> its replies; the first is Vanilla.
+      pairs: (method, baseline) comparisons.
+      shown: how many dialogues the report shows.
+    """
+    judgements: list[Judgement] = []
+    with Progress("judging", len(pairs) * len(judges)) as bar:
+        for judge in judges:
+            _warm(judge, dialogues, replies)
+            for method, baseline in pairs:
+                judgements += compare_replies(judge, dialogues, replies[method], replies[baseline], (method, baseline))
+                bar.advance()
+    write_judgements(folder / "judgements.jsonl", judgements)
+    write_controls(folder / "controls.json", controls)
+    write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:shown], judgements))
+    return judgements
+
+
+def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Replies]) -> None:
+    """Show a judge all replies to a state at once: one that scores replies reads their context once, not per pair."""
+    if isinstance(judge, LiveJudge):
+        return
+    first, *others = replies.values()
+    states = [(d, t) for d in dialogues for t in range(len(d.turns))]
+    _verdicts(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
+
+
+def _samples(
+    replies: Mapping[str, Replies], dialogues: Sequence[Dialogue], judgements: Sequence[Judgement]
+) -> list[SampleDialogue]:
+    first = next(iter(replies))
+    found = {
+        (j.dialogue_id, j.turn, j.method, j.judge): j.p_win for j in judgements if j.baseline == first and not j.masked
+    }
+    shown = [name for name in replies if name in (first, "BC", "PAMDP")]
+    out = []
+    for dialogue in dialogues:
+        turns = []
+        for t, turn in enumerate(dialogue.turns):
+            rewards: dict[str, dict[str, float]] = {}
+            for (key, at, method, judge), p in found.items():
+                if (key, at) == (dialogue.id, t) and method in shown:
+                    rewards.setdefault(method, {})[judge] = p
+            said = {name: replies[name][dialogue.id, t] for name in shown}
+            turns.append(SampleTurn(turn.user, said, turn.inferred.text, rewards=rewards))
+        out.append(SampleDialogue(dialogue.user_id, dialogue.persona, tuple(turns)))
+    return out

@@ -1,0 +1,116 @@
+"""Online evaluation (paper, section 4.2): a policy talks with simulated users, and judges grade what it said.
+
+Owns how a dialogue is played for evaluation: under mean actions, with users, openings and draws that are the same for
+all policies, and with reference replies from one author who is none of them. The rollout is the one of training. Which
+judge grades does not change how a dialogue goes on, so it is played once and graded by each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pamdp.async_bridge import run, together
+from pamdp.env.dialogue import DialogueEnv
+from pamdp.env.references import WrittenReferences
+from pamdp.env.reward import Reward
+from pamdp.errors import AnswerError
+from pamdp.evaluation.transcripts import Exchange, MessageNote, Transcript
+from pamdp.journal import Journal
+from pamdp.judges.base import Judge
+from pamdp.models.generate import Sampling
+from pamdp.models.policy import Policy
+from pamdp.rollout import collect
+from pamdp.train.env_factory import EnvFactory
+from pamdp.train.rollout_recorded import Unjudged
+from pamdp.types import Dialogue, History, TimeStep
+
+
+def talk_with(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    world: EnvFactory,
+    *,
+    seed: int,
+    journal: Journal | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Transcript]:
+    """Play T turns with the user of each dialogue; horizon, longest reply and groups are those of the world's settings.
+
+    Args:
+      seed: of the users' draws; equal for all policies that are compared.
+      journal: turns that were played before.
+
+    Raises:
+      EndpointError: a model cannot be reached; every turn that ended is in the journal.
+    """
+    settings = world.config
+    users = [world.user(dialogue, seed) for dialogue in dialogues]
+    # Nobody judges yet: a reward says only that the reply was answered and ω_t is known.
+    env = DialogueEnv(users, Reward(Unjudged(), lambda steps: [("",) for _ in steps]), settings.rl.horizon)
+    rollout = collect(
+        policy, env, Sampling(settings.rl.max_reply), explore=False, seed=seed, groups=settings.online.groups,
+        journal=journal, progress=progress,
+    )  # fmt: skip
+    out = []
+    for dialogue in dialogues:
+        said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)
+        moments = [rollout.moments[t.key, t.t] for t in said]
+        exchanges = tuple(Exchange(m.privileged, t.reward is not None) for m, t in zip(moments, said, strict=True))
+        last = rollout.moments[dialogue.id, len(said)]
+        messages = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last))
+        out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, last.history, exchanges, messages))
+    return out
+
+
+def with_references(
+    talks: Sequence[Transcript], writer: WrittenReferences, each: Callable[[], None] | None = None
+) -> list[Transcript]:
+    """The same dialogues with u_g for every reply that is not masked; all are written at the same time.
+
+    Args:
+      each: called after each of them.
+
+    Raises:
+      EndpointError: the writer cannot be reached.
+    """
+
+    async def one(step: TimeStep) -> str | None:
+        if not step.known:
+            return None
+        try:
+            return (await writer([step])[0])[0]
+        except AnswerError:
+            return None
+        finally:
+            if each is not None:
+                each()
+
+    texts = iter(run(together(one(talk.step(t)) for talk in talks for t in range(len(talk.exchanges)))))
+    return [replace(k, exchanges=tuple(replace(e, reference=next(texts)) for e in k.exchanges)) for k in talks]
+
+
+def grade(
+    talks: Sequence[Transcript], judge: Judge, soft: bool = True, each: Callable[[], None] | None = None
+) -> list[list[float | None]]:
+    """r_t of every reply of every dialogue, by a judge who compares it with u_g; None where it is masked.
+
+    Args:
+      soft: the expected reward under the verdict's probabilities in place of the verdict's own.
+      each: called after each reply.
+    """
+    references: dict[History, tuple[str, ...]] = {}
+    for talk in talks:
+        for t, exchange in enumerate(talk.exchanges):
+            if exchange.reference is not None:
+                references[talk.history(t)] = (exchange.reference,)
+    reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
+    places = [(talk, t) for talk in talks for t in range(len(talk.exchanges))]
+    given = reward.begin([talk.step(t) for talk, t in places], [[talk.reply(t)] for talk, t in places])
+    found = list[float | None]()
+    for future in given:
+        found += future.result()
+        if each is not None:
+            each()
+    values = iter(found)
+    return [[next(values) for _ in talk.exchanges] for talk in talks]

@@ -1,0 +1,244 @@
+"""Persona recoverability: whether somebody who reads what a user said can tell who it is, among ten.
+
+Owns the question, three who answer it, and accuracy by turn. Knows nothing of how the dialogues came about. Ties share
+the point: one of n equally likely personas is right once in n times. An answer that could not be had is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from pamdp.async_bridge import run, together
+from pamdp.env.profile import Profiler
+from pamdp.errors import AnswerError
+from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.simulator import content_words
+from pamdp.evaluation.transcripts import Transcript
+from pamdp.models.backbone import Backbone
+from pamdp.models.packed_branches import reply_log_probs
+from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
+from pamdp.progress import Progress
+from pamdp.prompts.render import load, render
+from pamdp.seeds import seed_of
+from pamdp.types import History, Message, Persona
+
+Question = tuple[History, Sequence[Persona]]
+"""Who of the candidates is the user of a history?"""
+
+Scores = Sequence[float] | None
+"""One number for each candidate, the highest for the likeliest; None where none could be had."""
+
+ROW = 1200
+"""Tokens of messages that are read in one pass."""
+
+
+class Recogniser(Protocol):
+    """Somebody who tells users apart."""
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        ...
+
+    def scores(self, questions: Sequence[Question]) -> list[Scores]:
+        """How likely each candidate is to be the user, for each question; what the assistant said does not count."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One answer; it is what a file holds, so that accuracy can be told anew.
+
+    Attributes:
+      recogniser: who answered.
+      user_id: who the user is.
+      messages: after how many messages of the user.
+      hit: share of the point that the own persona has; None where no answer could be had.
+    """
+
+    recogniser: str
+    user_id: str
+    messages: int
+    hit: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """How often the right persona was told.
+
+    Attributes:
+      accuracy: after each message of the user, from the first.
+      masked: how many answers could not be had, at each.
+      chance: accuracy of a guess.
+    """
+
+    name: str
+    accuracy: tuple[Estimate, ...]
+    masked: tuple[int, ...]
+    chance: float
+
+
+def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
+    """Ask RECOGNISER after every message of every user.
+
+    Args:
+      others: personas of other users among which the own one has to be told.
+      seed: of the draw of the others; a user keeps them over all turns.
+
+    Raises:
+      ValueError: there are not so many other users.
+    """
+    pool = list(dict.fromkeys(talk.persona for talk in talks))
+    questions, places = list[Question](), list[tuple[int, str]]()
+    for talk in talks:
+        candidates = [talk.persona, *draw_others(talk, pool, others, seed)]
+        for k in range(sum(m.role == "user" for m in talk.messages)):
+            questions.append((talk.history(k), candidates))
+            places.append((k + 1, talk.user_id))
+    found = recogniser.scores(questions)
+    return [Told(recogniser.name, user, k, _hit(scores)) for (k, user), scores in zip(places, found, strict=True)]
+
+
+def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
+    """Accuracy by turn of one recogniser's answers, with intervals over users.
+
+    Args:
+      others: among how many other personas it was asked.
+      n: bootstrap resamples.
+    """
+    rows = [[t for t in told if t.messages == k + 1] for k in range(max(t.messages for t in told))]
+    accuracy = []
+    for row in rows:
+        hits = [(t.hit, t.user_id) for t in row if t.hit is not None]
+        accuracy.append(cluster_bootstrap([x for x, _ in hits], [u for _, u in hits], n=n) if hits else UNKNOWN)
+    masked = tuple(sum(t.hit is None for t in row) for row in rows)
+    return Recovery(told[0].recogniser, tuple(accuracy), masked, 1 / (1 + others))
+
+
+def _hit(scores: Scores) -> float | None:
+    """Whether the first candidate is the likeliest; ties share the point."""
+    if scores is None:
+        return None
+    best = [i for i, score in enumerate(scores) if score == max(scores)]
+    return (0 in best) / len(best)
+
+
+def draw_others(talk: Transcript, pool: Sequence[Persona], count: int, seed: int) -> list[Persona]:
+    """COUNT personas of POOL that are not the talk's own.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    known = [persona for persona in pool if persona != talk.persona]
+    if len(known) < count:
+        raise ValueError(f"{count} other personas are asked for, and there are {len(known)}; ask for fewer")
+    return random.Random(seed_of(seed, "others", talk.dialogue_id)).sample(known, count)
+
+
+def overlap(text: str, candidates: Sequence[Persona]) -> list[float]:
+    """Words that a text shares with each persona; a word weighs the more the fewer candidates have it.
+
+    score_i = Σ over shared words of ln(n / n_word)
+    """
+    said, known = content_words(text), [content_words(persona.text) for persona in candidates]
+    count = {word: sum(word in words for words in known) for word in said}
+    return [sum(math.log(len(known) / count[word]) for word in sorted(said & words)) for words in known]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Needs no model: the words that the user shares with a persona."""
+
+    name: str = "words"
+
+    def scores(self, questions: Sequence[Question]) -> list[Scores]:
+        """See Recogniser."""
+        return [overlap(" ".join(_said(history)), candidates) for history, candidates in questions]
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """The words that the profile which a language model infers shares with a persona; no finding tells nobody apart."""
+
+    profiler: Profiler
+    name: str = "profiler"
+
+    def scores(self, questions: Sequence[Question]) -> list[Scores]:
+        """See Recogniser; all profiles are asked for at the same time."""
+
+        async def one(history: History, candidates: Sequence[Persona]) -> Scores:
+            try:
+                profile = await self.profiler.infer(history)
+            except AnswerError:
+                return None
+            return overlap(profile.persona.text, candidates)
+
+        return run(together(one(*question) for question in questions))
+
+
+@dataclass(slots=True)
+class Likelihood:
+    """log p of the user's messages under each persona: Σ over messages m of log p(m | ω), by a bare backbone.
+
+    Messages are read one by one, without what they answer: that is the same for all candidates, and costs four times
+    as much.
+    """
+
+    backbone: Backbone
+    name: str = "likelihood"
+    _known: dict[tuple[Persona, str], float] = field(default_factory=dict)
+
+    def scores(self, questions: Sequence[Question]) -> list[Scores]:
+        """See Recogniser."""
+        asked: dict[Persona, dict[str, None]] = {}
+        for history, candidates in questions:
+            for persona in candidates:
+                asked.setdefault(persona, {}).update(dict.fromkeys(_said(history)))
+        self.read(asked)
+        return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
+
+    def read(self, asked: Mapping[Persona, Collection[str]]) -> None:
+        """Read messages under personas and keep their likelihoods: many after one persona cost little more than one."""
+        with Progress("reading", len(asked)) as bar:
+            for persona, messages in asked.items():
+                self.of(persona, list(messages))
+                bar.advance()
+
+    @torch.no_grad()
+    def of(self, persona: Persona, messages: Sequence[str]) -> list[float]:
+        """Log p(m | ω) of each message, in nats."""
+        chat = self.backbone.chat
+        new = [m for m in dict.fromkeys(messages) if (persona, m) not in self._known]
+        while new:
+            now, ids, room = list[str](), list[list[int]](), ROW
+            while new and (not ids or room > 0):
+                now.append(new.pop())
+                ids.append(chat.reply(now[-1]))
+                room -= len(ids[-1])
+            for message, value in zip(now, self._read(persona, ids), strict=True):
+                self._known[persona, message] = value
+        return [self._known[persona, m] for m in messages]
+
+    def _read(self, persona: Persona, ids: Sequence[Sequence[int]]) -> list[float]:
+        who = render("recognise_as", persona=persona.text or "somebody who keeps to themselves")
+        context = self.backbone.chat.history((Message("user", load("recognise_ask")),), who).ids
+        row = pack([Group(context, ids)], self.backbone.device)
+        with self.backbone.adapter(None):
+            last = int(self.backbone.model.config.num_hidden_layers)
+            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
+            found = reply_log_probs(
+                self.backbone,
+                [states[before] for before, _ in row.predicts],
+                [row.ids[own].tolist() for _, own in row.predicts],
+            )
+            return [float(each.sum()) for each in found]
+
+
+def _said(history: History) -> list[str]:
+    return [m.content for m in history if m.role == "user"]

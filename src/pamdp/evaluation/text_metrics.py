@@ -1,0 +1,91 @@
+"""What replies are like as texts, whatever any judge says of them: length, variety, repetition, likelihood.
+
+Owns these measures and their means over states with intervals over users. Knows nothing of methods and judges. A
+measure per reply gets an interval; distinct-n belongs to a set of replies and has none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class TextReport:
+    """The replies of one method.
+
+    Attributes:
+      words: mean length in words.
+      repetition: mean share of a reply's word triples that it has already said.
+      nll: nats per token of the preferred replies; unknown where the method has no likelihood.
+      distinct_1, distinct_2: different words, or pairs of words, among all of them.
+      empty: replies without a word.
+      n: replies.
+    """
+
+    words: Estimate
+    repetition: Estimate
+    nll: Estimate
+    distinct_1: float
+    distinct_2: float
+    empty: int
+    n: int
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return re.findall(r"\w+(?:['’]\w+)*", text.lower())
+
+
+def distinct(replies: Sequence[str], n: int) -> float:
+    """Distinct-n: different n-grams over all n-grams of the replies together; 0 where there are none.
+
+        |{g}| / Σ g
+
+    It falls with the number of replies, so only methods with equally many are compared by it.
+    """
+    grams = [gram for reply in replies for gram in _grams(words(reply), n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition(reply: str, n: int = 3) -> float:
+    """The share of a reply's n-grams that stood in it before; 0 for a reply too short to repeat itself."""
+    grams = _grams(words(reply), n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+PER_REPLY: dict[str, Callable[[str], float]] = {
+    "words": lambda reply: float(len(words(reply))),
+    "repetition": repetition,
+}
+"""Measures that need the reply alone."""
+
+
+def describe(
+    replies: Sequence[str], nll: Sequence[float | None], clusters: Sequence[Hashable], n: int = 10_000
+) -> TextReport:
+    """All measures of one method's replies.
+
+    Args:
+      nll: nats per token of each state's preferred reply, None where it is not known.
+      clusters: the user of each reply.
+      n: bootstrap resamples.
+
+    Raises:
+      DataError: there are no replies.
+    """
+    found = {name: cluster_bootstrap([f(r) for r in replies], clusters, n=n) for name, f in PER_REPLY.items()}
+    known = [(x, cluster) for x, cluster in zip(nll, clusters, strict=True) if x is not None]
+    likely = cluster_bootstrap([x for x, _ in known], [c for _, c in known], n=n) if known else UNKNOWN
+    empty = sum(not words(reply) for reply in replies)
+    return TextReport(
+        **found, nll=likely, distinct_1=distinct(replies, 1), distinct_2=distinct(replies, 2), empty=empty,
+        n=len(replies),
+    )  # fmt: skip
+
+
+def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]

@@ -1,0 +1,159 @@
+"""Shared-prefix packing: all replies to all turns of a dialogue in one pass after one clean prefix.
+
+Owns the block mask that keeps branches apart. A branch is an optional injected action embedding and a reply; it sees
+the first `length` tokens of the prefix and itself. Losses and gradients equal the naive computation of one padded
+sequence a turn, at a fraction of the work (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from pamdp.errors import ShapeError
+from pamdp.models.attention import additive
+from pamdp.models.backbone import Backbone, Prefix, fork
+from pamdp.models.checkpointing import checkpointed
+
+ROWS = 128
+"""Most states that the language model's head expands at once: more is hardly faster, and a vocabulary is wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A reply that continues a history.
+
+    Attributes:
+      length: how many prefix tokens the branch follows (heads[t]).
+      ids: the reply's tokens, end of turn included.
+      inject: action embeddings that stand between history and reply, [n, d], or None.
+      hidden: token span of the prefix that this branch may not see (context dropout), or None.
+      steer: added to the hidden states of the branch's tokens at the layer that is steered, [d], or None.
+    """
+
+    length: int
+    ids: Sequence[int]
+    inject: Tensor | None = None
+    hidden: tuple[int, int] | None = None
+    steer: Tensor | None = None
+
+
+def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
+    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
+
+    Args:
+      layer: hidden layer that is steered.
+
+    Raises:
+      ShapeError: a branch is empty or longer than the prefix it follows.
+    """
+    device = backbone.device
+    parts: list[Tensor] = []
+    positions: list[Tensor] = []
+    owner: list[int] = []
+    first: list[Tensor] = []
+    for index, branch in enumerate(branches):
+        if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
+            raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
+    # The last reply token predicts nothing. Looked up all at once: each look-up has a gradient as large as the table.
+    looked_up = torch.split(
+        backbone.embed_ids([token for branch in branches for token in branch.ids[:-1]]),
+        [len(branch.ids) - 1 for branch in branches],
+    )
+    for index, (branch, tokens) in enumerate(zip(branches, looked_up, strict=True)):
+        # The token before a reply is the action or, without one, the header.
+        pieces = [part for part in (branch.inject, tokens) if part is not None and len(part)]
+        if branch.inject is None:
+            first.append(prefix.final[branch.length - 1])
+        block = torch.cat(pieces) if pieces else tokens
+        parts.append(block)
+        positions.append(torch.arange(branch.length, branch.length + len(block), device=device))
+        owner += [index] * len(block)
+    flat = torch.cat(parts)
+    states = flat
+    if len(flat):
+        with backbone.steering(layer, _steers(branches, parts)), checkpointed(backbone, len(flat)):
+            states = backbone.trunk(
+                inputs_embeds=flat[None].to(backbone.dtype),
+                position_ids=torch.cat(positions)[None],
+                attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), device), backbone.dtype),
+                past_key_values=fork(prefix.cache),
+                use_cache=True,
+            ).last_hidden_state[0]
+    predict: list[Tensor] = []
+    taken, heads = 0, iter(first)
+    for branch, block in zip(branches, parts, strict=True):
+        rows = states[taken : taken + len(block)]
+        taken += len(block)
+        # n action embeddings: only the last one predicts the reply's first token.
+        predict.append(
+            torch.cat([next(heads)[None], rows]) if branch.inject is None else rows[len(branch.inject) - 1 :]
+        )
+    return reply_log_probs(backbone, predict, [branch.ids for branch in branches])
+
+
+@torch.no_grad()
+def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int) -> list[Tensor]:
+    """Mean hidden state of each reply, read in its context at LAYER, each [d]; the branches carry no action."""
+    ids = [token for branch in branches for token in branch.ids]
+    owner = [index for index, branch in enumerate(branches) for _ in branch.ids]
+    positions = [branch.length + k for branch in branches for k in range(len(branch.ids))]
+    states, _ = backbone.run(
+        layer,
+        shallow=True,
+        input_ids=torch.tensor([ids], device=backbone.device),
+        position_ids=torch.tensor([positions], device=backbone.device),
+        attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), backbone.device), backbone.dtype),
+        past_key_values=fork(prefix.cache),
+    )
+    own = torch.tensor(owner, device=backbone.device)
+    return [states[own == index].mean(0).float() for index in range(len(branches))]
+
+
+def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:
+    """What is added to every branch token, [tokens, d], or None where nothing is."""
+    if all(branch.steer is None for branch in branches):
+        return None
+    return torch.cat([
+        torch.zeros_like(part) if branch.steer is None else branch.steer.to(part).expand(len(part), -1)
+        for branch, part in zip(branches, parts, strict=True)
+    ])  # fmt: skip
+
+
+def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[Sequence[int]]) -> list[Tensor]:
+    """log-probability of token ids[i][k] at states[i][k], [n_i] for each reply i, of shape [n_i, d].
+
+    The vocabulary is only ever expanded for these states, for all replies at once and at most ROWS of them at a time;
+    for a gradient again, instead of being kept.
+    """
+    if not states:
+        return []
+    target = torch.tensor([token for reply in ids for token in reply], device=states[0].device)
+
+    def score(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = backbone.head(rows).float()
+        return torch.as_tensor(logits.gather(-1, wanted[:, None])[:, 0] - logits.logsumexp(-1))
+
+    found = [
+        checkpoint(score, rows, wanted, use_reentrant=False, preserve_rng_state=False) if rows.requires_grad
+        else score(rows, wanted)
+        for rows, wanted in zip(torch.split(torch.cat(list(states)), ROWS), torch.split(target, ROWS), strict=True)
+    ]  # fmt: skip
+    return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
+
+
+def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:
+    """Boolean [1, 1, n, prefix + n]: True where a branch token may look."""
+    own = torch.tensor(owner, device=device)
+    column = torch.arange(prefix, device=device)
+    length = torch.tensor([branch.length for branch in branches], device=device)[own]
+    hidden = torch.tensor([branch.hidden or (0, 0) for branch in branches], device=device)[own]
+    sees = column < length[:, None]
+    sees &= ~((column >= hidden[:, :1]) & (column < hidden[:, 1:]))
+    n = len(owner)
+    causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
+    return torch.cat([sees, causal & (own[:, None] == own)], dim=1)[None, None]

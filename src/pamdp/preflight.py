@@ -1,0 +1,98 @@
+"""What must hold before a run is evaluated, so that its rates mean what they say.
+
+Owns these refusals: judges, an unfinished run, other data, a control that is none. Nothing is loaded or computed for
+them. Who was learned from may not test: train/policy_metadata.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pamdp.config import Config
+from pamdp.errors import ConfigError, RunError
+from pamdp.evaluation.order import reward_judge
+from pamdp.judges.embedded import SUMS
+from pamdp.runs import Run
+from pamdp.settings import flatten
+from pamdp.train.factory import Split
+
+
+def require_judges(names: Sequence[str], run: Run) -> None:
+    """Refuse names that are no list of judges, and the judge that gave the rewards (or its parts) grading alone.
+
+    Raises:
+      ConfigError: a name is empty or stands twice, or only the judge that rewarded is to grade.
+    """
+    if not all(names) or not names:
+        raise ConfigError(f"--judges {','.join(names)!r} has an empty name; write judges as match+sense,likelihood")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f"--judges names {twice!r} twice; name every judge once")
+    rewarded = reward_judge(run.fingerprint())
+    if rewarded is not None and set(names) <= {rewarded, *SUMS.get(rewarded, ())}:
+        raise ConfigError(
+            f"--judges {','.join(names)}: {rewarded} gave the rewards of {run.path}, which was trained to please it, "
+            "so neither it nor its parts may grade alone; add a judge that is built differently, such as likelihood"
+        )
+
+
+def require_finished(run: Run) -> None:
+    """Refuse a run that rewards were given in and that has no trained policy yet; a clone has none and needs none.
+
+    Raises:
+      RunError: it is such a run.
+    """
+    if run.fingerprint()["judges"] and not (run.path / "trained").is_dir():
+        raise RunError(
+            f"{run.path} has no trained/: its training has not finished; continue it with the command that started it "
+            "and --resume"
+        )
+
+
+def require_data(run: Run, split: Split) -> None:
+    """Refuse data that have changed since the run was started.
+
+    Raises:
+      RunError: they have.
+    """
+    if (before := run.fingerprint()["data"]) != split.sha256:
+        raise RunError(
+            f"the data of {run.path} have changed since it was trained (sha256 {str(before)[:12]}, now "
+            f"{split.sha256[:12]}); put back the files of data.path, or train anew"
+        )
+
+
+def require_control(control: Run, run: Run) -> None:
+    """Refuse a control that differs from a run in anything but that its advantages were permuted.
+
+    Raises:
+      RunError: it does, or it has not finished.
+    """
+    settings, mine = flatten(control.config(Config)), flatten(run.config(Config))
+    if not settings["rl.permute"] or mine["rl.permute"]:
+        raise RunError(
+            f"--permuted {control.path}: rl.permute is {str(settings['rl.permute']).lower()} there and "
+            f"{str(mine['rl.permute']).lower()} in {run.path}; give a run of `pamdp train offline ... rl.permute=true` "
+            "as control of one without"
+        )
+    require_finished(control)
+    if not _weights(run.path / "policy") or _weights(control.path / "policy") != _weights(run.path / "policy"):
+        raise RunError(
+            f"--permuted {control.path} and {run.path} were not trained from the same clone; train the control with "
+            "the same --from"
+        )
+    same = [key for key in mine if key.split(".")[0] in ("seed", "data", "rl") and key != "rl.permute"]
+    others = [f"{key} is {settings[key]!r}, not {mine[key]!r}" for key in same if settings[key] != mine[key]]
+    theirs, ours = control.fingerprint(), run.fingerprint()
+    others += [f"its {key} are others" for key in ("data", "judges") if theirs[key] != ours[key]]
+    if others:
+        raise RunError(
+            f"--permuted {control.path} differs from {run.path} in more than rl.permute: {'; '.join(others)}; train "
+            "it with the same settings"
+        )
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    """Hash of every file of weights."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.safetensors"))}

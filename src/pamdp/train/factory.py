@@ -1,0 +1,202 @@
+"""From settings to parts: dialogues, backbone, a policy before and after cloning.
+
+Owns construction, and how a policy's weights are stored (planner.safetensors, adapter.safetensors or
+backbone.safetensors; policy_metadata.py has what stands beside them). Knows nothing of loops. This is where settings
+end: everything below takes values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pamdp.checkpoint import load_tensors, save_tensors
+from pamdp.config import Config, DataConfig
+from pamdp.data import (
+    LoadedPairs,
+    load_dialogues,
+    load_pairs,
+    load_sample,
+    load_sample_pairs,
+    split_by_topic,
+    split_by_user,
+    spread,
+)
+from pamdp.errors import ConfigError, RunError
+from pamdp.files import new_folder
+from pamdp.models.actor import Planner
+from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
+from pamdp.models.backbone import Backbone, Readout
+from pamdp.models.critics import DualCritic
+from pamdp.models.policy import Policy
+from pamdp.train.policy_metadata import PolicyMetadata, read_metadata, write_metadata
+from pamdp.types import Dialogue
+
+CRITICS = "critics"
+"""Name of the file that holds a policy's critics."""
+ADAPTER = "policy"
+"""Name of the adapter that is cloned with the planner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Dialogues of users that learn and of users that only test.
+
+    Attributes:
+      sha256: identifies the source.
+      skipped: bad records of the source that were left out.
+      repaired: what was mended or left out inside records that were kept.
+    """
+
+    train: tuple[Dialogue, ...]
+    test: tuple[Dialogue, ...]
+    sha256: str
+    skipped: int = 0
+    repaired: int = 0
+
+
+def load_split(config: DataConfig) -> Split:
+    """The sample's own split, or a split of other data by topic or by user; of each part as many as are asked for."""
+    whole = _whole_split(config)
+    train, test = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
+    return replace(whole, train=train, test=test)
+
+
+def _whole_split(config: DataConfig) -> Split:
+    if config.path == "sample":
+        train, test = load_sample("train"), load_sample("test")
+        return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
+    loaded = load_dialogues(config.path, config.format, config.skip_bad)
+    if config.folds:
+        parts = split_by_topic(loaded.dialogues, config.folds, config.split_seed % config.folds)
+    else:
+        parts = split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed)
+    return Split(*parts, loaded.sha256, len(loaded.skipped), sum(loaded.repaired.values()))
+
+
+def load_clone_pairs(config: Config) -> LoadedPairs:
+    """The preference pairs that cloning learns actions from, if it does; of the sample, those of its training users.
+
+    Returns:
+      The pairs with the sha256 of their source; no pairs, and an empty one, where cloning uses none.
+    """
+    path = config.data.pairs
+    if not path or not config.clone.steer:
+        return LoadedPairs("none", "", (), {}, ())
+    return load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
+
+
+def new_policy(backbone: Backbone, config: Config) -> Policy:
+    """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable.
+
+    Raises:
+      ConfigError: actions are to shift hidden states, but H(h) is read where none can be shifted.
+    """
+    readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
+    if config.clone.steer > 0 and readout.layer < 1:
+        where = "the embeddings" if readout.layer == 0 else "the last layer"
+        raise ConfigError(
+            f"clone.steer = {config.clone.steer:g} shifts hidden states where H(h) is read, and model.depth = "
+            f"{config.model.depth:g} reads {where}, where nothing can be shifted; set a depth between 0 and 1 "
+            "(such as model.depth=0.6), or clone.steer=0"
+        )
+    policy = Policy(backbone, None, None, readout)
+    torch.manual_seed(config.seed)
+    planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
+    adapter = None
+    if config.clone.backbone == "lora":
+        adapter = ADAPTER
+        first = max(readout.layer, 0) if config.clone.lora_layers == "above" else 0
+        add_adapter(backbone, ADAPTER, config.clone.lora_rank, first, config.seed)
+    train_backbone(backbone, config.clone.backbone, adapter)
+    return replace(policy, planner=planner, adapter=adapter)
+
+
+def policy_weights(policy: Policy, backbone: str) -> dict[str, dict[str, torch.Tensor]]:
+    """Everything that was trained, by group: planner, and adapter or backbone."""
+    assert policy.planner is not None
+    weights = {"planner": dict(policy.planner.state_dict())}
+    if policy.adapter is not None:
+        weights["adapter"] = adapter_tensors(policy.backbone, policy.adapter)
+    elif backbone == "full":
+        weights["backbone"] = dict(policy.backbone.model.state_dict())
+    return weights
+
+
+def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> None:
+    """The inverse of policy_weights."""
+    assert policy.planner is not None
+    policy.planner.load_state_dict(weights["planner"])
+    if policy.adapter is not None:
+        load_adapter(policy.backbone, policy.adapter, weights["adapter"])
+    elif "backbone" in weights:
+        policy.backbone.model.load_state_dict(weights["backbone"])
+
+
+def save_policy(
+    policy: Policy, config: Config, folder: Path, critics: DualCritic | None = None, learned: Iterable[Dialogue] = ()
+) -> None:
+    """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced.
+
+    Args:
+      learned: the dialogues that it was trained on: whose they are is noted, so that nobody of them tests.
+    """
+    weights = policy_weights(policy, config.clone.backbone)
+    if critics is not None:
+        weights[CRITICS] = dict(critics.state_dict())
+    with new_folder(folder) as part:
+        for name, group in weights.items():
+            save_tensors(part / f"{name}.safetensors", group)
+        users = tuple(sorted({dialogue.user_id for dialogue in learned}))
+        backbone = policy.backbone
+        write_metadata(
+            part,
+            PolicyMetadata(
+                base_model=backbone.name, revision=backbone.revision, system=policy.system, config=config, users=users
+            ),
+        )
+
+
+def load_policy(folder: Path, backbone: Backbone) -> Policy:
+    """A stored policy on a backbone.
+
+    Raises:
+      RunError: nothing was stored there, it is damaged, or it belongs to another backbone.
+    """
+    about = read_metadata(folder)
+    if about.revision != backbone.revision:
+        raise RunError(
+            f"the policy in {folder} was trained on {about.base_model} ({about.revision}), "
+            f"not on {backbone.name} ({backbone.revision}); load that model, or train the policy anew"
+        )
+    policy = new_policy(backbone, about.config)
+    files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem != CRITICS]
+    set_weights(policy, {file.stem: load_tensors(file) for file in files})
+    train_backbone(backbone, "frozen")
+    return replace(policy, system=about.system)
+
+
+def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
+    """The critics that stand beside a trained policy, if any.
+
+    Args:
+      width: size of H(h).
+      v_max: their largest value (rl/returns.py, max_value).
+    """
+    path = folder / f"{CRITICS}.safetensors"
+    if not path.is_file():
+        return None
+    critics = DualCritic(width, width, v_max)
+    critics.load_state_dict(load_tensors(path))
+    return critics
+
+
+def shipped(what: Literal["policy", "trained"] = "policy") -> Path:
+    """Folder of the policy that comes with the package: as it was cloned, or as it was trained from there."""
+    with as_file(files("pamdp") / "assets" / what) as folder:
+        return Path(folder)

@@ -1,0 +1,76 @@
+"""Where reinforcement starts: a cloned policy, and settings that agree with what was cloned.
+
+Owns how the settings of a run combine with those of its clone, and σ. Knows nothing of loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pamdp.config import Config, DataConfig
+from pamdp.errors import ConfigError
+from pamdp.models.backbone import Backbone
+from pamdp.models.policy import Policy
+from pamdp.settings import flatten, load
+from pamdp.train.factory import load_policy, shipped
+from pamdp.train.policy_metadata import read_metadata
+
+FIXED = ("model", "clone")
+"""Parts of the settings that a clone has settled."""
+
+
+def policy_folder(source: str) -> Path:
+    """Folder of the cloned policy of the run SOURCE, or of the one that is `shipped`."""
+    return shipped() if source == "shipped" else Path(source) / "policy"
+
+
+def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str]) -> Config:
+    """The settings of a run that reinforces the policy in START: what was cloned is what is reinforced.
+
+    `model` and `clone` are those of the clone. `data` and `rl.sigma` are, where nothing else is asked for; settings of
+    the data are asked for one by one, but those of another `data.path` start from the defaults.
+
+    Raises:
+      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
+      RunError: no policy is stored there.
+    """
+    cloned, asked = read_metadata(start).config, load(Config, sources, overrides)
+    _require_cloned(asked, cloned, start)
+    sigma = asked.rl.sigma if "sigma" in asked.rl.model_fields_set else cloned.rl.sigma
+    return asked.model_copy(
+        update={
+            "model": cloned.model, "clone": cloned.clone, "data": _data(asked.data, cloned.data),
+            "rl": asked.rl.model_copy(update={"sigma": sigma}),
+        }
+    )  # fmt: skip
+
+
+def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
+    """The cloned policy in START, with the σ that CONFIG asks for.
+
+    Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
+    """
+    policy = load_policy(start, backbone)
+    assert policy.planner is not None
+    policy.planner.actor.sigma.mul_(config.rl.sigma / read_metadata(start).config.rl.sigma)
+    return policy
+
+
+def _data(asked: DataConfig, cloned: DataConfig) -> DataConfig:
+    named = asked.model_fields_set
+    if "path" in named and asked.path != cloned.path:
+        return asked
+    return cloned.model_copy(update={name: getattr(asked, name) for name in named})
+
+
+def _require_cloned(asked: Config, cloned: Config, start: Path) -> None:
+    known = flatten(cloned)
+    wrong = [
+        f"{part}.{name}={value!r} is asked for, but {start} was cloned with {known[f'{part}.{name}']!r}"
+        for part in FIXED
+        for name in sorted(getattr(asked, part).model_fields_set)
+        if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
+    ]
+    if wrong:
+        raise ConfigError(f"{'; '.join(wrong)}; ask for what was cloned, or clone anew with `pamdp train bc`")

@@ -1,0 +1,91 @@
+"""What stands beside a stored policy's weights: the model it belongs to, its settings, and whom it learned from.
+
+Owns `config.json` of a policy's folder, and the one rule that nobody who was learned from may test. Knows nothing of
+weights (factory.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pamdp.config import Config
+from pamdp.data import load_sample
+from pamdp.errors import RunError
+from pamdp.files import write_json
+from pamdp.types import Dialogue
+
+FILE = "config.json"
+NAMED = 3
+"""Users that a complaint names; the rest it counts."""
+
+
+class PolicyMetadata(BaseModel):
+    """What is stored beside the weights.
+
+    Attributes:
+      base_model, revision: the backbone that the policy was trained on.
+      system: the instruction that stands before every history.
+      config: the settings of the training that ended here.
+      users: ids of the users whose dialogues that training learned from, sorted; None: stored before they were noted.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    base_model: str
+    revision: str
+    system: str
+    config: Config
+    users: tuple[str, ...] | None = None
+
+
+def write_metadata(folder: Path, about: PolicyMetadata) -> None:
+    """Store it in a policy's folder."""
+    write_json(folder / FILE, about.model_dump(mode="json"))
+
+
+def read_metadata(folder: Path) -> PolicyMetadata:
+    """What `write_metadata` stored.
+
+    Raises:
+      RunError: nothing is stored there, or it is damaged or of another version; the message says what to do.
+    """
+    path = folder / FILE
+    try:
+        return PolicyMetadata.model_validate(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise RunError(f"no policy in {folder}; train one with `pamdp train bc`") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
+        raise RunError(f"{path} is damaged or of another version of pamdp ({what}); train the policy again") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); copy it back or train the policy again") from error
+
+
+def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:
+    """Refuse test users that the policies in FOLDERS learned from: rates on them say nothing of new people.
+
+    Raises:
+      RunError: there are some, or no policy is stored in one of the folders.
+    """
+    testing = {dialogue.user_id for dialogue in test}
+    for folder in folders:
+        if known := sorted(testing & _learned_from(read_metadata(folder))):
+            more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
+            raise RunError(
+                f"the policy in {folder} learned from {len(known)} of {len(testing)} test users "
+                f"({', '.join(known[:NAMED])}{more}); split as it did (data.path, data.split_seed, data.test_share, "
+                "data.folds), or train it anew on this split"
+            )
+
+
+def _learned_from(about: PolicyMetadata) -> set[str]:
+    if about.users is not None:
+        return set(about.users)
+    # Stored before users were noted: of the sample, which brings its split, they are known all the same.
+    sample = about.config.data.path == "sample"
+    return {dialogue.user_id for dialogue in load_sample("train").dialogues} if sample else set()

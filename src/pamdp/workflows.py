@@ -1,0 +1,181 @@
+"""What several verbs share: results, runs, policies of a run, evaluation.
+
+Owns building these from settings and folders. Knows nothing of options and printing.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from rich.console import RenderableType
+from rich.table import Table
+
+from pamdp import checkpoint
+from pamdp.config import Config, GraderConfig
+from pamdp.evaluation.controls import Control
+from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
+from pamdp.evaluation.report import write_report
+from pamdp.evaluation.success import compare
+from pamdp.evaluation.tables import to_json, to_table
+from pamdp.files import Json, new_folder, write_json
+from pamdp.fingerprint import Fingerprint
+from pamdp.judges.base import Judge, in_role
+from pamdp.judges.remote import JudgeRegistry
+from pamdp.models.backbone import Backbone
+from pamdp.models.policy import Policy
+from pamdp.progress import note
+from pamdp.runs import Run
+from pamdp.train.factory import Split, load_policy
+from pamdp.train.policy_metadata import read_metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a verb has to say: JSON for machines, renderables for people; `problems` makes a check fail."""
+
+    json: str
+    shown: list[RenderableType] = field(default_factory=list)
+    problems: bool = False
+
+    def to_json(self) -> str:
+        """One JSON document."""
+        return self.json
+
+    def show(self) -> list[RenderableType]:
+        """Tables and lines."""
+        return self.shown
+
+
+def backbones(config: Config, load: Callable[[str], Backbone]) -> tuple[Backbone, Backbone]:
+    """The bare backbone, for Vanilla and the judges, and the one that the policy is loaded on.
+
+    They are one and the same unless cloning changed every weight: then only a second copy is still the plain model.
+    """
+    bare = load(config.model.name)
+    return bare, load(config.model.name) if config.clone.backbone == "full" else bare
+
+
+def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None = None) -> dict[str, Policy]:
+    """Vanilla on the BARE backbone; BC and what a run has trained from it, if anything (PAMDP), on the policy's OWN.
+
+    Args:
+      permuted: the run that was trained from the same clone on permuted advantages.
+    """
+    cloned = load_policy(path / "policy", own)
+    out = {"Vanilla": Policy(bare, None, None, cloned.readout), "BC": cloned}
+    trained = {"PAMDP": path / "trained"} | ({} if permuted is None else {"Permuted": permuted / "trained"})
+    for name, folder in trained.items():
+        if folder.is_dir():
+            assert cloned.planner is not None
+            planner = copy.deepcopy(cloned.planner)
+            planner.load_state_dict(checkpoint.load_tensors(folder / "planner.safetensors"))
+            out[name] = replace(cloned, planner=planner)
+    return out
+
+
+def evaluate_policies(
+    policies: dict[str, Policy],
+    split: Split,
+    judges: Sequence[str],
+    config: Config,
+    path: Path,
+    controls: Sequence[str] = (),
+    grader: GraderConfig = GraderConfig(),
+    record: Mapping[str, Json] = MappingProxyType({}),
+) -> Result:
+    """Replies, judgements, controls of the methods named in CONTROLS, report.
+
+    Args:
+      policies: the first is Vanilla; its backbone, which nothing has changed, serves the judges too.
+      judges: names of embedded judges, and of language models, which are reached as GRADER says.
+      record: what else to note of this evaluation beside who graded.
+    """
+    backbone = next(iter(policies.values())).backbone
+    made = JudgeRegistry(grader, lambda: backbone)
+    graders = [made.judge(name) for name in judges]
+    for name in judges:
+        made.check(name)
+    replies = {name: write_replies(policy, split.test, config.rl, what=name) for name, policy in policies.items()}
+    pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
+    rows = []
+    for name in controls:
+        if name in policies:
+            rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
+    judgements = evaluate(replies, pairs, split.test, graders, rows, path)
+    write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
+    found = compare(judgements)
+    shown: list[RenderableType] = [to_table(found)]
+    if rows:
+        shown.append(controls_table(rows))
+    report_path = write_report(path)
+    shown.append(f"report: {report_path}")
+    return Result(
+        json.dumps(
+            {
+                "success": json.loads(to_json(found)),
+                "controls": [asdict(row) for row in rows],
+                "report": str(report_path),
+            }
+        ),
+        shown,
+    )
+
+
+def controls_table(rows: Sequence[Control]) -> Table:
+    """Controls for a terminal."""
+    table = Table(title="Controls: mean per state, 95 % interval over users")
+    for column in ("control", "measured by", "mean", "low", "high", "states", ""):
+        table.add_column(column)
+    for row in rows:
+        ends = ["-" if end is None else f"{end:+.3f}" for end in (row.low, row.high)]
+        table.add_row(row.name, row.judge, f"{row.mean:+.3f}", *ends, str(row.n), row.verdict)
+    return table
+
+
+def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:
+    """What a run is computed from, where JUDGES reward."""
+    return Fingerprint(
+        data=split.sha256, skipped=split.skipped, repaired=split.repaired, model=backbone.name,
+        revision=backbone.revision, pairs=pairs, judges=tuple(in_role(judge, "reward") for judge in judges),
+    )  # fmt: skip
+
+
+def tell_skipped(split: Split) -> None:
+    """Say on the error stream what of the data is not learned from, if anything."""
+    if split.skipped or split.repaired:
+        note(
+            f"data.skip_bad: {split.skipped} bad records were left out and {split.repaired} faults mended; "
+            "`pamdp data check PATH --skip-bad` names them"
+        )
+
+
+def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
+    """A new run, or the interrupted one; MAY_CHANGE names settings that may differ from before."""
+    torch.manual_seed(config.seed)
+    if resume and path.exists():
+        return Run.resume(path, config, fingerprint, may_change)
+    return Run.create(path, config, fingerprint)
+
+
+def policy_config(folder: Path) -> Config:
+    """The settings that a stored policy was cloned with.
+
+    Raises:
+      RunError: nothing is stored there, or it is damaged.
+    """
+    return read_metadata(folder).config
+
+
+def copy_policy(source: Path, target: Path) -> None:
+    """Copy a stored policy whole, once."""
+    if target.is_dir():
+        return
+    with new_folder(target) as part:
+        for file in source.iterdir():
+            (part / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,171 @@
+"""From settings to a world: which wrappers, which limits are shared, what is said of it, and what it will cost."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pamdp.config import Config
+from pamdp.data import load_sample
+from pamdp.errors import ConfigError
+from pamdp.judges.base import Case
+from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.llm.cache import Cached
+from pamdp.llm.chat import Completion
+from pamdp.llm.ledger import Metered
+from pamdp.llm.limits import Limited, Retrying
+from pamdp.llm.local import LocalChat
+from pamdp.llm.openai import OpenAIChat
+from pamdp.models.backbone import Backbone
+from pamdp.settings import dump, flatten, load
+from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
+from pamdp.train.estimate import estimate
+from pamdp.types import Message, Persona
+from tests.tools.tiny import make_tiny_backbone
+from tests.tools.virtual_time import play
+
+SERVER = ["online.judge.kind=openai", "online.judge.model=big", "online.judge.base_url=http://host/v1"]
+
+
+def _load(*overrides: str) -> Config:
+    return load(Config, (), ["online.cache=answers", *overrides])
+
+
+def _build(*overrides: str) -> tuple[EnvFactory, list[str]]:
+    loaded: list[str] = []
+
+    def bring(name: str) -> Backbone:
+        loaded.append(name)
+        return make_tiny_backbone()
+
+    return make_env_factory(_load(*overrides), make_tiny_backbone(), bring), loaded
+
+
+def _peel(model: object) -> tuple[Cached, Retrying, Metered, Limited, object]:
+    assert isinstance(model, Cached) and isinstance(model.model, Retrying)
+    metered = model.model.model
+    assert isinstance(metered, Metered) and isinstance(metered.model, Limited)
+    return model, model.model, metered, metered.model, metered.model.model
+
+
+def test_one_model_of_this_machine_is_loaded_once() -> None:
+    world, loaded = _build("rl.profile=inferred", "online.reference=written", *SERVER)
+    assert loaded == ["embedded"]
+    assert world.profiler is not None and world.writer is not None
+    ends = [_peel(m)[4] for m in (world.simulator, world.profiler.model, world.writer.model)]
+    assert isinstance(ends[0], LocalChat) and ends[0] is ends[1] is ends[2]
+
+
+def test_roles_on_one_server_share_its_limits_and_have_accounts_of_their_own() -> None:
+    both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
+    world, loaded = _build(*both, "online.simulator.tries=3", "online.judge.requests_per_minute=7")
+    assert isinstance(world.judge, PairwiseJudge) and loaded == []
+    _, tries, account, limits, model = _peel(world.simulator)
+    *_, judges_account, judges_limits, _ = _peel(world.judge.model)
+    assert limits.shared is not None and limits.shared is judges_limits.shared and isinstance(model, OpenAIChat)
+    assert (account.role, judges_account.role) == ("simulator", "judge") and account.ledger is judges_account.ledger
+    assert tries.attempts == 3
+
+
+def test_a_role_on_a_shared_server_keeps_its_own_limits_where_they_differ() -> None:
+    both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
+    own = ["online.judge.requests_per_minute=7", "online.judge.concurrency=2", "online.judge.timeout=5"]
+    world, _ = _build(*both, *own, "online.simulator.tokens_per_minute=900", "online.judge.tokens_per_minute=400")
+    assert isinstance(world.judge, PairwiseJudge)
+    talks, judges = _peel(world.simulator)[3], _peel(world.judge.model)[3]
+    assert (judges.concurrency, judges.requests, judges.tokens) == (2, 7, 400)
+    assert (talks.concurrency, talks.requests, talks.tokens) == (16, None, 900)
+    together = talks.shared
+    assert together is not None and together is judges.shared
+    assert (together.concurrency, together.requests, together.tokens) == (16, None, 900)
+    assert isinstance(judges.model, OpenAIChat) and isinstance(talks.model, OpenAIChat)
+    assert (judges.model.timeout, talks.model.timeout) == (5, 60)
+
+
+def test_roles_on_two_servers_share_nothing() -> None:
+    both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
+    world, _ = _build(*both, "online.simulator.base_url=http://other/v1")
+    assert isinstance(world.judge, PairwiseJudge)
+    assert _peel(world.simulator)[3].shared is not _peel(world.judge.model)[3].shared
+
+
+@pytest.mark.parametrize(("both", "seconds"), [(False, 4.0), (True, 8.0)])
+def test_judge_throughput_is_bounded_by_concurrency_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both: bool, seconds: float
+) -> None:
+    """320 judgements of 200 ms, 16 at once, through every wrapper that a run has: the ideal is 320 · 0.2 / 16 = 4 s."""
+
+    async def answer(self: OpenAIChat, *args: object, **settings: object) -> Completion:
+        await asyncio.sleep(0.2)
+        return Completion("[[A]]", 10, 3)
+
+    monkeypatch.setattr(OpenAIChat, "complete", answer)
+    world, _ = _build(*SERVER, f"online.cache={tmp_path}", f"online.both_orders={str(both).lower()}")
+    assert isinstance(world.judge, PairwiseJudge)
+    cases = [Case(Persona(f"p{i}"), (Message("user", "Tea?"),), "Yes.", "No.") for i in range(320)]
+    verdicts, took = play(world.judge.verdicts(cases))
+    assert len(verdicts) == 320 and None not in verdicts
+    assert took == pytest.approx(seconds)
+
+
+def test_nobody_infers_or_writes_unless_asked_to() -> None:
+    world, _ = _build(*SERVER)
+    assert world.profiler is None and world.writer is None
+
+
+def test_a_server_needs_the_name_of_a_model() -> None:
+    for role in ("simulator", "judge"):
+        with pytest.raises(ConfigError, match=rf"online\.{role}\.model=NAME"):
+            name = "embedded" if role == "simulator" else "match"
+            _build(*SERVER, f"online.{role}.kind=openai", f"online.{role}.model={name}")
+
+
+def test_a_role_s_own_defaults_survive_an_override_beside_them() -> None:
+    assert _load("online.simulator.model=other").online.simulator.temperature == 0.7
+    assert _load("online.judge.temperature=0.5").online.judge.model == "match+sense"
+
+
+def test_fingerprints_name_everybody_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    world, _ = _build("rl.profile=inferred", "online.reference=written", *SERVER)
+    prints = world.fingerprints(load_sample("train").dialogues)
+    assert [p["role"] for p in prints] == ["simulator", "reward", "profiler", "reference"]
+    assert "sk-secret" not in str(prints) + dump(world.config)
+    with pytest.raises(ConfigError, match=r"judge\.base_url holds more .* online\.judge\.key_env") as error:
+        _build(*SERVER, "online.judge.base_url=http://u:sk-secret@host/v1")
+    assert "sk-secret" not in str(error.value)
+
+
+def test_what_a_resumed_run_may_change_are_settings() -> None:
+    assert set(may_change()) <= set(flatten(Config()))
+
+
+def test_the_estimate_counts_the_calls_of_every_role() -> None:
+    dialogues = load_sample("train").dialogues
+    config = _load(
+        "rl.profile=inferred", "rl.horizon=3", "online.users=2", "online.rounds=5", "online.reference=written",
+        "online.both_orders=true", *SERVER,
+    )  # fmt: skip
+    rows = {row.role: row for row in estimate(config, dialogues)}
+    assert {role: row.calls for role, row in rows.items()} == {
+        "simulator": 30, "profiler": 40, "judge": 60, "reference": 30,
+    }  # fmt: skip
+    assert rows["simulator"].money == 0 and rows["judge"].money is None
+    assert rows["judge"].completion_tokens == 60 * config.online.judge.max_tokens
+    assert "judge" not in {row.role for row in estimate(_load(), dialogues)}  # the embedded one is no chat model
+
+
+def test_the_estimate_is_money_where_prices_are_known() -> None:
+    prices = ["online.judge.price_prompt=2", "online.judge.price_completion=10"]
+    *_, row = estimate(_load(*SERVER, *prices), load_sample("train").dialogues)
+    assert row.money == pytest.approx((2 * row.prompt_tokens + 10 * row.completion_tokens) / 1e6)
+    longer = estimate(_load(*SERVER, "rl.horizon=12"), load_sample("train").dialogues)[-1]
+    assert longer.calls == 2 * row.calls and longer.prompt_tokens > 2 * row.prompt_tokens  # histories grow
+
+
+def test_the_cache_is_where_the_settings_say() -> None:
+    world, _ = _build(*SERVER)
+    assert isinstance(world.judge, PairwiseJudge)
+    assert _peel(world.judge.model)[0].folder == Path("answers")
