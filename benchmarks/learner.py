@@ -8,7 +8,6 @@ them in store, and `update_only` says how the ratio would be without TRL's writi
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -44,8 +43,7 @@ def ours(options: Options) -> Prepared:
     """Read STORED replies and learn from them."""
     backbone, chosen = inputs.backbone(), inputs.dialogues(options)
     policy = new_policy(backbone, Config(clone=CloneConfig(backbone="frozen")))
-    assert policy.planner is not None
-    actor, rl = policy.planner.actor, RLConfig(samples=options.replies, epochs=EPOCHS, batch_size=32)
+    actor, rl = policy.trained_planner.actor, RLConfig(samples=options.replies, epochs=EPOCHS, batch_size=32)
     with torch.no_grad():
         prefixes = [policy.prefix(path(d), shallow=True) for d in chosen]
         states = torch.stack([policy.features(p, t) for p in prefixes for t in range(len(p.encoded.heads))])
@@ -68,7 +66,7 @@ def ours(options: Options) -> Prepared:
         batch = to_batch([_rollout(store, first, actor, count) for first in range(0, count, HORIZON)])
         read = time.perf_counter() - start
         critics = DualCritic(policy.width, policy.width, max_value(1.0, rl.gamma, rl.horizon))
-        learner = Learner(actor, critics, copy.deepcopy(actor), rl)
+        learner = Learner(actor, critics, rl)
         learner.fit(batch)
         log = learner.update(batch, torch.Generator().manual_seed(0))
         return {"replies": len(batch.state), "epochs": len(log), "read_s": round(read, 3)}

@@ -91,28 +91,34 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
 
 
 class Learner:
-    """Updates an actor in place.
+    """Learns a change of an actor, and critics.
 
     Args:
-      actor: A1; its σ must be set.
-      critics: V_φ and V_ξ.
-      reference: the cloned actor q_b of the leash; never changed.
+      reference: the cloned actor q_b, which the leash holds to; its σ must be set. It is never changed.
+      critics: V_φ and V_ξ; trained in place.
       config: settings of the update.
+
+    Attributes:
+      delta: what is learned of A1; `actor()` gives the actor that it makes of the reference.
     """
 
-    def __init__(self, actor: Actor, critics: DualCritic, reference: Actor, config: RLConfig) -> None:
-        self.actor, self.critics, self.reference, self.config = actor, critics, reference, config
-        self.moves = make_actor_delta(config.moves, reference, config.components)
-        self.actor_optimizer = torch.optim.AdamW(self.moves.parameters(), config.lr_actor, weight_decay=0.0)
+    def __init__(self, reference: Actor, critics: DualCritic, config: RLConfig) -> None:
+        self.reference, self.critics, self.config = reference, critics, config
+        self.delta = make_actor_delta(config.moves, reference, config.components)
+        self.actor_optimizer = torch.optim.AdamW(self.delta.parameters(), config.lr_actor, weight_decay=0.0)
         self.critic_optimizer = torch.optim.AdamW(critics.parameters(), config.lr_critic, weight_decay=0.01)
         self.odc = OptimalDualCritic(safe=config.advantage == "odc_safe", controls=int(config.leave_one_out))
         self.updates = 0
+
+    def actor(self) -> Actor:
+        """The actor as it is now: a copy of the reference, changed by what was learned."""
+        return self.delta.applied()
 
     def fit(self, batch: Batch) -> None:
         """Take units and directions of states from the first batch; needed once, before the first update."""
         self.critics.v_h.whiten.fit(batch.h)
         self.critics.v_hw.whiten.fit(batch.hw)
-        self.moves.fit(batch.h)
+        self.delta.fit(batch.h)
 
     def update(self, batch: Batch, generator: torch.Generator) -> list[dict[str, float]]:
         """`epochs` passes over a batch; the actor moves every f_a critic updates.
@@ -136,7 +142,7 @@ class Learner:
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
         score_sq = gaussian_score_sq(
-            self.actor.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.actor.sigma)
+            self.reference.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.reference.sigma)
         )
         self.odc.update(inputs, score_sq, batch.kept, residuals_after(batch, inputs))
         order = torch.randperm(len(batch.state), generator=generator)
@@ -216,9 +222,9 @@ class Learner:
         return float(loss.detach())
 
     def _actor_step(self, part: Batch, delta: Tensor) -> dict[str, float]:
-        sigma, clip = float(self.actor.sigma), self.config.clip
+        sigma, clip = float(self.reference.sigma), self.config.clip
         features = part.h[part.state]
-        mean = self.moves(features)
+        mean = self.delta(features)
         with torch.no_grad():
             cloned = self.reference(features)
             old = gaussian_log_prob(part.action, part.mean, sigma)
@@ -230,9 +236,8 @@ class Learner:
             loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
         torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.moves.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
         self.actor_optimizer.step()
-        self.moves.write(self.actor)
         return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
 
     def state(self) -> Mapping[str, float]:

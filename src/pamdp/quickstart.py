@@ -84,7 +84,7 @@ def free(path: Path) -> Path:
 def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:
     """Dialogues of test users with Vanilla's and the trained assistant's replies."""
     chosen = split.test[:SHOWN]
-    vanilla = Policy(policy.backbone, None, None, policy.readout)
+    vanilla = Policy(policy.backbone, readout=policy.readout)
     replies = [write_replies(p, chosen, config.rl, what="replies") for p in (vanilla, policy)]
     tables = []
     for dialogue in chosen:

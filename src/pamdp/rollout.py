@@ -24,8 +24,7 @@ from pamdp.journal import Journal, PlayedTurn
 from pamdp.models.backbone import Prefix
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
-from pamdp.models.prefill import prefill
-from pamdp.prompts.render import render
+from pamdp.models.privileged import privileged_prefixes
 from pamdp.seeds import seed_of
 from pamdp.types import Outcome, TimeStep
 
@@ -64,6 +63,10 @@ class Rollout:
     moments: dict[tuple[str, int], TimeStep]
     features_h: dict[tuple[str, int], Tensor]
     features_hw: dict[tuple[str, int], Tensor]
+
+    def answered(self, t: Transition) -> bool:
+        """Whether a judge could say something of a reply: ω_t is known, and the user answered or the dialogue ended."""
+        return self.moments[t.key, t.t].known and (t.next is None or not self.moments[t.next].stock)
 
 
 @torch.no_grad()
@@ -151,13 +154,10 @@ class _Play:
 
     def submit(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
-        with self.policy.backbone.adapter(self.policy.adapter):  # once for all: switching has its price
+        with self.policy.active():  # once for all: switching has its price
             _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
-        drawn = [
-            _actions(self.policy, m, self.out, self.samples, self.explore, self.seed) if p is None else _stored(p)
-            for m, p in zip(moments, known, strict=True)
-        ]
+        drawn = [self._act(m) if p is None else _stored(p) for m, p in zip(moments, known, strict=True)]
         asked = [i for i, played in enumerate(known) if played is None]
         replies: list[Sequence[str]] = [() if played is None else played.replies for played in known]
         written = self._write([moments[i] for i in asked], [drawn[i][1] for i in asked])
@@ -187,12 +187,17 @@ class _Play:
             if after is not None:
                 last.append(after)
         if last:
-            with self.policy.backbone.adapter(self.policy.adapter):
+            with self.policy.active():
                 _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
         for key in ended:
             self.prefixes.pop(key, None)
             self.seen.pop(key, None)
         return following
+
+    def _act(self, moment: TimeStep) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Mean of the action's distribution, and the actions under which the samples are written."""
+        seed = seed_of(self.seed, "action", moment.key, moment.t) if self.explore else None
+        return self.policy.act(self.out.features_h[moment.key, moment.t], self.samples, seed)
 
     def _write(self, moments: list[TimeStep], actions: list[Sequence[Tensor | None]]) -> list[Sequence[str]]:
         requests = [
@@ -241,42 +246,11 @@ def _features(
     if privileged is None:
         return
     new = [moment for moment in moments if (moment.key, moment.t) not in privileged]
-    for moment, prefix in zip(new, observe(policy, new, [seen.get(m.key) for m in new]), strict=True):
+    for moment, prefix in zip(new, privileged_prefixes(policy, new, [seen.get(m.key) for m in new]), strict=True):
         seen[moment.key] = prefix
         privileged[moment.key, moment.t] = policy.features(prefix)
     for moment in moments:
         out.features_hw[moment.key, moment.t] = privileged[moment.key, moment.t]
-
-
-def observe(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
-    """What H(h, ω) is read from: the history with the profile in front; for critics only, so no deeper than it is read.
-
-    Args:
-      before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
-    """
-    encoded = [
-        policy.backbone.chat.history(m.history, render("assistant_for", persona=m.privileged.text)) for m in moments
-    ]
-    earlier = [
-        None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p
-        for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
-    ]
-    with policy.backbone.adapter(policy.adapter):
-        return prefill(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)
-
-
-def _actions(
-    policy: Policy, moment: TimeStep, out: Rollout, samples: int, explore: bool, seed: int
-) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-    if policy.planner is None:
-        return None, [None] * samples
-    actor = policy.planner.actor
-    mean = actor(out.features_h[moment.key, moment.t])
-    if not explore:
-        return mean, [mean] * samples
-    generator = torch.Generator().manual_seed(seed_of(seed, "action", moment.key, moment.t))
-    noise = torch.randn(samples, len(mean), generator=generator).to(mean)
-    return mean, list(mean + actor.sigma * noise)
 
 
 def _stored(played: PlayedTurn) -> tuple[Tensor | None, Sequence[Tensor | None]]:

@@ -6,8 +6,11 @@ paper's: h is a History, w (omega) a Persona or an inferred one, u an assistant 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from pamdp.errors import DataError
 
 Role = Literal["system", "user", "assistant"]
 Branch = Literal["preferred", "rejected"]
@@ -23,6 +26,30 @@ class Message:
 
 History = tuple[Message, ...]
 """h_t = (q_0, u_0, ..., q_t): starts and ends with a user message (paper, section 2)."""
+
+
+def as_history(messages: str | Sequence[Message | Mapping[str, str]]) -> History:
+    """A history from one user message, or from messages that take turns and end with the user's.
+
+    Raises:
+      DataError: they do not, or a message has no role and text; the error names it.
+    """
+    if isinstance(messages, str):
+        messages = [Message("user", messages)]
+    history: list[Message] = []
+    for number, message in enumerate(messages):
+        role, content = (
+            (message.role, message.content)
+            if isinstance(message, Message)
+            else (message.get("role"), message.get("content"))
+        )
+        wanted: Role = "assistant" if number % 2 else "user"
+        if role != wanted or not isinstance(content, str):
+            raise DataError(f"message {number + 1} must be a text by the {wanted}, not {message!r}")
+        history.append(Message(wanted, content))
+    if not history or history[-1].role != "user" or not history[-1].content.strip():
+        raise DataError("the last message must be the user's, and say something")
+    return tuple(history)
 
 
 @dataclass(frozen=True, slots=True)

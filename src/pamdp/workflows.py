@@ -68,12 +68,11 @@ def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None
       permuted: the run that was trained from the same clone on permuted advantages.
     """
     cloned = load_policy(path / "policy", own)
-    out = {"Vanilla": Policy(bare, None, None, cloned.readout), "BC": cloned}
+    out = {"Vanilla": Policy(bare, readout=cloned.readout), "BC": cloned}
     trained = {"PAMDP": path / "trained"} | ({} if permuted is None else {"Permuted": permuted / "trained"})
     for name, folder in trained.items():
         if folder.is_dir():
-            assert cloned.planner is not None
-            planner = copy.deepcopy(cloned.planner)
+            planner = copy.deepcopy(cloned.trained_planner)
             planner.load_state_dict(checkpoint.load_tensors(folder / "planner.safetensors"))
             out[name] = replace(cloned, planner=planner)
     return out

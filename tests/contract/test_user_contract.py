@@ -8,11 +8,9 @@ import pytest
 
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.profile import Profiler
-from pamdp.env.reward import Reward
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import HumanUser, RecordedUser, User
 from pamdp.llm.scripted import ScriptedChat
-from pamdp.train.rollout_recorded import Unjudged
 from pamdp.types import Dialogue, History, Message, Persona, TimeStep, Turn
 
 ANA = Persona("Ana is a nurse. She works nights.", "She is brief.")
@@ -45,10 +43,7 @@ def make(request: pytest.FixtureRequest) -> Callable[[], User]:
 
 
 def _play(user: User, replies: Sequence[str]) -> list[TimeStep]:
-    def nothing(steps: Sequence[TimeStep]) -> list[list[str]]:
-        return [[] for _ in steps]
-
-    env = DialogueEnv([user], Reward(Unjudged(), nothing), None)
+    env = DialogueEnv([user])
     moments = env.reset()
     for reply in replies:
         [[outcome]] = env.step(moments[-1:], [[reply]])

@@ -162,7 +162,7 @@ def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: 
 def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train offline --from RUN` reinforces on what RUN was cloned on, unless other data are asked for."""
     cloned = Config(data=DataConfig(path="mine.jsonl", split_seed=3), clone=CloneConfig(backbone="frozen"))
-    save_policy(new_policy(make_tiny_backbone(), cloned), cloned, tmp_path / "bc" / "policy")
+    save_policy(new_policy(make_tiny_backbone(), cloned), tmp_path / "bc" / "policy")
     asked: list[tuple[str, int, int]] = []
 
     def stop(config: DataConfig) -> None:
@@ -205,7 +205,7 @@ def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkey
     policy = new_policy(make_tiny_backbone(), config)
     assert policy.planner is not None
     policy.planner.actor.sigma.fill_(1.0)
-    save_policy(policy, config, tmp_path / "bc" / "policy")
+    save_policy(policy, tmp_path / "bc" / "policy")
     monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
 
     def world(config: Config, backbone: Backbone) -> EnvFactory:
@@ -261,7 +261,7 @@ def test_eval_asks_models_on_a_server(
     )  # fmt: skip
     run = tmp_path / "run"
     Run.create(run, config, Fingerprint(data=load_split(config.data).sha256, model="tiny", revision="0"))
-    save_policy(new_policy(make_tiny_backbone(), config), config, run / "policy")
+    save_policy(new_policy(make_tiny_backbone(), config), run / "policy")
     served: dict[str, ScriptedChat] = {}
 
     def serve(model: str, url: str, key_env: str, timeout: float) -> ScriptedChat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ class Desk:
         if backbone == "full":
             bare.model.load_state_dict(make_tiny_backbone(seed=5).model.state_dict())
         Run.create(self.path / name, config, fingerprint_of(split, bare))
-        save_policy(policy, config, self.path / name / "policy", learned=split.train)
+        policy = replace(policy, users=frozenset(d.user_id for d in split.train))
+        save_policy(policy, self.path / name / "policy")
         return self.path / name
 
     def run(self, *args: str | Path) -> tuple[int, str]:

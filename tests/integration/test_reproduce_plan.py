@@ -81,7 +81,7 @@ def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
     [
         (["table2", "--render", "--run", "no-such-run"], "no-such-run"),
         (["table2", "--method", "nowhere.py"], "nowhere.py"),
-        (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean PAMDP"),
+        (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean 'PAMDP'"),
         (["table2", "--dry-run", "tune.dpo.bata=1"], "did you mean tune.dpo.beta"),
         (["table2", "--dry-run", "judges=[match]"], "at least 2 items"),
         (["table2", "--dry-run", "aloe.path="], "no data"),

@@ -28,7 +28,7 @@ def _learner(config: RLConfig, seed: int = 0) -> Learner:
     torch.manual_seed(seed)
     actor = Actor(WIDTH, D_A)
     actor.sigma.fill_(0.5)
-    return Learner(actor, DualCritic(WIDTH, WIDTH, 7.5), copy.deepcopy(actor), config)
+    return Learner(actor, DualCritic(WIDTH, WIDTH, 7.5), config)
 
 
 def _batch(learner: Learner, seed: int = 1) -> Batch:
@@ -38,16 +38,16 @@ def _batch(learner: Learner, seed: int = 1) -> Batch:
     state = torch.arange(STATES).repeat_interleave(K)
     after = torch.where(state % 2 == 0, state + 1, -1)
     with torch.no_grad():
-        mean = learner.actor(h)[state]
+        mean = learner.actor()(h)[state]
     noise = torch.randn(mean.shape, generator=g)
-    action = mean + learner.actor.sigma * noise
+    action = mean + learner.actor().sigma * noise
     return Batch(h, hw, state, after, action, mean, noise[:, 0], torch.ones(len(state), dtype=torch.bool))
 
 
 def _moved(learner: Learner, batch: Batch) -> torch.Tensor:
     """Mean move of the actor's mean over states, in units of σ."""
     with torch.no_grad():
-        return (learner.actor(batch.h) - learner.reference(batch.h)).mean(0) / learner.actor.sigma
+        return (learner.actor()(batch.h) - learner.reference(batch.h)).mean(0) / learner.actor().sigma
 
 
 def _g() -> torch.Generator:
@@ -148,7 +148,7 @@ def test_normalised_advantages_have_unit_spread_unless_there_is_none() -> None:
 def test_one_transition_is_enough_to_stay_finite() -> None:
     learner = _learner(RLConfig(actor_every=1, epochs=2))
     learner.update(_by_hand([1.0, 0.0], [0, 1], [True, False]), _g())
-    assert all(bool(p.isfinite().all()) for p in (*learner.actor.parameters(), *learner.critics.parameters()))
+    assert all(bool(p.isfinite().all()) for p in (*learner.actor().parameters(), *learner.critics.parameters()))
 
 
 @pytest.mark.parametrize("advantage", ["pamdp", "odc"])
@@ -168,7 +168,7 @@ def test_masked_transitions_change_nothing(advantage: str) -> None:
             )  # fmt: skip
         log = learner.update(batch, _g())
         assert [row["masked"] for row in log] == pytest.approx([8 / 72 if broken else 0.0] * 2)
-        ends.append([*learner.actor.state_dict().values(), *learner.critics.state_dict().values()])
+        ends.append([*learner.actor().state_dict().values(), *learner.critics.state_dict().values()])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
@@ -224,19 +224,19 @@ def test_the_leash_bounds_the_move() -> None:
         batch = _batch(learner)
         learner.update(batch, _g())
         with torch.no_grad():
-            gap = (learner.actor(batch.h) - learner.reference(batch.h)) / learner.actor.sigma
+            gap = (learner.actor()(batch.h) - learner.reference(batch.h)) / learner.actor().sigma
         ends.append(float(gap.square().sum(-1).mean()))
     assert ends[1] < ends[0] / 5
 
 
 def test_the_actor_waits_for_the_critics() -> None:
     learner = _learner(PLAIN.model_copy(update={"actor_every": 3}))
-    batch, before = _batch(learner), learner.actor.a1.weight.detach().clone()
+    batch, before = _batch(learner), learner.actor().a1.weight.detach().clone()
     for _ in range(2):
         learner.update(batch, _g())
-        assert torch.equal(learner.actor.a1.weight, before)
+        assert torch.equal(learner.actor().a1.weight, before)
     learner.update(batch, _g())
-    assert not torch.equal(learner.actor.a1.weight, before)
+    assert not torch.equal(learner.actor().a1.weight, before)
 
 
 @pytest.mark.parametrize(("literal", "value"), [(False, 1.0), (True, 0.5)])
@@ -258,8 +258,7 @@ def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
     batch = _batch(first)
     first.fit(batch)
     first.update(batch, _g())
-    second.actor.load_state_dict(first.actor.state_dict())
-    second.moves.load_state_dict(first.moves.state_dict())
+    second.delta.load_state_dict(first.delta.state_dict())
     second.critics.load_state_dict(first.critics.state_dict())
     second.reference.load_state_dict(first.reference.state_dict())
     second.actor_optimizer.load_state_dict(copy.deepcopy(first.actor_optimizer.state_dict()))
@@ -267,7 +266,7 @@ def test_a_learner_goes_on_from_its_state(advantage: str) -> None:
     second.load_state(first.state())
     assert second.state() == first.state() and second.updates == 8
     assert first.update(batch, _g()) == second.update(batch, _g())
-    assert torch.equal(first.actor.a1.weight, second.actor.a1.weight)
+    assert torch.equal(first.actor().a1.weight, second.actor().a1.weight)
 
 
 def test_the_actor_moves_along_what_the_settings_name_and_nowhere_else() -> None:
@@ -277,10 +276,10 @@ def test_the_actor_moves_along_what_the_settings_name_and_nowhere_else() -> None
         batch = _batch(learner)
         learner.fit(batch)
         learner.update(batch, _g())
-        moved = (learner.actor.a1.weight - learner.reference.a1.weight).detach()
+        moved = (learner.actor().a1.weight - learner.reference.a1.weight).detach()
         ranks.append(int(torch.linalg.matrix_rank(moved, atol=1e-5)))
-        if isinstance(learner.moves, ComponentDelta):
-            torch.testing.assert_close(moved @ torch.linalg.pinv(learner.moves.basis) @ learner.moves.basis, moved)
+        if isinstance(learner.delta, ComponentDelta):
+            torch.testing.assert_close(moved @ torch.linalg.pinv(learner.delta.basis) @ learner.delta.basis, moved)
         if kind == "gains":
             gain = moved / learner.reference.a1.weight.detach()
             torch.testing.assert_close(gain, gain[:, :1].expand_as(gain))
@@ -294,5 +293,5 @@ def test_without_a_clip_range_the_step_is_eq_12() -> None:
         learner = _learner(PLAIN.model_copy(update={"clip": clip, "kl": 0.0}))
         batch = _batch(learner)
         learner.update(batch, _g())
-        steps.append([p.grad for p in learner.moves.parameters()])
+        steps.append([p.grad for p in learner.delta.parameters()])
     torch.testing.assert_close(steps[0], steps[1])

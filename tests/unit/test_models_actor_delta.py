@@ -1,4 +1,4 @@
-"""Moves of an actor: along what they name, in its units, and back into A1 without loss."""
+"""Changes of an actor: along what they name, in its units, and back into A1 without loss."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def test_components_by_hand() -> None:
     """States (±4, 0) and (0, ±1) about (5, 5): the first component is the first axis, its variance 16 · 2/4 = 8."""
     actor = Actor(2, 1).double()
     states = torch.tensor([[9.0, 5.0], [1.0, 5.0], [5.0, 6.0], [5.0, 4.0]], dtype=torch.float64)
-    moves = ComponentDelta(actor, 1).double()
-    moves.fit(states)
-    torch.testing.assert_close(moves.basis.abs(), torch.tensor([[8.0**-0.5, 0.0]], dtype=torch.float64))
+    delta = ComponentDelta(actor, 1).double()
+    delta.fit(states)
+    torch.testing.assert_close(delta.basis.abs(), torch.tensor([[8.0**-0.5, 0.0]], dtype=torch.float64))
     with torch.no_grad():
-        moves.along[0, 0] = torch.sign(moves.basis[0, 0]) * 8**0.5
-        moves.constant[0] = 10.0
-        moved = moves(states) - actor(states)
+        delta.along[0, 0] = torch.sign(delta.basis[0, 0]) * 8**0.5
+        delta.constant[0] = 10.0
+        moved = delta(states) - actor(states)
     torch.testing.assert_close(moved[:, 0], torch.tensor([14.0, 6.0, 10.0, 10.0], dtype=torch.float64))
 
 
 def test_each_component_has_unit_variance_and_no_mean() -> None:
     actor, states = _actor(), torch.randn(40, 6, dtype=torch.float64) * torch.arange(1, 7) + 5
-    moves = ComponentDelta(actor, 4).double()
-    moves.fit(states)
+    delta = ComponentDelta(actor, 4).double()
+    delta.fit(states)
     for k in range(4):
         with torch.no_grad():
-            moves.along.zero_()
-            moves.along[0, k] = 1.0
-            z = (moves(states) - actor(states))[:, 0]
+            delta.along.zero_()
+            delta.along[0, k] = 1.0
+            z = (delta(states) - actor(states))[:, 0]
         assert abs(float(z.mean())) < 1e-10
         assert abs(float(z.square().mean()) - 1) < 1e-10
 
@@ -55,54 +55,54 @@ def test_gains_by_hand() -> None:
         actor.a1.weight.fill_(2.0)
         actor.a1.bias.fill_(3.0)
     states = torch.tensor([[-0.5], [1.5]], dtype=torch.float64)
-    moves = GainDelta(actor).double()
-    moves.fit(states)
+    delta = GainDelta(actor).double()
+    delta.fit(states)
     with torch.no_grad():
-        moves.common.fill_(0.5)
-        moves.each.fill_(0.25)
-        moves.constant.fill_(1.0)
-        torch.testing.assert_close(moves(states), torch.tensor([[1.5], [8.5]], dtype=torch.float64))
+        delta.common.fill_(0.5)
+        delta.each.fill_(0.25)
+        delta.constant.fill_(1.0)
+        torch.testing.assert_close(delta(states), torch.tensor([[1.5], [8.5]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_written_back_the_actor_means_the_same(kind: str) -> None:
     states = torch.randn(20, 6, dtype=torch.float64)
     actor = _actor()
-    moves = make_actor_delta(kind, copy.deepcopy(actor), 2).double()
-    moves.fit(states)
-    assert torch.equal(moves(states), actor(states))  # it starts where it was cloned
+    delta = make_actor_delta(kind, copy.deepcopy(actor), 2).double()
+    delta.fit(states)
+    assert torch.equal(delta(states), actor(states))  # it starts where it was cloned
     with torch.no_grad():
-        for parameter in moves.parameters():
+        for parameter in delta.parameters():
             parameter.normal_(generator=torch.Generator().manual_seed(1))
-    moves.write(actor)
-    torch.testing.assert_close(actor(states), moves(states))
-    assert (actor(states) - moves.reference(states)).abs().max() > 0.1
+    actor = delta.applied()
+    torch.testing.assert_close(actor(states), delta(states))
+    assert (actor(states) - delta.reference(states)).abs().max() > 0.1
 
 
 def test_everywhere_is_the_change_of_a1() -> None:
     actor = _actor()
-    moves = FullDelta(copy.deepcopy(actor)).double()
+    delta = FullDelta(copy.deepcopy(actor)).double()
     with torch.no_grad():
-        moves.weight[1, 2] = 0.5
-        moves.bias[2] = -0.25
-    before = copy.deepcopy(actor)
-    moves.write(actor)
+        delta.weight[1, 2] = 0.5
+        delta.bias[2] = -0.25
+    before = actor
+    actor = delta.applied()
     change = (actor.a1.weight - before.a1.weight).detach()
     assert change.count_nonzero() == 1 and change[1, 2].item() == 0.5
     assert (actor.a1.bias - before.a1.bias).tolist() == pytest.approx([0.0, 0.0, -0.25])
 
 
 def test_few_states_leave_components_unused() -> None:
-    moves = ComponentDelta(_actor(), 5).double()
-    moves.fit(torch.randn(3, 6, dtype=torch.float64))
-    assert [bool(row.any()) for row in moves.basis] == [True, True, False, False, False]
-    assert torch.isfinite(moves.basis).all()
+    delta = ComponentDelta(_actor(), 5).double()
+    delta.fit(torch.randn(3, 6, dtype=torch.float64))
+    assert [bool(row.any()) for row in delta.basis] == [True, True, False, False, False]
+    assert torch.isfinite(delta.basis).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_what_moves_learns(kind: str) -> None:
     actor = _actor()
-    moves = make_actor_delta(kind, actor, 2).double()
-    torch.autograd.backward(moves(torch.randn(4, 6, dtype=torch.float64)).sum())
+    delta = make_actor_delta(kind, actor, 2).double()
+    torch.autograd.backward(delta(torch.randn(4, 6, dtype=torch.float64)).sum())
     assert all(p.grad is None for p in actor.parameters())
-    assert all(p.grad is not None for p in moves.parameters())
+    assert all(p.grad is not None for p in delta.parameters())

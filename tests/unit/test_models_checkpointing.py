@@ -88,5 +88,5 @@ def test_a_gradient_under_another_adapter_is_refused(
     assert policy.adapter is not None and policy.backbone.active is None
     with pytest.raises(ModelError, match="under the adapter"):
         torch.autograd.backward(loss)
-    with policy.backbone.adapter(policy.adapter):
+    with policy.active():
         torch.autograd.backward(policy.prefix(NURSE).final.square().sum())

@@ -68,8 +68,8 @@ def test_nothing_is_inferred_unless_asked_for() -> None:
 def test_critics_lie_beside_their_policy(tmp_path: Path) -> None:
     policy = _policy()
     critics = DualCritic(policy.width, policy.width, 5.0)
-    save_policy(policy, CONFIG, tmp_path / "with", critics)
-    save_policy(policy, CONFIG, tmp_path / "without")
+    save_policy(policy, tmp_path / "with", critics)
+    save_policy(policy, tmp_path / "without")
     again = load_critics(tmp_path / "with", policy.width, 5.0)
     assert again is not None and load_critics(tmp_path / "without", policy.width, 5.0) is None
     for name, value in critics.state_dict().items():

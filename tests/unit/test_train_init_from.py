@@ -25,7 +25,7 @@ def start(tmp_path: Path) -> Path:
     policy = new_policy(make_tiny_backbone(), CLONED)
     assert policy.planner is not None
     policy.planner.actor.sigma.fill_(0.8)
-    save_policy(policy, CLONED, tmp_path / "policy")
+    save_policy(policy, tmp_path / "policy")
     return tmp_path / "policy"
 
 

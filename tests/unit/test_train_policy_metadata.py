@@ -25,7 +25,8 @@ CONFIG = Config(
 def folder(tmp_path: Path) -> Path:
     one, two = few("train", 2)
     learned = [two, one, replace(one, id="again")]
-    save_policy(new_policy(make_tiny_backbone(), CONFIG), CONFIG, tmp_path / "policy", learned=learned)
+    policy = new_policy(make_tiny_backbone(), CONFIG)
+    save_policy(replace(policy, users=frozenset(d.user_id for d in learned)), tmp_path / "policy")
     return tmp_path / "policy"
 
 

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pamdp.baselines import needs
 from pamdp.baselines.config import OppuConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
-from pamdp.baselines.replies import Replies
 from pamdp.baselines.sft import SFTExample, cut, fit
 from pamdp.config import Config
 from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.models.recorded import Replies
 from pamdp.prompts.render import load, render
 from pamdp.runs import Run
 from pamdp.types import Dialogue, History
@@ -70,7 +70,7 @@ class PersonalReplier:
         """The reply to one history."""
         with self.personal(history) as backbone:
             policy = Policy(backbone, system=_system(backbone, history, self.oppu))
-            return policy.reply(history, Sampling(self.config.rl.max_reply))
+            return policy.replies([history], Sampling(self.config.rl.max_reply))[0]
 
     def own_example(self, history: History) -> SFTExample | None:
         """What the user's adapter learns: every reply that the history holds, in one sequence; None at the first turn.

@@ -10,18 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
-
 from pamdp.config import RLConfig
-from pamdp.models.packed_branches import Branch, branch_log_probs
-from pamdp.models.policy import Policy, path
-from pamdp.train.rollout_recorded import rollout_recorded
+from pamdp.models.policy import Policy
+from pamdp.models.recorded import Key, Replies, greedy_replies, reference_log_probs
 from pamdp.types import Dialogue, Persona, Turn
-
-Key = tuple[str, int]
-"""Dialogue and 0-based turn: the history that is replied to."""
-
-Replies = dict[Key, str]
 
 
 class Replier(Protocol):
@@ -68,24 +60,9 @@ class PolicyReplier:
 
     def write(self, dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
         """One reply to every state."""
-        rollouts = rollout_recorded(self.policy, dialogues, self.config, progress=progress)
-        return {(t.key, t.t): t.reply for rollout in rollouts for t in rollout.transitions}
+        return greedy_replies(self.policy, dialogues, self.config.max_reply, progress=progress)
 
     def reference_nll(self, dialogues: Sequence[Dialogue]) -> dict[Key, float]:
         """Nats per token of every preferred reply."""
-        return {key: nll for dialogue in dialogues for key, nll in _nll(self.policy, dialogue).items()}
-
-
-@torch.no_grad()
-def _nll(policy: Policy, dialogue: Dialogue) -> dict[Key, float]:
-    prefix, branches = policy.prefix(path(dialogue)), dict[Key, Branch]()
-    for t, turn in enumerate(dialogue.turns):
-        if turn.preferred:
-            action = policy.mean_action(prefix, t)
-            ids = policy.backbone.chat.reply(turn.preferred)
-            branches[dialogue.id, t] = policy.branch(prefix, t, ids, action)
-    if not branches:
-        return {}
-    with policy.backbone.adapter(policy.adapter):
-        scored = branch_log_probs(policy.backbone, prefix, list(branches.values()), policy.readout.layer)
-    return {key: -float(score.mean()) for key, score in zip(branches, scored, strict=True)}
+        found = [reference_log_probs(self.policy, dialogue) for dialogue in dialogues]
+        return {key: -float(own.mean()) for scores in found for key, (own,) in scores.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pamdp.baselines import needs
 from pamdp.baselines.config import FitConfig, LoraFitConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
-from pamdp.baselines.replies import PolicyReplier, Replies
+from pamdp.baselines.replies import PolicyReplier
 from pamdp.baselines.tune import arguments, lora, require_trl, run_trainer
 from pamdp.config import Config
 from pamdp.errors import DataError
@@ -20,6 +20,7 @@ from pamdp.models.adapters import TARGETS
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.policy import Policy, path
+from pamdp.models.recorded import Replies
 from pamdp.prompts.render import load
 from pamdp.runs import Run
 from pamdp.types import Dialogue, Turn

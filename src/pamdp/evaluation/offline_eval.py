@@ -20,31 +20,10 @@ from pamdp.evaluation.controls import Control, write_controls
 from pamdp.evaluation.records import Judgement, write_judgements
 from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Case, Judge, Verdict, swap
-from pamdp.models.generate import Sampling
-from pamdp.models.packed_branches import branch_log_probs
-from pamdp.models.policy import Policy, Request, path
+from pamdp.models.policy import Policy
+from pamdp.models.recorded import Actions, Key, Replies, greedy_replies, mean_actions, reference_log_probs
 from pamdp.progress import Progress, note
 from pamdp.types import Dialogue
-
-Key = tuple[str, int]
-Replies = dict[Key, str]
-Actions = dict[Key, Tensor]
-
-BLOCK = 16
-"""Dialogues whose prefixes are held at a time."""
-
-
-def mean_actions(policy: Policy, dialogues: Sequence[Dialogue]) -> Actions:
-    """E[a|h] of every state along the chosen paths."""
-    out: Actions = {}
-    for dialogue in dialogues:
-        with torch.no_grad():
-            prefix = policy.prefix(path(dialogue))
-        for t in range(len(dialogue.turns)):
-            action = policy.mean_action(prefix, t)
-            if action is not None:
-                out[dialogue.id, t] = action
-    return out
 
 
 def write_replies(
@@ -54,22 +33,9 @@ def write_replies(
     actions: Actions | None = None,
     what: str = "replies",
 ) -> Replies:
-    """One reply to every state, under its own mean action or under ACTIONS."""
-    out: Replies = {}
+    """One reply to every state, under its own mean action or under ACTIONS, behind a bar called WHAT."""
     with Progress(what, sum(len(d.turns) for d in dialogues)) as bar:
-        for start in range(0, len(dialogues), BLOCK):
-            block = dialogues[start : start + BLOCK]
-            with torch.no_grad():
-                prefixes = policy.prefixes([path(d) for d in block])
-            keys = [(d.id, t) for d in block for t in range(len(d.turns))]
-            requests = []
-            for i, dialogue in enumerate(block):
-                for t in range(len(dialogue.turns)):
-                    action = policy.mean_action(prefixes[i], t) if actions is None else actions[dialogue.id, t]
-                    requests.append(Request(i, t, action))
-            replies = policy.write(prefixes, requests, Sampling(config.max_reply), progress=bar.advance)
-            out.update(zip(keys, replies, strict=True))
-    return out
+        return greedy_replies(policy, dialogues, config.max_reply, actions, bar.advance)
 
 
 def compare_replies(
@@ -144,7 +110,7 @@ def others_actions(dialogues: Sequence[Dialogue], actions: Actions) -> Actions |
 
     The other dialogue is the first one from half the list away that belongs to somebody else.
     """
-    n, out = len(dialogues), Actions()
+    n, out = len(dialogues), dict[Key, Tensor]()
     for i, dialogue in enumerate(dialogues):
         away = (dialogues[(i + n // 2 + k) % n] for k in range(n))
         other = next((found for found in away if found.user_id != dialogue.user_id), None)
@@ -162,23 +128,14 @@ def _measured(values: Sequence[float], users: Sequence[str], name: str, what: st
     return [Control.measure(values, users, name=name, what=what, judge=judge)]
 
 
-@torch.no_grad()
 def nll_gain(
-    policy: Policy, dialogues: Sequence[Dialogue], own: Mapping[Key, Tensor], other: Mapping[Key, Tensor]
+    policy: Policy, dialogues: Sequence[Dialogue], own: Actions, other: Actions
 ) -> tuple[list[float], list[str]]:
     """Gain in log p of the preferred reply under the own action over another, per token and state; and the users."""
-    assert policy.planner is not None
     gains, users = [], []
     for dialogue in dialogues:
-        prefix = policy.prefix(path(dialogue))
-        for t, turn in enumerate(dialogue.turns):
-            if not turn.preferred:
-                continue
-            ids = policy.backbone.chat.reply(turn.preferred)
-            pair = [policy.branch(prefix, t, ids, actions[dialogue.id, t]) for actions in (own, other)]
-            with policy.backbone.adapter(policy.adapter):
-                a, b = branch_log_probs(policy.backbone, prefix, pair, policy.readout.layer)
-            gains.append(float((a.sum() - b.sum()) / len(ids)))
+        for a, b in reference_log_probs(policy, dialogue, own, other).values():
+            gains.append(float((a.sum() - b.sum()) / len(a)))
             users.append(dialogue.user_id)
     return gains, users
 

@@ -5,6 +5,8 @@ Owns eqs. 10 and 11 up to the injected embedding. Knows nothing of language mode
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -114,3 +116,9 @@ class Planner(nn.Module):
     def steer(self, action: Float[Tensor, "... d_a"]) -> Float[Tensor, "... d"] | None:
         """What is added to the hidden states of the reply, or None: a planner that does not steer."""
         return None if self.steering is None else action @ self.steering
+
+    def with_actor(self, actor: Actor) -> Planner:
+        """A copy of this planner with another A1."""
+        twin = copy.deepcopy(self)
+        twin.actor = actor
+        return twin

@@ -1,4 +1,4 @@
-"""How an actor moves while it is reinforced: from where it was cloned, along few directions.
+"""How an actor changes while it is reinforced: from where it was cloned, along few directions.
 
 Owns those directions and the change of A1 that they make. A1 has tens of thousands of numbers; a few thousand rewards
 fit them to the users at hand and to nobody else (docs/decisions.md). Knows nothing of rewards.
@@ -6,6 +6,7 @@ fit them to the users at hand and to nobody else (docs/decisions.md). Knows noth
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -18,7 +19,7 @@ from pamdp.models.actor import Actor
 class ActorDelta(nn.Module, ABC):
     """μ_θ(h) = μ_b(h) + ΔA1·h̃ + Δb, with h̃ the whitened H(h).
 
-    μ_θ stays linear in H(h), as eq. 10 has it, so it is written back into an actor without loss.
+    μ_θ stays linear in H(h), as eq. 10 has it, so it is made into an actor again without loss.
 
     Args:
       reference: the cloned actor q_b, which never changes.
@@ -46,11 +47,12 @@ class ActorDelta(nn.Module, ABC):
         return torch.as_tensor(self.reference(features).detach() + self.reference.whiten(features) @ weight.T + bias)
 
     @torch.no_grad()
-    def write(self, actor: Actor) -> None:
-        """Make ACTOR's mean this one's."""
-        weight, bias = self.change()
+    def applied(self) -> Actor:
+        """A copy of the reference whose mean is this one's."""
+        actor, (weight, bias) = copy.deepcopy(self.reference), self.change()
         actor.a1.weight.copy_(self.reference.a1.weight + weight)
         actor.a1.bias.copy_(self.reference.a1.bias + bias)
+        return actor
 
 
 class FullDelta(ActorDelta):
@@ -131,7 +133,7 @@ class GainDelta(ActorDelta):
 
 
 def make_actor_delta(kind: str, reference: Actor, k: int) -> ActorDelta:
-    """The moves that the settings name (RLConfig.moves): gains, components (K of them) or all."""
+    """The change that the settings name (RLConfig.moves): gains, components (K of them) or all."""
     if kind == "gains":
         return GainDelta(reference)
     return (

@@ -6,6 +6,7 @@ Owns what of the backbone is trainable. Knows nothing of what is learned.
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import Literal
 
 import torch
@@ -18,13 +19,38 @@ from pamdp.models.backbone import Backbone
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
+class Adapter:
+    """A LoRA adapter of one policy: it stays on its backbone for as long as somebody holds this.
+
+    Several policies share a backbone, each with an adapter of its own; whoever copies a policy shares its adapter.
+
+    Args:
+      backbone: gets the adapter, zero at first.
+      rank: of the adapter.
+      first_layer: layers below have none.
+      seed: of its random part.
+    """
+
+    __slots__ = ("__weakref__", "name")
+
+    def __init__(self, backbone: Backbone, rank: int, first_layer: int = 0, seed: int = 0) -> None:
+        used = getattr(backbone.model, "peft_config", {})
+        self.name = next(name for n in range(len(used) + 1) if (name := f"policy{n or ''}") not in used)
+        add_adapter(backbone, self.name, rank, first_layer, seed)
+        weakref.finalize(self, _drop, weakref.ref(backbone), self.name)
+
+
+def _drop(backbone: weakref.ref[Backbone], name: str) -> None:
+    if (alive := backbone()) is not None:
+        alive.delete_adapter(name)
+
+
 def add_adapter(backbone: Backbone, name: str, rank: int, first_layer: int = 0, seed: int = 0) -> None:
     """A new LoRA adapter (zero at first) on the layers from FIRST_LAYER on; it is left inactive and frozen.
 
     One of the same name is replaced.
     """
-    if name in getattr(backbone.model, "peft_config", {}):
-        backbone.model.delete_adapter(name)
+    backbone.delete_adapter(name)
     layers = list(range(first_layer, int(backbone.model.config.num_hidden_layers)))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Several adapters on one model are meant: one writes, one judges.

@@ -7,6 +7,7 @@ beyond text. Loading a model from disk is in models/embedded.py.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,17 +126,35 @@ class Backbone:
         """Name of the adapter in use, None for the bare model."""
         layers = (module for module in self.model.modules() if isinstance(module, BaseTunerLayer))
         layer = next(layers, None)
-        return None if layer is None or layer.disable_adapters else str(layer.active_adapters[0])
+        if layer is None or layer.disable_adapters or not layer.active_adapters:
+            return None
+        return str(layer.active_adapters[0])
 
     def switch(self, name: str | None) -> None:
         """Make the adapter NAME active, or none; `adapter` does it for a block. What learns stays as it is."""
+        with self._learning():
+            if name is None:
+                self.model.disable_adapters()
+            else:
+                self.model.enable_adapters()
+                self.model.set_adapter(name)
+
+    def delete_adapter(self, name: str) -> None:
+        """Take the adapter NAME off the model, if it is there and not in use; what learns and what is active stays."""
+        if name not in getattr(self.model, "peft_config", {}) or name == self.active:
+            return
+        before = self.active
+        with self._learning(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Adapter .* was active")
+            self.model.delete_adapter(name)
+        if getattr(self.model, "peft_config", None):
+            self.switch(before)
+
+    @contextmanager
+    def _learning(self) -> Iterator[None]:
+        """Peft freezes what it disables and unfreezes what it activates; only a trainer decides what learns."""
         learning = [weight for weight in self.model.parameters() if weight.requires_grad]
-        if name is None:
-            self.model.disable_adapters()
-        else:
-            self.model.enable_adapters()
-            self.model.set_adapter(name)
-        # Peft freezes what it disables and unfreezes what it activates; only a trainer decides what learns.
+        yield
         self.model.requires_grad_(False)
         for weight in learning:
             weight.requires_grad_(True)

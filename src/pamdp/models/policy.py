@@ -1,53 +1,86 @@
 """A policy π(u|h): a backbone, its cloned adapter and a planner; it replies to a history and to nothing else.
 
-Owns the way from a history to an action to a reply (eqs. 10 and 11). A user's profile cannot reach it: no function here
-takes one. Vanilla is the same object without a planner.
+Owns the way from a history to an action to a reply (eqs. 10 and 11), and under which adapter it goes. A user's profile
+cannot reach it: no function here takes one. Vanilla is the same object without a planner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pamdp.models.actor import Planner
+from pamdp.config import Config
+from pamdp.errors import ModelError
+from pamdp.models.actor import Actor, Planner
+from pamdp.models.adapters import Adapter
 from pamdp.models.backbone import Backbone, Prefix, Readout
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.generate import DecodeRow, Sampling, generate
-from pamdp.models.packed_branches import Branch
+from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.prefill import prefill
 from pamdp.prompts.render import load
-from pamdp.types import Dialogue, History, Message
+from pamdp.types import Dialogue, History, Message, as_history
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What replies.
+    """What replies. Immutable: training gives a new one, which may share backbone and adapter with the old one.
 
     Attributes:
+      backbone: the language model; several policies may share it.
       planner: A1 and A2, or None: the backbone replies by itself.
-      adapter: name of the LoRA adapter that was cloned with the planner, or None.
+      adapter: the LoRA adapter that was cloned with the planner, or None.
       readout: where H(h) is read.
       system: the instruction that stands before every history; says nothing of the user.
+      config: the settings that it was trained with.
+      users: ids of the users whom it learned from; nobody of them may test.
     """
 
     backbone: Backbone
     planner: Planner | None = None
-    adapter: str | None = None
+    adapter: Adapter | None = None
     readout: Readout = field(default_factory=Readout)
     system: str = field(default_factory=lambda: load("assistant"))
+    config: Config = field(default_factory=Config)
+    users: frozenset[str] = frozenset()
 
     @property
     def width(self) -> int:
         """Size of H(h)."""
         return self.backbone.d * len(self.readout.places)
 
-    def fixed_features(self, trained: str, lora_layers: str) -> bool:
+    @property
+    def frozen_features(self) -> bool:
         """Whether H(h) stays the same while cloning: nothing at or below the layer it is read from learns."""
-        return trained == "frozen" or (trained == "lora" and lora_layers == "above" and self.readout.layer != -1)
+        clone = self.config.clone
+        above = clone.backbone == "lora" and clone.lora_layers == "above" and self.readout.layer != -1
+        return clone.backbone == "frozen" or above
+
+    @property
+    def trained_planner(self) -> Planner:
+        """The planner.
+
+        Raises:
+          ModelError: there is none: this is a plain backbone.
+        """
+        if self.planner is None:
+            raise ModelError("this policy has no planner: it is the plain model; clone it first")
+        return self.planner
+
+    def with_actor(self, actor: Actor) -> Policy:
+        """The same policy with another A1; this one stays as it is."""
+        return replace(self, planner=self.trained_planner.with_actor(actor))
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Use the policy's adapter inside the block; every method does so by itself, switching once saves time."""
+        with self.backbone.adapter(None if self.adapter is None else self.adapter.name):
+            yield
 
     def prefix(self, messages: Sequence[Message], before: Prefix | None = None, shallow: bool = False) -> Prefix:
         """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given.
@@ -56,13 +89,13 @@ class Policy:
           shallow: only as deep as H(h) is read.
         """
         encoded = self.backbone.chat.history(messages, self.system)
-        with self.backbone.adapter(self.adapter), checkpointed(self.backbone, len(encoded.ids)):
+        with self.active(), checkpointed(self.backbone, len(encoded.ids)):
             return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
 
     def prefixes(self, histories: Sequence[History], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
         """The clean passes over several histories, many tokens at a time."""
         encoded = [self.backbone.chat.history(messages, self.system) for messages in histories]
-        with self.backbone.adapter(self.adapter):
+        with self.active():
             return prefill(self.backbone, encoded, self.readout.layer, before)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
@@ -70,9 +103,29 @@ class Policy:
         return prefix.read(t % len(prefix.encoded.heads), self.readout.places).float()
 
     @torch.no_grad()
+    def act(
+        self, features: Float[Tensor, " width"], n: int = 1, seed: int | None = None
+    ) -> tuple[Float[Tensor, " d_a"] | None, list[Float[Tensor, " d_a"] | None]]:
+        """The mean action of a state, and N actions a ~ N(mean, σ²I), eq. 10.
+
+        Args:
+          features: H(h).
+          seed: of the noise, which depends on nothing else; None: all actions are the mean.
+
+        Returns:
+          None in place of actions where there is no planner.
+        """
+        if self.planner is None:
+            return None, [None] * n
+        mean = self.planner.actor(features)
+        if seed is None:
+            return mean, [mean] * n
+        noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(seed)).to(mean)
+        return mean, list(mean + self.planner.actor.sigma * noise)
+
     def mean_action(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " d_a"] | None:
         """E[a | h_t], or None without a planner."""
-        return None if self.planner is None else self.planner.actor(self.features(prefix, t))
+        return self.act(self.features(prefix, t))[0]
 
     def branch(self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None) -> Branch:
         """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered)."""
@@ -80,6 +133,11 @@ class Policy:
             return Branch(prefix.encoded.heads[t], ids)
         inject, steer = self.planner.injector(action), self.planner.steer(action)
         return Branch(prefix.encoded.heads[t], ids, inject, steer=steer)
+
+    def log_probs(self, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
+        """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)]."""
+        with self.active():
+            return branch_log_probs(self.backbone, prefix, branches, self.readout.layer)
 
     @torch.no_grad()
     def write(
@@ -98,15 +156,35 @@ class Policy:
                 inject, steer = self.planner.injector(request.action), self.planner.steer(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
             rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
-        with self.backbone.adapter(self.adapter):
+        with self.active():
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
         return [self.backbone.chat.decode(ids) for ids in replies]
 
-    def reply(self, history: History, sampling: Sampling, seed: int = 0) -> str:
-        """The reply to one history, with the mean action."""
+    def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
+        """The replies to some histories, under the mean action."""
         with torch.no_grad():
-            prefix = self.prefix(history)
-        return self.write([prefix], [Request(0, -1, self.mean_action(prefix), seed)], sampling)[0]
+            prefixes = self.prefixes(histories)
+        requests = [Request(i, -1, self.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
+        return self.write(prefixes, requests, sampling)
+
+    def reply(
+        self, messages: str | Sequence[Message | Mapping[str, str]], *, max_tokens: int = 64, seed: int = 0
+    ) -> str:
+        """The reply to a user, under the mean action, greedily.
+
+        Args:
+          messages: what the user said, or all messages so far: `Message`s or `{"role": ..., "content": ...}`, the last
+            one the user's. Instructions to the model are `system`'s; a user's profile has no place here.
+          max_tokens: longest reply.
+          seed: of the draw, where a sampler draws.
+
+        Raises:
+          DataError: the messages are no chat that ends with the user's.
+        """
+        with torch.no_grad():
+            prefix = self.prefix(as_history(messages))
+        request = Request(0, -1, self.mean_action(prefix), seed)
+        return self.write([prefix], [request], Sampling(max_tokens))[0]
 
 
 @dataclass(frozen=True, slots=True)

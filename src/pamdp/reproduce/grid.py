@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pamdp.baselines.replies import Key, Replies
 from pamdp.config import DataConfig
 from pamdp.errors import DataError, RunError
 from pamdp.files import Json, json_line, read_json_lines, write_atomic
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.policy import path
+from pamdp.models.recorded import Key, Replies
 from pamdp.prompts.render import load
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.tables import Column, Table

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.registry import find
-from pamdp.baselines.replies import Replies, Scores, veil
+from pamdp.baselines.replies import Scores, veil
 from pamdp.errors import DataError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
@@ -22,6 +22,7 @@ from pamdp.judges.base import Judge
 from pamdp.judges.scores import ReplyScorer
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
+from pamdp.models.recorded import Replies
 from pamdp.progress import Progress
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.grid import Cell, cells_of, read_replies_file, split_of, users_of, write_replies_file

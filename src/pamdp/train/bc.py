@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pamdp.config import CloneConfig
 from pamdp.models.features import FeatureStore
-from pamdp.models.packed_branches import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
 from pamdp.rl.losses import cloning_loss
 from pamdp.train.examples import CloneExample, prepare, without_states
@@ -37,16 +37,15 @@ class Cloner:
     """
 
     def __init__(self, policy: Policy, config: CloneConfig, store: FeatureStore | None = None) -> None:
-        assert policy.planner is not None
         self.policy, self.config, self.step = policy, config, 0
-        self.planner = policy.planner
+        self.planner, self.steers = policy.trained_planner, False
         backbone = [p for p in policy.backbone.model.parameters() if p.requires_grad]
         groups = [{"params": list(self.planner.parameters()), "lr": config.lr}]
         if backbone:
             groups.append({"params": backbone, "lr": config.lr_backbone})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.fixed = policy.fixed_features(config.backbone, config.lora_layers)
+        self.fixed = policy.frozen_features
         self.store = store if store is not None and self.fixed else FeatureStore(None)
 
     def prepare(
@@ -66,8 +65,11 @@ class Cloner:
         found = [c for e in examples for c in contrasts(e.meanings)]
         if self.planner.steering is not None and found:
             space = directions(torch.stack(found), len(self.planner.steering))
-            self.planner.steering.copy_(self.config.steer * space)
             fitted = fit_actor(actor, examples, space, self.config.gain)
+            if fitted is not None:
+                # Without the regression no state calls for any of these directions: actions would shift at random.
+                self.planner.steering.copy_(self.config.steer * space)
+        self.steers = fitted is not None
         return examples if self.fixed else without_states(examples), fitted
 
     def update(
@@ -78,7 +80,7 @@ class Cloner:
         nll = 0.0
         for example in examples:
             # A long pass is in part run again for its gradient: under the same adapter.
-            with self.policy.backbone.adapter(self.policy.adapter):
+            with self.policy.active():
                 loss = self.loss(example, rng, generator)
                 torch.autograd.backward(loss / len(examples))
             nll += float(loss.detach()) / len(examples)
@@ -111,14 +113,13 @@ class Cloner:
                 inject, steer = self.planner.injector(noisy), self.planner.steer(noisy)
                 ids = example.replies[t][which]
                 branches.append(Branch(encoded.heads[t], ids, inject, hidden, steer))
-        with self.policy.backbone.adapter(self.policy.adapter):
-            flat = torch.cat(branch_log_probs(self.policy.backbone, prefix, branches, self.policy.readout.layer))
+        flat = torch.cat(self.policy.log_probs(prefix, branches))
         return cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
 
     @torch.no_grad()
     def _meant(self, meaning: Tensor) -> Tensor | None:
         """The actions that mean a turn's two replies, [2, d_a]; None where nothing gives actions a meaning."""
-        if self.planner.steering is None or len(meaning) < 2 or not self.fixed:
+        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
             return None
         [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
         return torch.stack([action, -action])
@@ -128,7 +129,7 @@ class Cloner:
         meant = self._meant(meaning)
         if meant is None:
             # Actions have no meaning but the one that gradients give them; where the regression gave A1 one, it stays.
-            yield 0, mean if self.planner.steering is None or not self.fixed else mean.detach()
+            yield 0, mean.detach() if self.steers and self.fixed else mean
             return
         # A pair is there for the contrast of its two replies; a dialogue's turns are many.
         for which in [rng.randrange(2)] if cloned else range(2):

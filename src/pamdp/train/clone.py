@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from pamdp import checkpoint
 from pamdp.config import Config
+from pamdp.models.adapters import train_backbone
 from pamdp.models.features import FeatureStore
-from pamdp.models.packed_branches import branch_log_probs
 from pamdp.models.policy import Policy, path
+from pamdp.models.recorded import mean_actions, reference_log_probs
 from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
-from pamdp.train.examples import CloneExample
+from pamdp.train.examples import CloneExample, within_context
 from pamdp.train.factory import policy_weights, save_policy, set_weights
 from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, PreferencePair
@@ -36,6 +38,8 @@ def clone(
 ) -> Policy:
     """Clone POLICY on TRAIN, resuming from the run's last checkpoint; TEST is only ever measured.
 
+    POLICY is one that nobody has trained yet (factory.new_policy): it is what learns.
+
     Args:
       pairs: their replies teach what actions mean.
       store: keeps features across runs.
@@ -44,6 +48,7 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
+    train, test = (within_context(policy, part, settings.max_context) for part in (train, test))
     if settings.rejected == "backbone":
         train = with_synthetic_rejected(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)
@@ -72,48 +77,39 @@ def clone(
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
     run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
-    save_policy(policy, config, run.path / "policy", learned=train)
-    return policy
+    train_backbone(policy.backbone, "frozen")
+    cloned = replace(policy, config=config, users=frozenset(d.user_id for d in train))
+    save_policy(cloned, run.path / "policy")
+    return cloned
 
 
 def _set_sigma(policy: Policy, examples: Sequence[CloneExample], config: Config, train: Sequence[Dialogue]) -> None:
     """σ relative to the RMS of the cloned action over the training states."""
-    planner = policy.planner
-    assert planner is not None
+    actor = policy.trained_planner.actor
     known = [e.states for e in examples if e.cloned and e.states is not None]
     states = torch.cat(known or [
         torch.stack([policy.features(prefix, t) for t in range(len(dialogue.turns))])
         for dialogue in train
         for prefix in [policy.prefix(path(dialogue), shallow=True)]
     ])  # fmt: skip
-    planner.actor.sigma.fill_(config.rl.sigma * float(planner.actor(states).square().mean().sqrt()))
+    actor.sigma.fill_(config.rl.sigma * float(actor(states).square().mean().sqrt()))
 
 
-@torch.no_grad()
 def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, float]:
     """Reference NLL per token under the state's own action, another user's and the mean action."""
-    assert policy.planner is not None
-    prefixes = [policy.prefix(path(d)) for d in dialogues]
-    actions = [
-        torch.stack([policy.planner.actor(policy.features(p, t)) for t in range(len(d.turns))])
-        for d, p in zip(dialogues, prefixes, strict=True)
-    ]
-    mean = torch.cat(actions).mean(0)
+    own = mean_actions(policy, dialogues)
+    mean = torch.stack(list(own.values())).mean(0)
     sums = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0)
     tokens = 0
-    for i, (dialogue, prefix) in enumerate(zip(dialogues, prefixes, strict=True)):
-        other = actions[(i + 1) % len(actions)]
-        for t, turn in enumerate(dialogue.turns):
-            if not turn.preferred:
-                continue
-            ids = policy.backbone.chat.reply(turn.preferred)
-            choices = (actions[i][t], other[min(t, len(other) - 1)], mean)
-            branches = [policy.branch(prefix, t, ids, a) for a in choices]
-            with policy.backbone.adapter(policy.adapter):
-                scores = branch_log_probs(policy.backbone, prefix, branches, policy.readout.layer)
+    for i, dialogue in enumerate(dialogues):
+        other = dialogues[(i + 1) % len(dialogues)]
+        keys = [(dialogue.id, t) for t in range(len(dialogue.turns))]
+        others = {key: own[other.id, min(key[1], len(other.turns) - 1)] for key in keys}
+        found = reference_log_probs(policy, dialogue, own, others, dict.fromkeys(keys, mean))
+        for scores in found.values():
             for name, score in zip(sums, scores, strict=True):
                 sums[name] -= float(score.sum())
-            tokens += len(ids)
+            tokens += len(scores[0])
     return {name: value / max(tokens, 1) for name, value in sums.items()}
 
 
@@ -133,7 +129,7 @@ def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Gen
     checkpoint.save(
         folder,
         cloner.step,
-        policy_weights(cloner.policy, config.clone.backbone),
+        policy_weights(cloner.policy),
         {},
         {
             "optimizer": cloner.optimizer.state_dict(),

@@ -15,6 +15,7 @@ from pamdp.errors import DataError
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch, reply_features
 from pamdp.models.policy import Policy, path
+from pamdp.progress import note
 from pamdp.types import Dialogue, History, PreferencePair
 
 
@@ -71,6 +72,28 @@ def prepare(
     return examples
 
 
+def within_context(policy: Policy, dialogues: Sequence[Dialogue], limit: int) -> tuple[Dialogue, ...]:
+    """The dialogues, each cut before the first turn whose history, instruction included, has more than LIMIT tokens.
+
+    What is cut off is counted in a note.
+
+    Raises:
+      DataError: nothing is left.
+    """
+    kept, cut = list[Dialogue](), 0
+    for dialogue in dialogues:
+        heads = policy.backbone.chat.history(path(dialogue), policy.system).heads
+        fit = sum(head <= limit for head in heads)
+        cut += len(heads) - fit
+        if fit:
+            kept.append(dialogue if fit == len(heads) else replace(dialogue, turns=dialogue.turns[:fit]))
+    if dialogues and not kept:
+        raise DataError(f"no history fits into {limit} tokens", fix="raise clone.max_context")
+    if cut:
+        note(f"clone.max_context={limit}: {cut} turns with longer histories are left out")
+    return tuple(kept)
+
+
 def without_states(examples: Sequence[CloneExample]) -> list[CloneExample]:
     """The same where H(h) is about to change."""
     return [replace(example, states=None) for example in examples]
@@ -96,7 +119,7 @@ def _example(
 def _features(policy: Policy, messages: History, replies: Sequence[Sequence[list[int]]]) -> dict[str, Tensor]:
     prefix = policy.prefix(messages, shallow=True)
     branches = [Branch(prefix.encoded.heads[t], ids) for t, group in enumerate(replies) for ids in group]
-    with policy.backbone.adapter(policy.adapter):
+    with policy.active():
         means = reply_features(policy.backbone, prefix, branches, policy.readout.layer)
     states = torch.stack([policy.features(prefix, t) for t in range(len(replies))])
     return {"states": states, "replies": torch.stack(means)}

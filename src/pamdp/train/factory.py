@@ -7,7 +7,6 @@ end: everything below takes values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -30,17 +29,15 @@ from pamdp.data import (
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder
 from pamdp.models.actor import Planner
-from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter, train_backbone
+from pamdp.models.adapters import Adapter, adapter_tensors, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
-from pamdp.train.policy_metadata import PolicyMetadata, read_metadata, write_metadata
+from pamdp.train.policy_metadata import PolicyMetadata, learned_from, read_metadata, write_metadata
 from pamdp.types import Dialogue
 
 CRITICS = "critics"
 """Name of the file that holds a policy's critics."""
-ADAPTER = "policy"
-"""Name of the adapter that is cloned with the planner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,61 +102,69 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
             f"{config.model.depth:g} reads {where}, where nothing can be shifted; set a depth between 0 and 1 "
             "(such as model.depth=0.6), or clone.steer=0"
         )
-    policy = Policy(backbone, None, None, readout)
+    policy = Policy(backbone, readout=readout, config=config)
     torch.manual_seed(config.seed)
     planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
     adapter = None
     if config.clone.backbone == "lora":
-        adapter = ADAPTER
         first = max(readout.layer, 0) if config.clone.lora_layers == "above" else 0
-        add_adapter(backbone, ADAPTER, config.clone.lora_rank, first, config.seed)
-    train_backbone(backbone, config.clone.backbone, adapter)
+        adapter = Adapter(backbone, config.clone.lora_rank, first, config.seed)
+    train_backbone(backbone, config.clone.backbone, None if adapter is None else adapter.name)
     return replace(policy, planner=planner, adapter=adapter)
 
 
-def policy_weights(policy: Policy, backbone: str) -> dict[str, dict[str, torch.Tensor]]:
+def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
+    """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own one.
+
+    Args:
+      part: of the settings that ask for it, "rl" or "online".
+
+    Raises:
+      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given.
+    """
+    if bare is None and config.clone.backbone == "full":
+        raise ConfigError(
+            f"{part}.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone of "
+            f"its own for Vanilla, or set {part}.reference=clone"
+        )
+    return Policy(bare or policy.backbone, readout=policy.readout)
+
+
+def policy_weights(policy: Policy) -> dict[str, dict[str, torch.Tensor]]:
     """Everything that was trained, by group: planner, and adapter or backbone."""
-    assert policy.planner is not None
-    weights = {"planner": dict(policy.planner.state_dict())}
+    weights = {"planner": dict(policy.trained_planner.state_dict())}
     if policy.adapter is not None:
-        weights["adapter"] = adapter_tensors(policy.backbone, policy.adapter)
-    elif backbone == "full":
+        weights["adapter"] = adapter_tensors(policy.backbone, policy.adapter.name)
+    elif policy.config.clone.backbone == "full":
         weights["backbone"] = dict(policy.backbone.model.state_dict())
     return weights
 
 
 def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> None:
     """The inverse of policy_weights."""
-    assert policy.planner is not None
-    policy.planner.load_state_dict(weights["planner"])
+    policy.trained_planner.load_state_dict(weights["planner"])
     if policy.adapter is not None:
-        load_adapter(policy.backbone, policy.adapter, weights["adapter"])
+        load_adapter(policy.backbone, policy.adapter.name, weights["adapter"])
     elif "backbone" in weights:
         policy.backbone.model.load_state_dict(weights["backbone"])
 
 
-def save_policy(
-    policy: Policy, config: Config, folder: Path, critics: DualCritic | None = None, learned: Iterable[Dialogue] = ()
-) -> None:
+def save_policy(policy: Policy, folder: Path, critics: DualCritic | None = None) -> None:
     """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced.
 
-    Args:
-      learned: the dialogues that it was trained on: whose they are is noted, so that nobody of them tests.
+    The users it learned from are noted beside it, so that nobody of them tests.
     """
-    weights = policy_weights(policy, config.clone.backbone)
+    weights = policy_weights(policy)
     if critics is not None:
         weights[CRITICS] = dict(critics.state_dict())
+    backbone, users = policy.backbone, tuple(sorted(policy.users))
+    metadata = PolicyMetadata(
+        base_model=backbone.name, revision=backbone.revision, system=policy.system, config=policy.config, users=users
+    )
     with new_folder(folder) as part:
         for name, group in weights.items():
             save_tensors(part / f"{name}.safetensors", group)
-        users = tuple(sorted({dialogue.user_id for dialogue in learned}))
-        backbone = policy.backbone
-        write_metadata(
-            part,
-            PolicyMetadata(
-                base_model=backbone.name, revision=backbone.revision, system=policy.system, config=config, users=users
-            ),
-        )
+        write_metadata(part, metadata)
 
 
 def load_policy(folder: Path, backbone: Backbone) -> Policy:
@@ -178,7 +183,7 @@ def load_policy(folder: Path, backbone: Backbone) -> Policy:
     files = [file for file in sorted(folder.glob("*.safetensors")) if file.stem != CRITICS]
     set_weights(policy, {file.stem: load_tensors(file) for file in files})
     train_backbone(backbone, "frozen")
-    return replace(policy, system=about.system)
+    return replace(policy, system=about.system, users=frozenset(learned_from(about)))
 
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:

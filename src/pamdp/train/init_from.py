@@ -5,6 +5,7 @@ Owns how the settings of a run combine with those of its clone, and σ. Knows no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,8 +36,16 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
       ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
       RunError: no policy is stored there.
     """
-    cloned, asked = read_metadata(start).config, load(Config, sources, overrides)
-    _require_cloned(asked, cloned, start)
+    return combined(load(Config, sources, overrides), read_metadata(start).config, str(start))
+
+
+def combined(asked: Config, cloned: Config, where: str) -> Config:
+    """The settings of a run that reinforces what was CLONED at WHERE, as `settings_from` says.
+
+    Raises:
+      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
+    """
+    _require_cloned(asked, cloned, where)
     sigma = asked.rl.sigma if "sigma" in asked.rl.model_fields_set else cloned.rl.sigma
     return asked.model_copy(
         update={
@@ -50,11 +59,18 @@ def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
     """The cloned policy in START, with the σ that CONFIG asks for.
 
     Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
+
+    Raises:
+      RunError: as `load_policy`.
     """
-    policy = load_policy(start, backbone)
-    assert policy.planner is not None
-    policy.planner.actor.sigma.mul_(config.rl.sigma / read_metadata(start).config.rl.sigma)
-    return policy
+    return with_sigma(load_policy(start, backbone), config.rl.sigma)
+
+
+def with_sigma(policy: Policy, sigma: float) -> Policy:
+    """POLICY with another σ, given as `rl.sigma` is."""
+    actor = copy.deepcopy(policy.trained_planner.actor)
+    actor.sigma.mul_(sigma / policy.config.rl.sigma)
+    return policy.with_actor(actor)
 
 
 def _data(asked: DataConfig, cloned: DataConfig) -> DataConfig:
@@ -64,7 +80,7 @@ def _data(asked: DataConfig, cloned: DataConfig) -> DataConfig:
     return cloned.model_copy(update={name: getattr(asked, name) for name in named})
 
 
-def _require_cloned(asked: Config, cloned: Config, start: Path) -> None:
+def _require_cloned(asked: Config, cloned: Config, start: str) -> None:
     known = flatten(cloned)
     wrong = [
         f"{part}.{name}={value!r} is asked for, but {start} was cloned with {known[f'{part}.{name}']!r}"

@@ -7,20 +7,25 @@ reinforce.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from pamdp.config import Config
+from pamdp.config import Config, RLConfig
+from pamdp.env.dialogue import DialogueEnv
+from pamdp.env.reward import Reward
+from pamdp.env.user import RecordedUser
 from pamdp.judges.base import Judge, forget
 from pamdp.models.backbone import Backbone
+from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
-from pamdp.rollout import Rollout
+from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
+from pamdp.train.factory import vanilla
 from pamdp.train.reinforce import reinforce
-from pamdp.train.rollout_recorded import replies_of, rollout_recorded, vanilla
 from pamdp.types import Dialogue, History
 
 
@@ -39,37 +44,61 @@ def offline(
       bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
 
     Returns:
-      The same policy with its actor updated, also written to RUN/trained.
+      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
     """
-    source = _Recorded(policy, dialogues, judge, config, reference_replies(policy, dialogues, config, bare))
+    references = reference_replies(policy, dialogues, config, bare)
+    source = _Recorded(dialogues, config, Reward(judge, references, config.rl.soft))
     return reinforce(policy, source, config.rl.rounds, config, run, folder)
 
 
 @dataclass(slots=True)
 class _Recorded:
-    policy: Policy
     dialogues: Sequence[Dialogue]
-    judge: Judge
     config: Config
-    references: dict[History, list[str]]
+    reward: Reward
     privileged: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
-    def collect(self, step: int) -> list[Rollout]:
+    def collect(self, policy: Policy, step: int) -> list[Rollout]:
         settings = self.config.rl
         turns = sum(len(d.turns) for d in self.dialogues)
-        forget(self.judge)
+        forget(self.reward.judge)
+        seed = self.config.seed + 1000 * (step + 1)
         with Progress(f"round {step + 1}/{settings.rounds}", turns * settings.samples) as bar:
             return rollout_recorded(
-                self.policy, self.dialogues, settings, judge=self.judge, references=self.references,
-                samples=settings.samples, explore=True, privileged=self.privileged,
-                seed=self.config.seed + 1000 * (step + 1), progress=bar.advance,
-            )  # fmt: skip
+                policy, self.dialogues, settings, self.reward, self.privileged, seed=seed, progress=bar.advance
+            )
 
     def scalars(self) -> dict[str, float]:
         return {}
 
     def learned(self, step: int) -> None:
         pass
+
+
+def rollout_recorded(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    config: RLConfig,
+    reward: Reward | None = None,
+    privileged: dict[tuple[str, int], Tensor] | None = None,
+    *,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Rollout]:
+    """`config.samples` explored replies to every state along the chosen paths, in batches that fit in memory.
+
+    Args:
+      reward: None: replies are not rewarded.
+      privileged: also give H(h, ω); features that are known, to which new ones are added.
+    """
+    users = [RecordedUser(dialogue, config.profile == "inferred") for dialogue in dialogues]
+    return [
+        collect(
+            policy, DialogueEnv(users[start : start + config.dialogues], reward), Sampling(config.max_reply),
+            samples=config.samples, privileged=privileged, seed=seed, progress=progress,
+        )
+        for start in range(0, len(users), config.dialogues)
+    ]  # fmt: skip
 
 
 def reference_replies(
@@ -89,15 +118,16 @@ def reference_replies(
         }
     writer = vanilla(policy, bare, config, "rl") if config.rl.reference == "vanilla" else policy
     with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
-        return replies_of(rollout_recorded(writer, dialogues, config.rl, progress=bar.advance))
+        replies = greedy_replies(writer, dialogues, config.rl.max_reply, progress=bar.advance)
+    return {d.history(t): [replies[d.id, t]] for d in dialogues for t in range(len(d.turns))}
 
 
 def drawn_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> list[tuple[History, list[str]]]:
     """The replies that a first round of learning would draw, for scorers that learn what a model's replies are like."""
-    settings = config.rl
-    with Progress("drawing", sum(len(d.turns) for d in dialogues) * settings.samples) as bar:
-        drawn = rollout_recorded(
-            policy, dialogues, settings, samples=settings.samples, explore=True, seed=config.seed + 1000,
-            progress=bar.advance,
-        )  # fmt: skip
-    return list(replies_of(drawn).items())
+    with Progress("drawing", sum(len(d.turns) for d in dialogues) * config.rl.samples) as bar:
+        drawn = rollout_recorded(policy, dialogues, config.rl, seed=config.seed + 1000, progress=bar.advance)
+    out: dict[History, list[str]] = {}
+    for rollout in drawn:
+        for t in rollout.transitions:
+            out.setdefault(rollout.moments[t.key, t.t].history, []).append(t.reply)
+    return list(out.items())

@@ -6,13 +6,10 @@ is reinforce.py's. Dialogues go where the assistant's replies take them, so ther
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-
-import torch
+from dataclasses import dataclass, field
 
 from pamdp.config import Config
 from pamdp.env.dialogue import DialogueEnv
@@ -22,15 +19,15 @@ from pamdp.journal import Journal
 from pamdp.judges.base import forget
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
-from pamdp.models.policy import Policy, Request
+from pamdp.models.policy import Policy
 from pamdp.progress import Progress
-from pamdp.rollout import Rollout, Transition, collect
+from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.env_factory import EnvFactory
+from pamdp.train.factory import vanilla
 from pamdp.train.provenance import provenance_of, write_provenance
 from pamdp.train.reinforce import reinforce
-from pamdp.train.rollout_recorded import vanilla
 from pamdp.types import Dialogue, TimeStep
 
 STAGE = "online"
@@ -50,7 +47,7 @@ def online(
       bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
 
     Returns:
-      The same policy with its actor updated, also written to RUN/trained.
+      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
 
     Raises:
       ConfigError: Vanilla is to write references, cloning changed every weight, and no bare backbone is given.
@@ -62,7 +59,7 @@ def online(
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
     references = _references(policy, world, config, bare)
     write_provenance(run.path, provenance_of(policy, dialogues, config.clone.backbone))
-    source = _Simulated(policy, dialogues, world, config, run, references)
+    source = _Simulated(dialogues, world, config, run, references)
     try:
         return reinforce(policy, source, config.online.rounds, config, run, STAGE)
     finally:
@@ -80,7 +77,6 @@ def users_of(dialogues: Sequence[Dialogue], step: int, users: int, seed: int) ->
 
 @dataclass(slots=True)
 class _Simulated:
-    policy: Policy
     dialogues: Sequence[Dialogue]
     world: EnvFactory
     config: Config
@@ -88,7 +84,7 @@ class _Simulated:
     references: References
     last: dict[str, float] = field(default_factory=dict)
 
-    def collect(self, step: int) -> list[Rollout]:
+    def collect(self, policy: Policy, step: int) -> list[Rollout]:
         online, settings = self.config.online, self.config.rl
         chosen = users_of(self.dialogues, step, online.users, self.config.seed)
         seed = self.config.seed + 1000 * (step + 1)
@@ -101,7 +97,7 @@ class _Simulated:
             Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
         ):
             rollout = collect(
-                self.policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
+                policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
                 journal=journal, progress=bar.advance,
             )  # fmt: skip
         self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures(rollout).items()}
@@ -138,15 +134,10 @@ def failures(rollout: Rollout) -> dict[str, int]:
     It is told from what the journal keeps, so a round that was taken up again counts like one that was not. A masked
     reply whose user or profile failed as well counts there and not for the judge.
     """
-    moments = rollout.moments
-
-    def judged(t: Transition) -> bool:
-        return moments[t.key, t.t].known and (t.next is None or not moments[t.next].stock)
-
     return {
-        "user": sum(moment.stock for moment in moments.values()),
-        "profile": sum(not moment.known for moment in moments.values()),
-        "judge": sum(t.reward is None and judged(t) for t in rollout.transitions),
+        "user": sum(moment.stock for moment in rollout.moments.values()),
+        "profile": sum(not moment.known for moment in rollout.moments.values()),
+        "judge": sum(t.reward is None and rollout.answered(t) for t in rollout.transitions),
     }
 
 
@@ -154,16 +145,9 @@ def _references(policy: Policy, world: EnvFactory, config: Config, bare: Backbon
     """Who writes u_g: a model of the world, or the cloned policy or Vanilla under the mean action."""
     if world.writer is not None:
         return world.writer
-    if config.online.reference == "vanilla":
-        author = vanilla(policy, bare, config, "online")
-    else:
-        # A copy: the policy itself is about to change.
-        author = replace(policy, planner=copy.deepcopy(policy.planner))
+    author = vanilla(policy, bare, config, "online") if config.online.reference == "vanilla" else policy
 
     def write(steps: Sequence[TimeStep]) -> list[list[str]]:
-        with torch.no_grad():
-            prefixes = author.prefixes([step.history for step in steps])
-        requests = [Request(i, -1, author.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
-        return [[reply] for reply in author.write(prefixes, requests, Sampling(config.rl.max_reply))]
+        return [[u] for u in author.replies([step.history for step in steps], Sampling(config.rl.max_reply))]
 
     return write

@@ -74,7 +74,7 @@ def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:
     """
     testing = {dialogue.user_id for dialogue in test}
     for folder in folders:
-        if known := sorted(testing & _learned_from(read_metadata(folder))):
+        if known := sorted(testing & learned_from(read_metadata(folder))):
             more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
             raise RunError(
                 f"the policy in {folder} learned from {len(known)} of {len(testing)} test users "
@@ -83,7 +83,8 @@ def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:
             )
 
 
-def _learned_from(about: PolicyMetadata) -> set[str]:
+def learned_from(about: PolicyMetadata) -> set[str]:
+    """Ids of the users whom a stored policy learned from, as far as they were noted."""
     if about.users is not None:
         return set(about.users)
     # Stored before users were noted: of the sample, which brings its split, they are known all the same.

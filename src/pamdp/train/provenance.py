@@ -74,7 +74,7 @@ def read_provenance(path: Path) -> Provenance:
 
 def _digest(policy: Policy, backbone: str) -> str:
     digest = hashlib.sha256()
-    for group, weights in sorted(policy_weights(policy, backbone).items()):
+    for group, weights in sorted(policy_weights(policy).items()):
         for name, tensor in sorted(weights.items()):
             digest.update(json.dumps([group, name, list(tensor.shape)]).encode())
             # As bytes: not every kind of number has a counterpart in numpy.

@@ -6,8 +6,8 @@ and simulated ones (online.py) are two sources of the same rollouts. Advantages 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +36,8 @@ class Source(Protocol):
         """The records of the users that are learned from."""
         ...
 
-    def collect(self, step: int) -> list[Rollout]:
-        """The rollouts of round STEP under the policy as it is now; the same again for the same policy."""
+    def collect(self, policy: Policy, step: int) -> list[Rollout]:
+        """The rollouts of round STEP under POLICY; the same again for the same policy."""
         ...
 
     def scalars(self) -> dict[str, float]:
@@ -56,18 +56,20 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
       stage: names the rows of the log and the folder of checkpoints.
 
     Returns:
-      The same policy with its actor updated, also written to RUN/trained.
+      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
+
+    Raises:
+      ModelError: the policy has no planner.
     """
-    assert policy.planner is not None
-    settings, actor = config.rl, policy.planner.actor
+    settings = config.rl
     critics = DualCritic(policy.width, policy.width, max_value(R_MAX, settings.gamma, settings.horizon))
-    learner = Learner(actor, critics, copy.deepcopy(actor), settings)
+    learner = Learner(policy.trained_planner.actor, critics, settings)
     generator = torch.Generator().manual_seed(config.seed)
     saved = run.path / "checkpoints" / stage
     first = _restore(learner, saved, generator)
     run.rewind(first * settings.epochs, stage)
     for step in range(first, rounds):
-        rollouts = source.collect(step)
+        rollouts = source.collect(policy.with_actor(learner.actor()), step)
         batch = to_batch(rollouts, ends_at_horizon=settings.paper_literal)
         if step == 0:
             learner.fit(batch)
@@ -76,8 +78,10 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
         _save(learner, saved, step + 1, generator)
         source.learned(step)
-    save_policy(policy, config, run.path / "trained", critics, source.dialogues)
-    return policy
+    users = policy.users.union(d.user_id for d in source.dialogues)
+    trained = replace(policy.with_actor(learner.actor()), config=config, users=users)
+    save_policy(trained, run.path / "trained", critics)
+    return trained
 
 
 def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner, stage: str) -> None:
@@ -103,7 +107,7 @@ def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator)
     checkpoint.save(
         folder,
         step,
-        {"moves": learner.moves.state_dict(), "critics": learner.critics.state_dict()},
+        {"moves": learner.delta.state_dict(), "critics": learner.critics.state_dict()},
         {},
         {
             "actor_optimizer": learner.actor_optimizer.state_dict(),
@@ -119,8 +123,7 @@ def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
     if path is None:
         return 0
     saved = checkpoint.load(path)
-    learner.moves.load_state_dict(saved.weights["moves"])
-    learner.moves.write(learner.actor)
+    learner.delta.load_state_dict(saved.weights["moves"])
     learner.critics.load_state_dict(saved.weights["critics"])
     # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
     learner.actor_optimizer.load_state_dict(saved.state["actor_optimizer"])  # type: ignore[arg-type]

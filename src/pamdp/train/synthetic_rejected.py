@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pamdp.config import RLConfig
 from pamdp.models.policy import Policy
+from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
-from pamdp.train.rollout_recorded import replies_of, rollout_recorded
 from pamdp.types import Dialogue
 
 
@@ -31,15 +30,15 @@ def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_r
         return tuple(dialogues)
     bare = replace(policy, planner=None, adapter=None)
     with Progress("stand-ins", sum(len(d.turns) for d in lacking)) as bar:
-        said = replies_of(rollout_recorded(bare, lacking, RLConfig(max_reply=max_reply), progress=bar.advance))
+        said = greedy_replies(bare, lacking, max_reply, progress=bar.advance)
 
     def whole(dialogue: Dialogue) -> Dialogue:
-        turns = (
+        turns = list(dialogue.turns)
+        for t, turn in enumerate(turns):
+            own = said.get((dialogue.id, t))
             # What is said word for word like the preferred reply is no contrast.
-            replace(turn, rejected=own) if turn.preferred and not turn.rejected and own != turn.preferred else turn
-            for t, turn in enumerate(dialogue.turns)
-            for own in said.get(dialogue.history(t), [""])[:1]
-        )
+            if own is not None and turn.preferred and not turn.rejected and own != turn.preferred:
+                turns[t] = replace(turn, rejected=own)
         return replace(dialogue, turns=tuple(turns))
 
     return tuple(whole(dialogue) for dialogue in dialogues)

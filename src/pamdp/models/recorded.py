@@ -1,0 +1,86 @@
+"""A policy on recorded dialogues: its mean actions, its greedy replies, and how likely it finds the references.
+
+Owns the one way to each of the three; whoever clones, reinforces or evaluates asks here. Knows nothing of judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from pamdp.models.generate import Sampling
+from pamdp.models.policy import Policy, Request, path
+from pamdp.types import Dialogue
+
+Key = tuple[str, int]
+"""Dialogue and 0-based turn: the state h_t along the chosen path."""
+Replies = dict[Key, str]
+Actions = Mapping[Key, Tensor]
+
+BLOCK = 16
+"""Dialogues whose prefixes are held at a time."""
+
+
+@torch.no_grad()
+def mean_actions(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[Key, Tensor]:
+    """E[a|h] of every state, [d_a] each; empty for a policy without a planner."""
+    out: dict[Key, Tensor] = {}
+    for dialogue in dialogues:
+        prefix = policy.prefix(path(dialogue))
+        for t in range(len(dialogue.turns)):
+            action = policy.mean_action(prefix, t)
+            if action is not None:
+                out[dialogue.id, t] = action
+    return out
+
+
+def greedy_replies(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    max_reply: int,
+    actions: Actions | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Replies:
+    """One reply to every state, under its own mean action or under ACTIONS.
+
+    Args:
+      max_reply: longest reply, in tokens.
+      progress: called with the number of replies just written.
+    """
+    out: Replies = {}
+    for start in range(0, len(dialogues), BLOCK):
+        block = dialogues[start : start + BLOCK]
+        with torch.no_grad():
+            prefixes = policy.prefixes([path(d) for d in block])
+        keys = [(i, d.id, t) for i, d in enumerate(block) for t in range(len(d.turns))]
+        requests = [
+            Request(i, t, policy.mean_action(prefixes[i], t) if actions is None else actions[key, t])
+            for i, key, t in keys
+        ]
+        replies = policy.write(prefixes, requests, Sampling(max_reply), progress=progress)
+        out.update(((key, t), reply) for (_, key, t), reply in zip(keys, replies, strict=True))
+    return out
+
+
+@torch.no_grad()
+def reference_log_probs(policy: Policy, dialogue: Dialogue, *choices: Actions) -> dict[Key, list[Tensor]]:
+    """Log p of the tokens of every preferred reply, the end of its turn included, under each choice of actions.
+
+    Args:
+      choices: actions by state; without any, the policy's own mean actions.
+
+    Returns:
+      For every state that has a preferred reply one tensor, [tokens], for each choice.
+    """
+    prefix = policy.prefix(path(dialogue))
+    states = [t for t, turn in enumerate(dialogue.turns) if turn.preferred]
+    branches = []
+    for t in states:
+        ids = policy.backbone.chat.reply(dialogue.turns[t].preferred or "")
+        actions = [choice[dialogue.id, t] for choice in choices] if choices else [policy.mean_action(prefix, t)]
+        branches += [policy.branch(prefix, t, ids, action) for action in actions]
+    found = policy.log_probs(prefix, branches) if branches else []
+    n = max(1, len(choices))
+    return {(dialogue.id, t): found[i * n : (i + 1) * n] for i, t in enumerate(states)}
