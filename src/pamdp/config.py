@@ -22,7 +22,8 @@ class DataConfig(Settings):
       format: the layout, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
       split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.
-      pairs: preference pairs whose replies teach what actions mean (cloning only): "sample", a file, or "" for none.
+      pairs: preference pairs whose replies teach what actions mean (cloning only): "auto" for those of the sample where
+        `path` is the sample and none elsewhere, "sample", a file, or "" for none.
       folds: parts of the topics for cross-validation in place of a share of the users; `split_seed` says which part
         tests. 0 for none.
       train_dialogues, test_dialogues: how many are taken of each part, spread evenly over it; 0 for all.
@@ -33,7 +34,7 @@ class DataConfig(Settings):
     format: Literal["auto", "aloe", "prefeval", "spc", "trl", "jsonl"] = "auto"
     test_share: float = Field(default=0.2, ge=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
-    pairs: str = "sample"
+    pairs: str = "auto"
     folds: int = Field(default=0, ge=0)
     train_dialogues: int = Field(default=0, ge=0)
     test_dialogues: int = Field(default=0, ge=0)

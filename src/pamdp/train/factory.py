@@ -83,6 +83,8 @@ def load_clone_pairs(config: Config) -> LoadedPairs:
       The pairs with the sha256 of their source; no pairs, and an empty one, where cloning uses none.
     """
     path = config.data.pairs
+    if path == "auto":
+        path = "sample" if config.data.path == "sample" else ""
     if not path or not config.clone.steer:
         return LoadedPairs("none", "", (), {}, ())
     return load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
