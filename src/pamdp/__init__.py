@@ -1,3 +1,60 @@
-"""pamdp: assistants that learn who they are talking to by talking to them."""
+"""pamdp: assistants that learn who they are talking to by talking to them.
+
+The names below are the public API (docs/api.md). They are looked up when they are used first, so that `import pamdp`
+loads no model library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pamdp.api import Evaluation, clone, evaluate, load, reinforce
+    from pamdp.baselines.method import register_method as method
+    from pamdp.config import Config
+    from pamdp.data.load import load_dialogues, load_pairs
+    from pamdp.errors import PamdpError
+    from pamdp.judges.base import Case, Verdict
+    from pamdp.models.backbone import Backbone
+    from pamdp.models.embedded import load_backbone
+    from pamdp.models.policy import Policy
+    from pamdp.rl.advantages import register_advantage as advantage
+    from pamdp.types import Dialogue, Message, Persona, Turn
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "pamdp.api": ("Evaluation", "clone", "evaluate", "load", "reinforce"),
+    "pamdp.config": ("Config",),
+    "pamdp.data.load": ("load_dialogues", "load_pairs"),
+    "pamdp.errors": ("PamdpError",),
+    "pamdp.judges.base": ("Case", "Verdict"),
+    "pamdp.models.backbone": ("Backbone",),
+    "pamdp.models.embedded": ("load_backbone",),
+    "pamdp.models.policy": ("Policy",),
+    "pamdp.types": ("Dialogue", "Message", "Persona", "Turn"),
+}
+_LOOK_UP = {name: (module, name) for module, names in _WHERE.items() for name in names} | {
+    "advantage": ("pamdp.rl.advantages", "register_advantage"),
+    "method": ("pamdp.baselines.method", "register_method"),
+}
+__all__ = [
+    "Backbone", "Case", "Config", "Dialogue", "Evaluation", "Message", "PamdpError", "Persona", "Policy", "Turn",
+    "Verdict", "advantage", "clone", "evaluate", "load", "load_backbone", "load_dialogues", "load_pairs", "method",
+    "reinforce",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Look a public name up where it is defined."""
+    if name not in _LOOK_UP:
+        raise AttributeError(f"module 'pamdp' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    module, attribute = _LOOK_UP[name]
+    found = globals()[name] = getattr(import_module(module), attribute)
+    return found
+
+
+def __dir__() -> list[str]:
+    """Public names first of all."""
+    return [*__all__, "__version__"]

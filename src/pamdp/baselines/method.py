@@ -105,3 +105,23 @@ class Method:
 def register(method: Method) -> Method:
     """Make METHOD known by its name; one of the same name is replaced."""
     return METHODS.add(method.name, method)
+
+
+def register_method(
+    name: str,
+    *,
+    budget: Callable[[Config, TuneConfig, int], Budget] = untrained,
+    seeded: bool = True,
+    lacks: Callable[[Sequence[Dialogue]], str] = needs.nothing,
+) -> Callable[[Callable[[Job], Replier]], Callable[[Job], Replier]]:
+    """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME.
+
+    Args:
+      name, budget, seeded, lacks: as of `Method`.
+    """
+
+    def add(train: Callable[[Job], Replier]) -> Callable[[Job], Replier]:
+        register(Method(name, train, budget, seeded, lacks=lacks))
+        return train
+
+    return add

@@ -156,6 +156,25 @@ def evaluate(
       pairs: (method, baseline) comparisons.
       shown: how many dialogues the report shows.
     """
+    judgements = judge_methods(replies, pairs, dialogues, judges)
+    write_judgements(folder / "judgements.jsonl", judgements)
+    write_controls(folder / "controls.json", controls)
+    write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:shown], judgements))
+    return judgements
+
+
+def judge_methods(
+    replies: Mapping[str, Replies],
+    pairs: Sequence[tuple[str, str]],
+    dialogues: Sequence[Dialogue],
+    judges: Sequence[Judge],
+) -> list[Judgement]:
+    """Verdicts of every judge on every comparison, in both orders.
+
+    Args:
+      replies: method -> its replies; the first is Vanilla.
+      pairs: (method, baseline) comparisons.
+    """
     judgements: list[Judgement] = []
     with Progress("judging", len(pairs) * len(judges)) as bar:
         for judge in judges:
@@ -163,9 +182,6 @@ def evaluate(
             for method, baseline in pairs:
                 judgements += compare_replies(judge, dialogues, replies[method], replies[baseline], (method, baseline))
                 bar.advance()
-    write_judgements(folder / "judgements.jsonl", judgements)
-    write_controls(folder / "controls.json", controls)
-    write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:shown], judgements))
     return judgements
 
 
