@@ -135,8 +135,9 @@ def reinforce(
     config = combined(_config(asked), policy.config, "the policy").model_copy(update={"data": IN_MEMORY})
     plain = bare or policy.backbone
     judging = load_judge(judge, plain) if isinstance(judge, str) else judge
+    start = with_sigma(policy, config.rl.sigma)
     with _run(run, config, _fingerprint(dialogues, plain, judging), resume) as opened:
-        return offline(with_sigma(policy, config.rl.sigma), dialogues, judging, config, opened, bare=bare)
+        return offline(start, dialogues, judging, config, opened, bare=bare)
 
 
 @dataclass(frozen=True, slots=True)

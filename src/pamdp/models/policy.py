@@ -46,7 +46,7 @@ class Policy:
     adapter: Adapter | None = None
     readout: Readout = field(default_factory=Readout)
     system: str = field(default_factory=lambda: load("assistant"))
-    config: Config = field(default_factory=Config)
+    config: Config = field(default_factory=Config, repr=False)
     users: frozenset[str] = frozenset()
 
     @property
