@@ -22,9 +22,9 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
 from pamdp.journal import Journal, PlayedTurn
 from pamdp.models.backbone import Prefix
+from pamdp.models.critics import privileged_prefixes
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
-from pamdp.models.privileged import privileged_prefixes
 from pamdp.seeds import seed_of
 from pamdp.types import Outcome, TimeStep
 

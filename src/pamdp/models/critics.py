@@ -1,15 +1,23 @@
-"""The dual critic: V_φ(h) and V_ξ(h, ω), eq. 13.
+"""The dual critic: V_φ(h) and V_ξ(h, ω), eq. 13, and the state that only V_ξ sees.
 
-Owns two linear heads on features that somebody else computed. Knows nothing of targets or advantages (rl/).
+Owns two linear heads on features, and the reading of H(h, ω), which stands apart from the policy: that must never be
+given a profile (models/policy.py). Knows nothing of targets or advantages (rl/).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pamdp.models.actor import Whitening
+from pamdp.models.backbone import Prefix
+from pamdp.models.policy import Policy
+from pamdp.models.prefill import prefill
+from pamdp.prompts.render import render
+from pamdp.types import TimeStep
 
 
 class Critic(nn.Module):
@@ -46,3 +54,23 @@ class DualCritic(nn.Module):
         super().__init__()
         self.v_h = Critic(width_h, v_max)
         self.v_hw = Critic(width_hw, v_max)
+
+
+def privileged_prefixes(
+    policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None] = ()
+) -> list[Prefix]:
+    """What H(h, ω) of each moment is read from; for critics only, so no deeper than it is read.
+
+    Args:
+      policy: gives the backbone, its adapter and where states are read.
+      before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
+    """
+    encoded = [
+        policy.backbone.chat.history(m.history, render("assistant_for", persona=m.privileged.text)) for m in moments
+    ]
+    earlier = [
+        None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p
+        for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
+    ]
+    with policy.active():
+        return prefill(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)
