@@ -7,15 +7,17 @@ that is taken up again gets its stored turns from here: replies and outcomes are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Self
+
+from pydantic import TypeAdapter
 
 from pamdp.errors import RunError
-from pamdp.files import Json, json_line, read_json_lines, write_atomic
-from pamdp.types import Message, Outcome, Persona, Role, TimeStep
+from pamdp.files import json_line, read_json_lines, write_atomic
+from pamdp.types import Outcome, TimeStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,10 @@ class Journal:
         records = read_json_lines(self.path)
         try:
             for record in records:
-                self._take(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{self.path} is no journal ({error!r}); delete it to play its round anew") from error
+                self._take(_LINE.validate_python(record))
+        except ValueError as error:
+            why = str(error).replace("\n", " ")
+            raise RunError(f"{self.path} is no journal ({why}); delete it to play its round anew") from error
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Without its torn last line: what is appended must start on a line of its own.
         write_atomic(self.path, "".join(json_line(record) for record in records))
@@ -77,7 +80,7 @@ class Journal:
 
     def open(self, moment: TimeStep) -> None:
         """Store the first moment of a dialogue."""
-        self._append({"key": moment.key, "opening": _moment(moment)})
+        self._append(_Record(opening=moment))
         self.openings[moment.key] = moment
 
     def add(self, played: PlayedTurn) -> None:
@@ -88,71 +91,40 @@ class Journal:
         """
         if (played.key, played.t) in self.turns:
             raise RunError(f"{self.path}: turn {played.t} of dialogue {played.key} would be stored twice")
-        first = played.outcomes[0]
-        self._append(
-            {
-                "key": played.key, "t": played.t, "replies": played.replies, "actions": played.actions,
-                "mean": played.mean, "rewards": [o.reward for o in played.outcomes], "truncated": first.truncated,
-                "next": None if first.next is None else _moment(first.next),
-            }
-        )  # fmt: skip
+        self._append(_Record(turn=played))
         self.turns[played.key, played.t] = played
 
     def delete(self) -> None:
         """The round is whole and stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
-    def _append(self, record: Mapping[str, Json]) -> None:
+    def _append(self, record: _Record) -> None:
         assert self._file is not None
         if self.before is not None:
             self.before()
-        self._file.write(json_line(record))
+        self._file.write(json_line(_LINE.dump_python(record, mode="json")))
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _take(self, record: Mapping[str, Json]) -> None:
-        key = str(record["key"])
-        if "opening" in record:
-            self.openings[key] = _to_moment(key, record["opening"])
-            return
-        after = None if record["next"] is None else _to_moment(key, record["next"])
-        rewards = cast("list[float | None]", record["rewards"])
-        played = PlayedTurn(
-            key,
-            int(cast(int, record["t"])),
-            tuple(map(str, _list(record["replies"]))),
-            tuple(cast("list[list[float] | None]", _list(record["actions"]))),
-            cast("list[float] | None", record["mean"]),
-            tuple(Outcome(reward, after, bool(record["truncated"])) for reward in rewards),
-        )
-        if (played.key, played.t) in self.turns:
-            raise ValueError(f"turn {played.t} of dialogue {key} stands there twice")
-        self.turns[played.key, played.t] = played
+    def _take(self, record: _Record) -> None:
+        if record.opening is not None:
+            self.openings[record.opening.key] = record.opening
+        if (played := record.turn) is not None:
+            if (played.key, played.t) in self.turns:
+                raise ValueError(f"turn {played.t} of dialogue {played.key} stands there twice")
+            self.turns[played.key, played.t] = played
 
 
-def _moment(moment: TimeStep) -> dict[str, Json]:
-    return {
-        "t": moment.t,
-        "history": [[m.role, m.content] for m in moment.history],
-        "profile": moment.privileged.profile,
-        "personality": moment.privileged.personality,
-        "known": moment.known,
-        "stock": moment.stock,
-        "rejected": moment.rejected,
-    }
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One line: the first moment of a dialogue, or a turn."""
+
+    opening: TimeStep | None = None
+    turn: PlayedTurn | None = None
+
+    def __post_init__(self) -> None:
+        if (self.opening is None) == (self.turn is None):
+            raise ValueError("a line holds an opening or a turn")
 
 
-def _to_moment(key: str, record: Json) -> TimeStep:
-    if not isinstance(record, Mapping):
-        raise TypeError("a moment is an object")
-    history = tuple(Message(cast(Role, role), str(text)) for role, text in map(_list, _list(record["history"])))
-    persona = Persona(str(record["profile"]), str(record["personality"]))
-    rejected = tuple(map(str, _list(record["rejected"])))
-    known, stock = bool(record["known"]), bool(record["stock"])
-    return TimeStep(key, int(cast(int, record["t"])), history, persona, known, stock, rejected)
-
-
-def _list(value: Json) -> Sequence[Json]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f"a list was expected, not {value!r}")
-    return value
+_LINE = TypeAdapter(_Record)
