@@ -50,14 +50,15 @@ class ModelConfig(Settings):
       depth: how deep into the backbone H(h) is read, as a share of its layers; 1 is the last layer, after the
         final norm.
       d_a: action dimension (Table 4).
-      n_embeddings: how many input embeddings A2 makes of one action.
+      n_embeddings: how many input embeddings A2 makes of one action; 0: an action only shifts hidden states
+        (`clone.steer`), and an untrained one changes nothing.
     """
 
     name: str = "embedded"
     readouts: tuple[Literal["header", "user", "users"], ...] = Field(default=("users", "user"), min_length=1)
     depth: float = Field(default=0.6, ge=0, le=1)
     d_a: int = Field(default=64, ge=1)
-    n_embeddings: int = Field(default=4, ge=1)
+    n_embeddings: int = Field(default=4, ge=0)
 
 
 class CloneConfig(Settings):

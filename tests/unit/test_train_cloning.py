@@ -15,8 +15,9 @@ from pamdp.data import load_sample, load_sample_pairs
 from pamdp.errors import DataError
 from pamdp.fingerprint import Fingerprint
 from pamdp.models.backbone import Backbone
-from pamdp.models.generate import Sampling
+from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.policy import Policy
+from pamdp.models.recorded import reference_log_probs
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
 from pamdp.train.clone import clone
@@ -73,6 +74,57 @@ def test_rejected_replies_give_actions_their_meaning(tiny_backbone: Backbone) ->
     assert policy.trained_planner.steering is not None and policy.trained_planner.steering.any()
 
 
+@pytest.mark.parametrize("layers", ["above", "all"])
+def test_an_untrained_action_costs_nothing(tiny_backbone: Backbone, layers: str) -> None:
+    """Without embeddings, references are exactly as likely as under the plain model, and replies are its own."""
+    clone_ = CONFIG.clone.model_copy(update={"lora_layers": layers})
+    model = CONFIG.model.model_copy(update={"n_embeddings": 0})
+    policy = new_policy(tiny_backbone, CONFIG.model_copy(update={"model": model, "clone": clone_}))
+    dialogues = plain_dialogues(2)
+    for dialogue in dialogues:
+        plain, own = (reference_log_probs(p, dialogue) for p in (Policy(tiny_backbone), policy))
+        for key, (log_probs,) in own.items():
+            torch.testing.assert_close(log_probs, plain[key][0])
+    histories = [d.history(1) for d in dialogues]
+    assert policy.replies(histories, Sampling(8)) == Policy(tiny_backbone).replies(histories, Sampling(8))
+
+
+def test_a_shift_means_the_same_in_scoring_and_in_writing(tiny_backbone: Backbone) -> None:
+    """The greedy reply is likelier than any other, token by token, under the action that it was written under."""
+    model = CONFIG.model.model_copy(update={"n_embeddings": 0})
+    policy = new_policy(tiny_backbone, CONFIG.model_copy(update={"model": model}))
+    assert policy.trained_planner.steering is not None
+    policy.trained_planner.steering.normal_(generator=torch.Generator().manual_seed(0))
+    prefix, action = policy.prefix(plain_dialogues(1)[0].history(1)), torch.ones(8)
+    [row] = [DecodeRow(0, len(prefix.encoded.ids), None, 0, policy.trained_planner.steer(action))]
+    [ids] = generate(tiny_backbone, [prefix], [row], Sampling(6, repetition_penalty=1.0), layer=policy.readout.layer)
+    [own] = policy.log_probs(prefix, [policy.branch(prefix, -1, ids, action)])
+    for k in range(len(ids)):
+        others = [[*ids[:k], token] for token in range(0, 300, 7) if token != ids[k]]
+        for scores in policy.log_probs(prefix, [policy.branch(prefix, -1, other, action) for other in others]):
+            assert float(scores[k].detach()) <= float(own[k].detach())
+
+
+def test_directions_come_last_where_what_is_below_them_learns(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    settings = {"lora_layers": "all", "lr_backbone": 0.05}
+    config = CONFIG.model_copy(
+        update={
+            "model": CONFIG.model.model_copy(update={"n_embeddings": 0}),
+            "clone": CONFIG.clone.model_copy(update=settings),
+        }
+    )
+    dialogues = load_sample("train").dialogues[:3]
+    with Run.create(tmp_path / "run", config, PRINT) as run:
+        policy = clone(new_policy(tiny_backbone, config), dialogues, dialogues[:1], config, run)
+    cloner = Cloner(policy, config.clone)
+    before = {name: value.clone() for name, value in policy.trained_planner.state_dict().items()}
+    cloner.settle(dialogues)
+    for name, value in policy.trained_planner.state_dict().items():
+        if name != "actor.sigma":
+            torch.testing.assert_close(value, before[name])  # fitted to the backbone as it is at the end
+    assert policy.trained_planner.steering is not None and policy.trained_planner.steering.any()
+
+
 def test_bundled_pairs_come_with_the_bundled_sample_only(tmp_path: Path) -> None:
     assert load_clone_pairs(Config()).pairs == load_sample_pairs("train").pairs
     assert not load_clone_pairs(Config(data=DataConfig(path=str(tmp_path / "mine.jsonl")))).pairs
@@ -94,8 +146,8 @@ def test_dialogues_are_cut_where_their_histories_outgrow_the_context(
     with pytest.raises(DataError, match=r"no history fits into .*raise clone\.max_context"):
         within_context(policy, [dialogue], first - 1)
     config = CONFIG.model_copy(update={"clone": CONFIG.clone.model_copy(update={"max_context": second - 1})})
-    _cloned(tiny_backbone, tmp_path / "run", config, n=1)
-    assert "1 turns with longer histories are left out" in capsys.readouterr().err
+    _cloned(tiny_backbone, tmp_path / "run", config)
+    assert "turns with longer histories are left out" in capsys.readouterr().err
 
 
 def test_two_policies_share_a_backbone(make_backbone: Callable[..., Backbone], tmp_path: Path) -> None:

@@ -101,16 +101,17 @@ class Planner(nn.Module):
     """Actor and injector together: the part of a policy that is trained, copied and shipped.
 
     Args:
-      width, d, d_a, n: as those of Actor and Injector.
+      width, d, d_a, n: as those of Actor and Injector; n = 0 for a planner that injects nothing.
       steers: the action also shifts the reply's hidden states; its directions are fitted while cloning.
     """
 
+    injector: Injector | None
     steering: Tensor | None
 
     def __init__(self, width: int, d: int, d_a: int = 64, n: int = 1, steers: bool = False) -> None:
         super().__init__()
         self.actor = Actor(width, d_a)
-        self.injector = Injector(d, d_a, n)
+        self.injector = Injector(d, d_a, n) if n else None
         self.register_buffer("steering", torch.zeros(d_a, d) if steers else None)
 
     def steer(self, action: Float[Tensor, "... d_a"]) -> Float[Tensor, "... d"] | None:

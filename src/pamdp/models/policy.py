@@ -127,12 +127,22 @@ class Policy:
         """E[a | h_t], or None without a planner."""
         return self.act(self.features(prefix, t))[0]
 
-    def branch(self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None) -> Branch:
-        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered)."""
+    def branch(
+        self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None, hidden: tuple[int, int] | None = None
+    ) -> Branch:
+        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered).
+
+        Args:
+          hidden: token span of the prefix that the reply may not see.
+        """
+        length = prefix.encoded.heads[t]
         if self.planner is None or action is None:
-            return Branch(prefix.encoded.heads[t], ids)
-        inject, steer = self.planner.injector(action), self.planner.steer(action)
-        return Branch(prefix.encoded.heads[t], ids, inject, steer=steer)
+            return Branch(length, ids, hidden=hidden)
+        steer = self.planner.steer(action)
+        if self.planner.injector is not None:
+            return Branch(length, ids, self.planner.injector(action), hidden, steer)
+        # The header's last token runs again, shifted: it is what the reply's first token is read from.
+        return Branch(length - 1, ids, self.backbone.embed_ids(prefix.encoded.ids[length - 1 : length]), hidden, steer)
 
     def log_probs(self, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
         """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)]."""
@@ -153,7 +163,8 @@ class Policy:
         for request in requests:
             inject = steer = None
             if self.planner is not None and request.action is not None:
-                inject, steer = self.planner.injector(request.action), self.planner.steer(request.action)
+                steer = self.planner.steer(request.action)
+                inject = None if self.planner.injector is None else self.planner.injector(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
             rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
         with self.active():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pamdp.config import CloneConfig
+from pamdp.models.backbone import Prefix
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
@@ -46,6 +47,7 @@ class Cloner:
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.fixed = policy.frozen_features
+        self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
         self.store = store if store is not None and self.fixed else FeatureStore(None)
 
     def prepare(
@@ -56,10 +58,25 @@ class Cloner:
     ) -> tuple[list[CloneExample], Ridge | None]:
         """Examples; fits the whitening and, where actions shift hidden states, their directions and A1.
 
+        Where actions do nothing but shift and what is below them learns (`late`), `settle` does that at the end.
+
         Returns:
           The examples, and the regression that A1 is (None: A1 is for gradients to learn).
         """
         examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, self.store, progress)
+        fitted = None if self.late else self._fit(examples)
+        return examples if self.fixed else without_states(examples), fitted
+
+    def settle(
+        self,
+        dialogues: Sequence[Dialogue],
+        pairs: Sequence[PreferencePair] = (),
+        progress: Callable[[int], None] | None = None,
+    ) -> Ridge | None:
+        """Fit whitening, directions and A1 to the backbone as it has become; see `prepare`."""
+        return self._fit(prepare(self.policy, dialogues, pairs, self.config.max_reply, FeatureStore(None), progress))
+
+    def _fit(self, examples: Sequence[CloneExample]) -> Ridge | None:
         actor, fitted = self.planner.actor, None
         actor.whiten.fit(torch.cat([e.states for e in examples if e.cloned and e.states is not None]))
         found = [c for e in examples for c in contrasts(e.meanings)]
@@ -70,7 +87,7 @@ class Cloner:
                 # Without the regression no state calls for any of these directions: actions would shift at random.
                 self.planner.steering.copy_(self.config.steer * space)
         self.steers = fitted is not None
-        return examples if self.fixed else without_states(examples), fitted
+        return fitted
 
     def update(
         self, examples: Sequence[CloneExample], rng: random.Random, generator: torch.Generator, total: int
@@ -97,24 +114,27 @@ class Cloner:
         """Negative log-likelihood of an example's replies, each under its noisy action, per token."""
         prefix = self.policy.prefix(example.messages)
         encoded, turns = prefix.encoded, [t for t, group in enumerate(example.replies) if group]
-        states = example.states
-        if states is None:
-            states = torch.stack([self.policy.features(prefix, t) for t in range(len(encoded.heads))])
-        mean = self.planner.actor(states)
+        mean = self._mean(example, prefix)
         branches: list[Branch] = []
         for t, meaning in zip(turns, example.meanings, strict=True):
             # Context dropout: without the earlier turns only the action can tell the reply who is being talked to.
             hide = t > 0 and rng.random() < self.config.context_dropout
             hidden = (encoded.users[0][0], encoded.users[t][0]) if hide else None
-            for which, action in self._lessons(example.cloned, mean[t], meaning, rng):
-                noisy = action + self.config.noise * _rms(action) * torch.randn(action.shape, generator=generator).to(
-                    action
-                )
-                inject, steer = self.planner.injector(noisy), self.planner.steer(noisy)
-                ids = example.replies[t][which]
-                branches.append(Branch(encoded.heads[t], ids, inject, hidden, steer))
+            lessons = [(0, None)] if mean is None else self._lessons(example.cloned, mean[t], meaning, rng)
+            for which, action in lessons:
+                noisy = None if action is None else action + self.config.noise * _noise(action, generator)
+                branches.append(self.policy.branch(prefix, t, example.replies[t][which], noisy, hidden))
         flat = torch.cat(self.policy.log_probs(prefix, branches))
         return cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
+
+    def _mean(self, example: CloneExample, prefix: Prefix) -> Tensor | None:
+        """Mean actions of all turns, [turns, d_a]; None where actions will get a meaning at the end only."""
+        if self.late:
+            return None
+        states = example.states
+        if states is None:
+            states = torch.stack([self.policy.features(prefix, t) for t in range(len(prefix.encoded.heads))])
+        return torch.as_tensor(self.planner.actor(states))
 
     @torch.no_grad()
     def _meant(self, meaning: Tensor) -> Tensor | None:
@@ -136,5 +156,7 @@ class Cloner:
             yield which, meant[which]
 
 
-def _rms(action: Tensor) -> Tensor:
-    return action.detach().square().mean().sqrt()
+def _noise(action: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise as large as the action."""
+    rms = action.detach().square().mean().sqrt()
+    return rms * torch.randn(action.shape, generator=generator).to(action)

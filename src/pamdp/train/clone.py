@@ -70,6 +70,9 @@ def clone(
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator, config)
+    if cloner.late:
+        with Progress("directions", len(train) + len(pairs)) as bar:
+            fitted = cloner.settle(train, pairs, bar.advance)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
     if config.clone.steer:
