@@ -36,7 +36,8 @@ docs: $(READY) ## Write docs/cli.md anew from the command line's own help.
 	$(BIN)/python -m tests.tools.cli_docs
 
 site: $(READY) ## Build the documents as a site in site/; a broken link fails it. No network.
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@# --quiet would hide the warnings from --strict, too.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## Delete caches and build files; .venv and runs/ stay.
 	rm -rf build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
