@@ -1,0 +1,69 @@
+"""`pamdp config`: what every setting is, means and comes from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
+from pamdp.config import Config
+from pamdp.errors import RunError
+from pamdp.settings import flatten, load
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, for people."""
+
+    key: str
+    value: object
+    default: object
+    type: str
+    meaning: str
+    source: str
+
+
+def explain(kind: type[Config], sources: list[str], overrides: list[str]) -> list[Setting]:
+    """Stands in for settings.explain."""
+    plain, found = flatten(kind()), flatten(load(kind, sources, overrides))
+    return [
+        Setting(key, value, plain[key], type(plain[key]).__name__, "", "default" if value == plain[key] else "set")
+        for key, value in found.items()
+    ]
+
+
+@app.command()
+def config(
+    *,
+    run: Annotated[str | None, typer.Argument(help="Run directory, whose settings come first.")] = None,
+    config: Sources,
+    plugin: Plugins,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Every setting with its value, its default, what it means and where its value comes from.
+
+    Example: `pamdp config --config paper rl.horizon=4`
+    """
+    if run is not None and "=" in run:
+        overrides, run = [run, *overrides], None
+    if run is not None:
+        stored = Path(run) / "config.toml"
+        if not stored.is_file():
+            raise RunError(f"{run} holds no run (it has no config.toml)")
+        config = [str(stored), *config]
+    found = explain(Config, config, overrides)
+    table = Table(title="Settings; a command is given them as key=value")
+    for column in ("setting", "value", "default", "from", "meaning"):
+        table.add_column(column, overflow="fold")
+    for row in found:
+        value, default = json.dumps(row.value), json.dumps(row.default)
+        table.add_row(row.key, value, "" if value == default else default, row.source, row.meaning)
+    show(as_json, [asdict(row) for row in found], table)
