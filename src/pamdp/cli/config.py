@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
 from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
 from pamdp.config import Config
@@ -60,10 +60,10 @@ def config(
             raise RunError(f"{run} holds no run (it has no config.toml)")
         config = [str(stored), *config]
     found = explain(Config, config, overrides)
-    table = Table(title="Settings; a command is given them as key=value")
-    for column in ("setting", "value", "default", "from", "meaning"):
-        table.add_column(column, overflow="fold")
+    lines = []
     for row in found:
-        value, default = json.dumps(row.value), json.dumps(row.default)
-        table.add_row(row.key, value, "" if value == default else default, row.source, row.meaning)
-    show(as_json, [asdict(row) for row in found], table)
+        value, default = ("none" if x is None else json.dumps(x) for x in (row.value, row.default))
+        more = "" if value == default else f", by default {default}"
+        note = f"  ({row.source}; {row.type}{more})\n    {row.meaning}"
+        lines.append(Text.assemble((f"{row.key} = {value}", "bold"), (note, "dim")))
+    show(as_json, [asdict(row) for row in found], *lines)

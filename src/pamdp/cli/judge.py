@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pamdp.cli.options import Json, Plugins, SkipBad, show
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
+from pamdp.data.bundled import PairSplit
 from pamdp.files import require_replaceable
 from pamdp.progress import Progress
 from pamdp.settings import load
-
-if TYPE_CHECKING:
-    from pamdp.data.bundled import PairSplit
 
 app = typer.Typer(name="judge", no_args_is_help=True, help="Judges: how good they are, and training the embedded ones.")
 SAMPLE_PAIRS: dict[str, PairSplit] = {"sample": "test", "sample-valid": "valid", "sample-fresh": "fresh"}
@@ -28,7 +26,7 @@ def evaluate(
     pairs: Annotated[
         str, typer.Option(help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh.")
     ],
-    judge: Annotated[str, typer.Option(help="Which judge.")] = "embedded",
+    judge: Annotated[str, typer.Option(help="Which judge, by name.")] = "embedded",
     skip_bad: SkipBad = False,
     as_json: Json = False,
     plugin: Plugins,

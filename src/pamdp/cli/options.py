@@ -30,7 +30,7 @@ Plugins = Annotated[
     list[Path],
     typer.Option(
         "--plugin",
-        help="Python file that registers parts; repeat.",
+        help="Python file that registers advantages, methods or other parts; repeat.",
         callback=read_plugins,
         default_factory=list,
         show_default=False,

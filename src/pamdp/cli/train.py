@@ -60,7 +60,7 @@ def offline(
     *,
     run: RunDir,
     source: From = "shipped",
-    judge: Annotated[str, typer.Option(help="Judge that rewards.")] = "match+sense",
+    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "match+sense",
     config: Sources,
     plugin: Plugins,
     resume: Resume = False,
