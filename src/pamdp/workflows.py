@@ -58,7 +58,7 @@ def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None
       permuted: the run that was trained from the same clone on permuted advantages.
     """
     cloned = load_policy(path / "policy", own)
-    out = {"Vanilla": Policy(bare, None, None, cloned.readout), "BC": cloned}
+    out = {"Vanilla": Policy(bare, readout=cloned.readout), "BC": cloned}
     trained = {"PAMDP": path / "trained"} | ({} if permuted is None else {"Permuted": permuted / "trained"})
     for name, folder in trained.items():
         if folder.is_dir():

@@ -150,6 +150,15 @@ def test_judge_eval_of_four_pairs(pairs: Path, monkeypatch: pytest.MonkeyPatch) 
     assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
 
 
+def test_an_unknown_judge_is_refused_with_those_that_there_are(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", make_tiny_backbone)
+    assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
+    err = capsys.readouterr().err
+    assert "no judge 'mach'" in err and "likelihood" in err and err.count("\n") == 1
+
+
 def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: None)
     monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *_: ShortJudge())

@@ -71,7 +71,7 @@ def train(
     cloned = load_policy(shipped(), backbone)
     models = [
         drawn_replies(cloned, dialogues, Config()),
-        drawn_replies(Policy(backbone, None, None, cloned.readout), dialogues, load(Config, (), ["rl.samples=1"])),
+        drawn_replies(Policy(backbone, readout=cloned.readout), dialogues, load(Config, (), ["rl.samples=1"])),
     ]
     match, likelihood, sense, temperature = train_judges(
         backbone, load_sample_pairs("train").pairs, dialogues, models, epochs=epochs

@@ -6,9 +6,9 @@ other verbs make too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
@@ -16,11 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, show
-from pamdp.config import Config
-
-if TYPE_CHECKING:
-    from pamdp.models.policy import Policy
-    from pamdp.train.factory import Split
+from pamdp.types import Dialogue
 
 app = typer.Typer()
 SHOWN = 2
@@ -42,8 +38,10 @@ def quickstart(
 
     Example: `pamdp quickstart`
     """
+    from pamdp.evaluation.offline_eval import write_replies
     from pamdp.judges.embedded import REWARD, load_judge
     from pamdp.models.embedded import load_backbone
+    from pamdp.models.policy import Policy
     from pamdp.train.factory import shipped
     from pamdp.train.init_from import load_start, settings_from
     from pamdp.train.offline import offline
@@ -61,7 +59,8 @@ def quickstart(
     require_unseen(split.test, [start])
     policy = load_start(start, backbone, config)
     console.print("[bold]2/4[/bold] two users that nobody trained on; their profiles are never shown to the assistant")
-    for table in side_by_side(policy, split, config):
+    chosen, writers = split.test[:SHOWN], (Policy(backbone, readout=policy.readout), policy)
+    for table in side_by_side(chosen, [write_replies(p, chosen, config.rl, what="replies") for p in writers]):
         console.print(table)
     console.print(f"[bold]3/4[/bold] {config.rl.rounds} more round(s) of offline reinforcement learning on a few users")
     with open_run(path, config, fingerprint_of(split, backbone, [judge]), resume) as writing:
@@ -91,16 +90,10 @@ def free(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:
-    """Dialogues of test users with Vanilla's and the trained assistant's replies."""
-    from pamdp.evaluation.offline_eval import write_replies
-    from pamdp.train.rollout_recorded import vanilla
-
-    chosen = split.test[:SHOWN]
-    writers = (vanilla(policy, None, config, "rl"), policy)
-    replies = [write_replies(writer, chosen, config.rl, what="replies") for writer in writers]
+def side_by_side(dialogues: Sequence[Dialogue], replies: Sequence[Mapping[tuple[str, int], str]]) -> list[Table]:
+    """Dialogues with Vanilla's and the trained assistant's REPLIES to each of their states."""
     tables = []
-    for dialogue in chosen:
+    for dialogue in dialogues:
         table = Table(title=Text(f"user {dialogue.user_id}: {dialogue.persona.text}"), show_lines=True)
         for column in ("user", "Vanilla", "trained assistant"):
             table.add_column(column, ratio=1)

@@ -29,14 +29,14 @@ class DialogueEnv:
 
     Args:
       users: one for each dialogue; keys must be distinct.
-      reward: scores replies; None: nobody does.
+      reward: scores replies; None: nobody does, and every reward is None.
       horizon: T, most turns of a dialogue, or None for no limit.
 
     Attributes:
       failures: how often a user or its profiler had no usable answer here, by "user" and "profile".
     """
 
-    def __init__(self, users: Sequence[User], reward: Reward | None, horizon: int | None = None) -> None:
+    def __init__(self, users: Sequence[User], reward: Reward | None = None, horizon: int | None = None) -> None:
         self.users = {user.key: user for user in users}
         if len(self.users) != len(users):
             raise ValueError("two users of one environment share a key")
@@ -68,11 +68,11 @@ class DialogueEnv:
             self._going(self.users[moment.key], self._follow(self.users[moment.key], moment, group[0]))
             for moment, group in zip(moments, replies, strict=True)
         ]
-        rewards: list[Future[list[float | None]]]
-        if self.reward is None:
-            rewards = [done([None] * len(group)) for group in replies]
-        else:
-            rewards = self.reward.begin(moments, replies)
+        rewards: Sequence[Future[list[float | None]]] = (
+            [done([None] * len(group)) for group in replies]
+            if self.reward is None
+            else self.reward.begin(moments, replies)
+        )
         return [join(partial(self._outcomes, m), f, r) for m, f, r in zip(moments, following, rewards, strict=True)]
 
     async def _open(self, user: User) -> TimeStep:
