@@ -45,14 +45,16 @@ def test_help_loads_no_model_library() -> None:
     assert not _loaded(["--help"], *([*verb.split(), "--help"] for verb in leaves()))
 
 
-def test_checks_of_data_and_settings_load_no_model_library(tmp_path: Path) -> None:
+def test_a_check_of_data_loads_no_model_library_but_what_a_plugin_does(tmp_path: Path) -> None:
     write_dialogues(tmp_path / "d.jsonl", few("test", 1))
-    assert not _loaded(["data", "check", str(tmp_path / "d.jsonl")], ["config", "--config", "paper", "rl.horizon=4"])
-
-
-def test_this_test_sees_what_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text("import numpy")
-    assert _loaded(["config", "--plugin", str(tmp_path / "plugin.py")]) == {"numpy"}
+    check = ["data", "check", str(tmp_path / "d.jsonl")]
+    assert not _loaded(check)
+    assert _loaded([*check, "--plugin", str(tmp_path / "plugin.py")]) == {"numpy"}
+
+
+def test_settings_are_shown_without_a_model_library() -> None:
+    assert not _loaded(["config", "--config", "paper", "rl.horizon=4"])
 
 
 @pytest.mark.parametrize("name", ["pamdp", "pamdp.cli"])
@@ -135,7 +137,9 @@ def test_config_says_what_every_setting_is_and_where_it_comes_from(tmp_path: Pat
     )
     assert found["seed"]["value"] == 7 and found["seed"]["default"] == 0 and "seed=7" in found["seed"]["source"]
     assert "mine.toml" in found["rl.horizon"]["source"] and found["online.users"]["source"] == "default"
-    assert "the one seed" in found["seed"]["meaning"] and all(row["meaning"] and row["type"] for row in found.values())
+    assert "the one seed" in found["seed"]["meaning"] and all(
+        row["meaning"] and row["allowed"] for row in found.values()
+    )
     shown = RUN.invoke(cli.app, ["config", *given], catch_exceptions=False).output
     assert "rl.horizon" in shown and "preset" in shown
 

@@ -1,42 +1,21 @@
-"""`pamdp config`: what every setting is, means and comes from."""
+"""`pamdp config`: what every setting is, may be, means and comes from."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from pamdp import settings
 from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
 from pamdp.config import Config
 from pamdp.errors import RunError
-from pamdp.settings import flatten, load
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting, for people."""
-
-    key: str
-    value: object
-    default: object
-    type: str
-    meaning: str
-    source: str
-
-
-def explain(kind: type[Config], sources: list[str], overrides: list[str]) -> list[Setting]:
-    """Stands in for settings.explain."""
-    plain, found = flatten(kind()), flatten(load(kind, sources, overrides))
-    return [
-        Setting(key, value, plain[key], type(plain[key]).__name__, "", "default" if value == plain[key] else "set")
-        for key, value in found.items()
-    ]
 
 
 @app.command()
@@ -48,7 +27,7 @@ def config(
     as_json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """Every setting with its value, its default, what it means and where its value comes from.
+    """Every setting with its value, its default, what it may be and means, and where its value comes from.
 
     Example: `pamdp config --config paper rl.horizon=4`
     """
@@ -59,11 +38,10 @@ def config(
         if not stored.is_file():
             raise RunError(f"{run} holds no run (it has no config.toml)")
         config = [str(stored), *config]
-    found = explain(Config, config, overrides)
-    lines = []
+    found, lines = settings.explain(Config, config, overrides), list[Text]()
     for row in found:
         value, default = ("none" if x is None else json.dumps(x) for x in (row.value, row.default))
         more = "" if value == default else f", by default {default}"
-        note = f"  ({row.source}; {row.type}{more})\n    {row.meaning}"
+        note = f"  ({row.source}; {row.allowed}{more})\n    {row.meaning}"
         lines.append(Text.assemble((f"{row.key} = {value}", "bold"), (note, "dim")))
     show(as_json, [asdict(row) for row in found], *lines)
