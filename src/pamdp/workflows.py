@@ -1,4 +1,4 @@
-"""What several verbs share: results, runs, policies of a run, evaluation.
+"""What several verbs share: results, data, runs, policies of a run, evaluation.
 
 Owns building these from settings and folders. Knows nothing of options and printing.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -31,25 +31,15 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
-from pamdp.train.factory import Split, load_policy
-from pamdp.train.policy_metadata import read_metadata
+from pamdp.train.factory import Split, load_policy, load_split
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a verb has to say: JSON for machines, renderables for people; `problems` makes a check fail."""
+    """What a verb has to say: one JSON document, and tables and lines that say the same."""
 
     json: str
-    shown: list[RenderableType] = field(default_factory=list)
-    problems: bool = False
-
-    def to_json(self) -> str:
-        """One JSON document."""
-        return self.json
-
-    def show(self) -> list[RenderableType]:
-        """Tables and lines."""
-        return self.shown
+    shown: Sequence[RenderableType] = ()
 
 
 def backbones(config: Config, load: Callable[[str], Backbone]) -> tuple[Backbone, Backbone]:
@@ -109,28 +99,15 @@ def evaluate_policies(
     judgements = evaluate(replies, pairs, split.test, graders, rows, path)
     write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
     found = compare(judgements)
-    shown: list[RenderableType] = [to_table(found)]
-    if rows:
-        shown.append(controls_table(rows))
-    report_path = write_report(path)
-    shown.append(f"report: {report_path}")
-    return Result(
-        json.dumps(
-            {
-                "success": json.loads(to_json(found)),
-                "controls": [asdict(row) for row in rows],
-                "report": str(report_path),
-            }
-        ),
-        shown,
-    )
+    report = str(write_report(path))
+    document = {"success": json.loads(to_json(found)), "controls": [asdict(row) for row in rows], "report": report}
+    tables = [to_table(found), *([_controls_table(rows)] if rows else [])]
+    return Result(json.dumps(document), [*tables, f"report: {report}"])
 
 
-def controls_table(rows: Sequence[Control]) -> Table:
-    """Controls for a terminal."""
-    table = Table(title="Controls: mean per state, 95 % interval over users")
-    for column in ("control", "measured by", "mean", "low", "high", "states", ""):
-        table.add_column(column)
+def _controls_table(rows: Sequence[Control]) -> Table:
+    columns = ("control", "measured by", "mean", "low", "high", "states", "")
+    table = Table(*columns, title="Controls: mean per state, 95 % interval over users")
     for row in rows:
         ends = ["-" if end is None else f"{end:+.3f}" for end in (row.low, row.high)]
         table.add_row(row.name, row.judge, f"{row.mean:+.3f}", *ends, str(row.n), row.verdict)
@@ -145,13 +122,19 @@ def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (
     )  # fmt: skip
 
 
-def tell_skipped(split: Split) -> None:
-    """Say on the error stream what of the data is not learned from, if anything."""
+def split_of(config: Config) -> Split:
+    """The dialogues that the settings name, with a word on those that are not among them."""
+    return tell_skipped(load_split(config.data))
+
+
+def tell_skipped(split: Split) -> Split:
+    """SPLIT as it is; what of the data is not learned from, if anything, is said on the error stream."""
     if split.skipped or split.repaired:
         note(
             f"data.skip_bad: {split.skipped} bad records were left out and {split.repaired} faults mended; "
             "`pamdp data check PATH --skip-bad` names them"
         )
+    return split
 
 
 def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
@@ -160,15 +143,6 @@ def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool,
     if resume and path.exists():
         return Run.resume(path, config, fingerprint, may_change)
     return Run.create(path, config, fingerprint)
-
-
-def policy_config(folder: Path) -> Config:
-    """The settings that a stored policy was cloned with.
-
-    Raises:
-      RunError: nothing is stored there, or it is damaged.
-    """
-    return read_metadata(folder).config
 
 
 def copy_policy(source: Path, target: Path) -> None:

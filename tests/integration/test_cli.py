@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pamdp import cli, commands
+from pamdp import cli
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.fingerprint import Fingerprint
@@ -127,18 +127,18 @@ def test_what_a_user_can_mend_is_one_line(
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*_: object) -> commands.Result:
+    def interrupted(*_: object) -> Backbone:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "train_bc", interrupted)
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", interrupted)
     assert _main(monkeypatch, "train", "bc", "--run", "x") == 130
     assert "--resume" in capsys.readouterr().err
 
 
 def test_judge_eval_of_four_pairs(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(commands, "load_backbone", lambda: "the backbone")
-    monkeypatch.setattr(commands, "load_judge", lambda *args: asked.append(args) or ShortJudge())
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: "the backbone")
+    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *args: asked.append(args) or ShortJudge())
     machine = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "match", "--json"])
     assert machine.exit_code == 0, machine.output
     found = json.loads(machine.output, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
@@ -150,9 +150,18 @@ def test_judge_eval_of_four_pairs(pairs: Path, monkeypatch: pytest.MonkeyPatch) 
     assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
 
 
+def test_an_unknown_judge_is_refused_with_those_that_there_are(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", make_tiny_backbone)
+    assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
+    err = capsys.readouterr().err
+    assert "no judge 'mach'" in err and "likelihood" in err and err.count("\n") == 1
+
+
 def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "load_backbone", lambda: None)
-    monkeypatch.setattr(commands, "load_judge", lambda *_: ShortJudge())
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: None)
+    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *_: ShortJudge())
     path = _write(tmp_path / "bad.jsonl", [*PAIRS, {**PAIRS[0], "id": "e", "history": []}])
     assert _main(monkeypatch, "judge", "eval", "--pairs", path) == 1
     skipping = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(path), "--skip-bad", "--json"])
@@ -169,9 +178,9 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
         asked.append((config.path, config.split_seed, config.train_dialogues))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "load_backbone", lambda *_: None)
-    monkeypatch.setattr(commands, "load_judge", lambda *_: ShortJudge())
-    monkeypatch.setattr(commands, "load_split", stop)
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: None)
+    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *_: ShortJudge())
+    monkeypatch.setattr("pamdp.workflows.load_split", stop)
     for extra in ([], ["data.train_dialogues=5"], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])
     assert asked == [("mine.jsonl", 3, 0), ("mine.jsonl", 3, 5), ("other.jsonl", 0, 0)]
@@ -206,14 +215,14 @@ def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkey
     assert policy.planner is not None
     policy.planner.actor.sigma.fill_(1.0)
     save_policy(policy, tmp_path / "bc" / "policy")
-    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: make_tiny_backbone())
 
     def world(config: Config, backbone: Backbone) -> EnvFactory:
         made = EnvFactory(config, ScriptedChat(lambda m, s: f"Well, {s % 10}."), Vowels())
         made.simulator = Metered(made.simulator, made.ledger, "simulator")
         return made
 
-    monkeypatch.setattr(commands, "make_env_factory", world)
+    monkeypatch.setattr("pamdp.train.env_factory.make_env_factory", world)
     small = ["online.rounds=1", "online.users=2", "rl.horizon=2", "rl.max_reply=4", "rl.epochs=1"]
     command = ["train", "online", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *small]
     machine = RUN.invoke(cli.app, [*command, "--json"])
@@ -237,9 +246,9 @@ def test_a_clone_run_is_not_resumed_with_other_pairs(
         learned.append(len(given))
         run.log(1, {"nll": 1.0})
 
-    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
-    monkeypatch.setattr(commands, "cache_dir", lambda: tmp_path / "cache")
-    monkeypatch.setattr(commands, "clone", clone)
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: make_tiny_backbone())
+    monkeypatch.setattr("pamdp.models.embedded.cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("pamdp.train.clone.clone", clone)
     small = ["clone.backbone=frozen", "model.d_a=4", "model.depth=0.5", f"data.pairs={pairs}"]
     command = ["train", "bc", "--run", str(tmp_path / "bc"), *small]
     assert RUN.invoke(cli.app, command).exit_code == 0
@@ -268,7 +277,7 @@ def test_eval_asks_models_on_a_server(
         assert url == "http://here/v1"
         return served.setdefault(model, ScriptedChat(lambda *_: "[[A]]", model))
 
-    monkeypatch.setattr(commands, "load_backbone", lambda *_: make_tiny_backbone())
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: make_tiny_backbone())
     monkeypatch.setattr(remote, "OpenAIChat", serve)
     monkeypatch.setattr(remote, "cache_dir", lambda: tmp_path / "cache")
     asked = ["eval", str(run), "--judges", "big,other", "--json", "grader.base_url=http://here/v1"]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from pamdp import cli, commands
+from pamdp import cli
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
 from pamdp.evaluation.order import reward_judge
-from pamdp.judges import remote
+from pamdp.judges import embedded, remote
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
@@ -39,8 +39,8 @@ class Desk:
         self.loaded: list[Backbone] = []
         self.judging: list[Backbone] = []
         write_dialogues(path / "d.jsonl", few("test", 4))
-        monkeypatch.setattr(commands, "load_backbone", self._load)
-        for module in (commands, remote):
+        monkeypatch.setattr("pamdp.models.embedded.load_backbone", self._load)
+        for module in (embedded, remote):
             monkeypatch.setattr(module, "load_judge", self._judge)
 
     def clone(self, name: str = "bc", seed: int = 0, backbone: str = "frozen", **data: object) -> Path:
@@ -204,6 +204,22 @@ def test_the_permuted_control_is_evaluated_beside_its_run(desk: Desk) -> None:
     ]  # fmt: skip
     assert json.loads((run / "evaluation.json").read_text())["permuted"] == str(control)
     assert desk.run("eval", run)[0] == 0 and "Permuted against" not in (run / "report.html").read_text()
+
+
+def test_an_advantage_of_a_plugin_is_reinforced_with(desk: Desk) -> None:
+    clone, plugin = desk.clone(), desk.path / "plugin.py"
+    asked = [*SMALL, "rl.advantage=mine"]
+    said = desk.refused("train", "offline", "--run", desk.path / "rl", "--from", clone, *asked)
+    assert "no advantage 'mine'" in said and "--plugin FILE.py" in said
+    plugin.write_text(
+        "from pamdp.rl.advantages import register_advantage\n"
+        "@register_advantage('mine', oracle_target='full')\n"
+        "def mine(batch):\n"
+        f"    open({str(desk.path / 'asked')!r}, 'w').close()\n"
+        "    return batch.reward\n"
+    )
+    run = desk.train("rl", clone, "--plugin", str(plugin), "rl.advantage=mine")
+    assert Run(run).config(Config).rl.advantage == "mine" and (desk.path / "asked").exists()
 
 
 def test_what_is_no_control_is_refused(desk: Desk) -> None:

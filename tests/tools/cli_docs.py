@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+from typer.cli import get_docs_for_click
+
+from pamdp.cli import app
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "cli.md"
 NOTE = "<!-- Written by `make docs` from the help texts in the code; edit those. -->\n\n"
 
 
 def cli_page() -> str:
-    """The whole page.
-
-    Raises:
-      ModuleNotFoundError: the command line does not exist.
-    """
-    import typer
-    from typer.cli import get_docs_for_click
-
-    from pamdp.cli import app
-
+    """The whole page."""
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="pamdp")
     lines = get_docs_for_click(obj=command, ctx=context, name="pamdp").splitlines()
@@ -27,16 +23,18 @@ def cli_page() -> str:
 
 
 def verbs() -> set[str]:
-    """All commands in full: "data check", "train bc", ..."""
-    import typer
-
-    from pamdp.cli import app
+    """All commands in full, and groups of them: "data", "data check", "train", "train bc", ..."""
 
     def walk(command: object, name: str) -> set[str]:
         inner = getattr(command, "commands", {})
         return {name} | {found for word, item in inner.items() for found in walk(item, f"{name} {word}".strip())}
 
     return walk(typer.main.get_command(app), "") - {""}
+
+
+def leaves() -> list[str]:
+    """The commands that are no groups."""
+    return sorted(verb for verb in verbs() if not any(other.startswith(f"{verb} ") for other in verbs()))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ from pamdp.runs import Run
 from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
 from pamdp.train.factory import Split, shipped
 from pamdp.train.init_from import load_start
-from pamdp.train.policy_metadata import require_unseen
+from pamdp.train.policy_metadata import read_metadata, require_unseen
 from pamdp.train.users import load_users
-from pamdp.workflows import Result, backbones, fingerprint_of, policy_config
+from pamdp.workflows import Result, backbones, fingerprint_of
 
 Target = Literal["table3", "fig4", "simulator"]
 MAY_CHANGE = ("methods", "seeds", "resamples", "trained")
@@ -90,7 +90,7 @@ def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
     Raises:
       RunError: there is no such run.
     """
-    cloned = policy_config(_start(config))
+    cloned = read_metadata(_start(config)).config
     sigma = config.rl.sigma if "sigma" in config.rl.model_fields_set else cloned.rl.sigma
     rl = config.rl.model_copy(update={"sigma": sigma})
     return config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "rl": rl})

@@ -6,54 +6,67 @@ other verbs make too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pamdp.config import Config
-from pamdp.evaluation.offline_eval import write_replies
-from pamdp.judges.embedded import REWARD, load_judge
-from pamdp.models.embedded import load_backbone
-from pamdp.models.policy import Policy
-from pamdp.train.factory import Split, load_split, shipped
-from pamdp.train.init_from import load_start, settings_from
-from pamdp.train.offline import offline
-from pamdp.train.policy_metadata import require_unseen
-from pamdp.workflows import Result, copy_policy, evaluate_policies, fingerprint_of, open_run, policies_of, tell_skipped
+from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, show
+from pamdp.types import Dialogue
 
+app = typer.Typer()
 SHOWN = 2
 """Test users whose dialogues are shown at the start."""
+QUICK_USERS = 6
+"""Training users of the few updates."""
 
 
-def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool = False) -> Result:
-    """Show, train a little, evaluate, report; on two cores in at most ten minutes.
+@app.command()
+def quickstart(
+    *,
+    run: RunDir = Path("runs/quickstart"),
+    resume: Resume = False,
+    as_json: Json = False,
+    plugin: Plugins,
+    overrides: Overrides,
+) -> None:
+    """See the main job work: talk, learn, evaluate, report; at most ten minutes on two cores.
 
-    Args:
-      quiet: what is shown on the way goes to the error stream.
+    Example: `pamdp quickstart`
     """
-    console = Console(stderr=quiet)
-    path = path if resume else free(path)
+    from pamdp.evaluation.offline_eval import write_replies
+    from pamdp.judges.embedded import REWARD, load_judge
+    from pamdp.models.embedded import load_backbone
+    from pamdp.models.policy import Policy
+    from pamdp.train.factory import shipped
+    from pamdp.train.init_from import load_start, settings_from
+    from pamdp.train.offline import offline
+    from pamdp.train.policy_metadata import require_unseen
+    from pamdp.workflows import copy_policy, evaluate_policies, fingerprint_of, open_run, policies_of, split_of
+
+    console = Console(stderr=as_json)
+    path = run if resume else free(run)
     start = shipped("trained")
     config = settings_from(start, ["quickstart"], overrides)
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model.name)
     judge = load_judge(REWARD, backbone)
-    split = load_split(config.data)
-    tell_skipped(split)
+    split = split_of(config)
     require_unseen(split.test, [start])
     policy = load_start(start, backbone, config)
     console.print("[bold]2/4[/bold] two users that nobody trained on; their profiles are never shown to the assistant")
-    for table in side_by_side(policy, split, config):
+    chosen, writers = split.test[:SHOWN], (Policy(backbone, readout=policy.readout), policy)
+    for table in side_by_side(chosen, [write_replies(p, chosen, config.rl, what="replies") for p in writers]):
         console.print(table)
     console.print(f"[bold]3/4[/bold] {config.rl.rounds} more round(s) of offline reinforcement learning on a few users")
-    with open_run(path, config, fingerprint_of(split, backbone, [judge]), resume) as run:
+    with open_run(path, config, fingerprint_of(split, backbone, [judge]), resume) as writing:
         copy_policy(shipped(), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
-        offline(policy, few, judge, config, run)
+        offline(policy, few, judge, config, writing)
     console.print("[bold]4/4[/bold] every third test user, graded by the judge that rewarded and by another")
     some = replace(split, test=split.test[::3])
     result = evaluate_policies(
@@ -68,11 +81,7 @@ def quickstart(path: Path, resume: bool, overrides: Sequence[str], quiet: bool =
         "      pamdp judge eval --pairs sample    how good the judges are",
         "      pamdp lab    the theory, in numbers",
     ]
-    return Result(result.json, [*result.shown, *words])
-
-
-QUICK_USERS = 6
-"""Training users of the few updates."""
+    show(as_json, result.json, *result.shown, *words)
 
 
 def free(path: Path) -> Path:
@@ -81,13 +90,10 @@ def free(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def side_by_side(policy: Policy, split: Split, config: Config) -> list[Table]:
-    """Dialogues of test users with Vanilla's and the trained assistant's replies."""
-    chosen = split.test[:SHOWN]
-    vanilla = Policy(policy.backbone, readout=policy.readout)
-    replies = [write_replies(p, chosen, config.rl, what="replies") for p in (vanilla, policy)]
+def side_by_side(dialogues: Sequence[Dialogue], replies: Sequence[Mapping[tuple[str, int], str]]) -> list[Table]:
+    """Dialogues with Vanilla's and the trained assistant's REPLIES to each of their states."""
     tables = []
-    for dialogue in chosen:
+    for dialogue in dialogues:
         table = Table(title=Text(f"user {dialogue.user_id}: {dialogue.persona.text}"), show_lines=True)
         for column in ("user", "Vanilla", "trained assistant"):
             table.add_column(column, ratio=1)

@@ -1,0 +1,5 @@
+"""`python -m pamdp`: the command line."""
+
+from pamdp.cli import main
+
+main()

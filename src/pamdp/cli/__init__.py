@@ -1,0 +1,56 @@
+"""The command line: one module for each verb or group of verbs, put together here.
+
+Owns the entry point and how it ends: what a user can mend is one line on the error stream. A verb's options and what it
+does stand together in its module. No module here imports a model library before its verb runs, so that help and checks
+of data are there at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+import typer
+from typer.exceptions import TyperException
+
+from pamdp.cli import chat, config, data, evaluate, judge, lab, quickstart, reproduce, train
+from pamdp.errors import PamdpError
+
+ENVIRONMENT: Mapping[str, str] = {}
+"""Variables that are set, where the user has not set them, before a library reads them (such as OpenMP's)."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Assistants that learn who they are talking to by talking to them.",
+)
+for verbs in (quickstart, data, train, evaluate, chat, judge, config, reproduce, lab):
+    app.add_typer(verbs.app)
+
+
+def main() -> None:
+    """Run the verb that was asked for, and exit.
+
+    Raises:
+      SystemExit: always: 0 when all is well, 1 for what a user can mend, 2 for options that make no sense, 130 when
+        interrupted.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        code = app(standalone_mode=False)
+    except PamdpError as error:
+        code = _say(str(error), 1)
+    except TyperException as error:  # without a message it is help that was printed
+        code = _say(" ".join(error.format_message().split()), error.exit_code)
+    if code == 130:
+        _say("stopped; the same command continues, with --resume where it has it", code)
+    raise SystemExit(code)
+
+
+def _say(text: str, code: int) -> int:
+    if text:
+        print(f"pamdp: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,79 @@
+"""`pamdp eval` and `pamdp report`: a run's policies graded against each other, and a page on the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
+from pamdp.config import Config, EvalConfig
+from pamdp.settings import load
+
+app = typer.Typer()
+
+
+@app.command("eval")
+def evaluate(
+    *,
+    run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
+    controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
+    judges: Annotated[
+        str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
+    ] = "match+sense,likelihood",
+    permuted: Annotated[
+        Path | None,
+        typer.Option(help="The control's run: `train offline` from the same clone, with rl.permute=true besides."),
+    ] = None,
+    config: Sources,
+    plugin: Plugins,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
+
+    A judge that is no embedded one is a language model; `grader.base_url` says where its server is. The judge that
+    rewarded cannot be the only one that grades.
+
+    Example: `pamdp eval runs/rl --controls`
+    """
+    from pamdp.models.embedded import load_backbone
+    from pamdp.preflight import require_control, require_data, require_finished, require_judges
+    from pamdp.runs import Run
+    from pamdp.train.policy_metadata import require_unseen
+    from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
+
+    # What can be refused is refused before anything is loaded.
+    names = [name.strip() for name in judges.split(",")]
+    grader = load(EvalConfig, config, overrides).grader
+    done = Run(run)
+    settings = done.config(Config)
+    require_judges(names, done)
+    require_finished(done)
+    if permuted is not None:
+        require_control(Run(permuted), done)
+    split = split_of(settings)
+    require_data(done, split)
+    learned = [run / "trained", *([] if permuted is None else [permuted / "trained"])]
+    require_unseen(split.test, [run / "policy", *(folder for folder in learned if folder.is_dir())])
+    bare, own = backbones(settings, load_backbone)
+    result = evaluate_policies(
+        policies_of(run, own, bare, permuted), split, names, settings, run,
+        ("BC", "PAMDP") if controls else (), grader, {} if permuted is None else {"permuted": str(permuted)},
+    )  # fmt: skip
+    show(as_json, result.json, *result.shown)
+
+
+@app.command()
+def report(
+    *, run: Annotated[Path, typer.Argument(help="Run directory.")], plugin: Plugins, as_json: Json = False
+) -> None:
+    """Write RUN/report.html: one file, works offline.
+
+    Example: `pamdp report runs/quickstart`
+    """
+    from pamdp.evaluation.report import write_report
+
+    found = str(write_report(run))
+    show(as_json, {"report": found}, f"report: {found}")

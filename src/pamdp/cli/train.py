@@ -1,0 +1,164 @@
+"""`pamdp train bc|offline|online`: cloning, then reinforcement; `pamdp estimate`: what the last of these will call.
+
+A run of reinforcement begins with a copy of the cloned policy, so that it is whole by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, Sources, show
+from pamdp.config import Config
+from pamdp.files import Json as JsonValue
+from pamdp.settings import load
+
+app = typer.Typer()
+train = typer.Typer(name="train", no_args_is_help=True, help="Clone, then reinforce.")
+app.add_typer(train)
+From = Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")]
+
+
+@train.command()
+def bc(
+    *,
+    run: RunDir,
+    config: Sources,
+    plugin: Plugins,
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Behaviour cloning (eq. 17).
+
+    Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
+    """
+    from pamdp.models.embedded import cache_dir, load_backbone
+    from pamdp.models.features import FeatureStore
+    from pamdp.train.clone import clone
+    from pamdp.train.factory import load_clone_pairs, new_policy
+    from pamdp.workflows import fingerprint_of, open_run, split_of
+
+    settings = load(Config, config, overrides)
+    backbone = load_backbone(settings.model.name)
+    split = split_of(settings)
+    pairs = load_clone_pairs(settings)
+    with open_run(run, settings, fingerprint_of(split, backbone, pairs=pairs.sha256), resume) as writing:
+        store = FeatureStore(cache_dir() / "features")
+        clone(new_policy(backbone, settings), split.train, split.test, settings, writing, pairs.pairs, store)
+        last = writing.metrics()[-1]
+    text = f"cloned into {run}; next: pamdp train offline --run runs/rl --from {run}"
+    show(as_json, {"run": str(run), **last}, text)
+
+
+@train.command()
+def offline(
+    *,
+    run: RunDir,
+    source: From = "shipped",
+    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "match+sense",
+    config: Sources,
+    plugin: Plugins,
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Offline reinforcement learning (eqs. 6, 9, 12, 14) from a cloned policy.
+
+    Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
+    """
+    from pamdp.judges.embedded import load_judge
+    from pamdp.models.embedded import load_backbone
+    from pamdp.train import offline as loop
+    from pamdp.train.init_from import load_start, policy_folder, settings_from
+    from pamdp.train.policy_metadata import require_unseen
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, split_of
+
+    start = policy_folder(source)
+    settings = settings_from(start, config, overrides)
+    split = split_of(settings)
+    require_unseen(split.test, [start])
+    bare, own = backbones(settings, load_backbone)
+    rewards = load_judge(judge, bare)
+    with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume) as writing:
+        copy_policy(start, run / "policy")
+        loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)
+        last = writing.metrics()[-1]
+    text = f"trained into {run}; next: pamdp eval {run} --controls"
+    show(as_json, {"run": str(run), **last}, text)
+
+
+@train.command()
+def online(
+    *,
+    run: RunDir,
+    source: From = "shipped",
+    config: Sources,
+    plugin: Plugins,
+    resume: Resume = False,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """Online reinforcement learning (section 4.2) from a cloned policy, by talking with simulated users.
+
+    Example: `pamdp train online --run runs/online online.rounds=4 rl.horizon=4`
+    """
+    from pamdp.models.embedded import load_backbone
+    from pamdp.train import online as loop
+    from pamdp.train.env_factory import make_env_factory, may_change
+    from pamdp.train.init_from import load_start, policy_folder, settings_from
+    from pamdp.train.policy_metadata import require_unseen
+    from pamdp.train.users import load_users
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, tell_skipped
+
+    start = policy_folder(source)
+    settings = settings_from(start, config, overrides)
+    split = tell_skipped(load_users(settings))
+    require_unseen(split.test, [start])
+    bare, own = backbones(settings, load_backbone)
+    world = make_env_factory(settings, bare)
+    fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
+    with open_run(run, settings, fingerprint, resume, may_change()) as writing:
+        copy_policy(start, run / "policy")
+        loop.online(load_start(run / "policy", own, settings), split.train, world, settings, writing, bare)
+        last = writing.metrics()[-1]
+    costs = world.ledger.to_json()
+    show(as_json, {"run": str(run), "costs": costs, **last}, f"trained into {run}", _costs(costs))
+
+
+@app.command()
+def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrides: Overrides) -> None:
+    """What `train online` with these settings will call and cost, before it runs.
+
+    Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
+    """
+    from pamdp.train import estimate as costs
+    from pamdp.train.users import load_users
+
+    settings = load(Config, config, overrides)
+    rows = costs.estimate(settings, load_users(settings).train)
+    numbers = (Column(name, justify="right") for name in ("calls", "prompt tokens", "answer tokens", "money"))
+    title = "What `train online` will call; answers at their longest, without retries and cache"
+    table = Table("role", "model", *numbers, title=title)
+    for row in rows:
+        counts = [f"{n:,}" for n in (row.calls, row.prompt_tokens, row.completion_tokens)]
+        money = "local" if row.kind != "openai" else "no price" if row.money is None else f"{row.money:.2f}"
+        table.add_row(row.role, row.model, *counts, money)
+    known = [row.money for row in rows if row.money is not None]
+    total = sum(known) if len(known) == len(rows) else None
+    show(as_json, {"roles": [asdict(row) for row in rows], "money": total}, table)
+
+
+def _costs(costs: Mapping[str, JsonValue]) -> Table:
+    columns = ("role", "calls", "failed", "prompt tokens", "answer tokens", "money")
+    table = Table(*columns, title="What was called")
+    for role, entry in costs.items():
+        assert isinstance(entry, Mapping)
+        money = "-" if entry["money"] is None else f"{entry['money']:.2f}"
+        counts = [str(entry[name]) for name in ("calls", "failed", "prompt_tokens", "completion_tokens")]
+        table.add_row(role, *counts, money)
+    return table
