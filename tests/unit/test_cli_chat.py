@@ -32,7 +32,7 @@ def policy() -> Policy:
 @pytest.fixture
 def talk(tmp_path: Path, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What is shown when a person types LINES to the run of POLICY, with ANSWER as profiler."""
-    save_policy(policy, CONFIG, tmp_path / "policy", DualCritic(policy.width, policy.width, 5.0))
+    save_policy(policy, tmp_path / "policy", DualCritic(policy.width, policy.width, 5.0))
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda name: make_tiny_backbone())
 
     def talk(lines: str, *options: str, answer: Answer) -> str:
@@ -97,8 +97,8 @@ def test_ctrl_c_ends_it(talk: Callable[..., str], monkeypatch: pytest.MonkeyPatc
 
 def test_critics_lie_beside_their_policy(tmp_path: Path, policy: Policy) -> None:
     critics = DualCritic(policy.width, policy.width, 5.0)
-    save_policy(policy, CONFIG, tmp_path / "with", critics)
-    save_policy(policy, CONFIG, tmp_path / "without")
+    save_policy(policy, tmp_path / "with", critics)
+    save_policy(policy, tmp_path / "without")
     again = load_critics(tmp_path / "with", policy.width, 5.0)
     assert again is not None and load_critics(tmp_path / "without", policy.width, 5.0) is None
     for name, value in critics.state_dict().items():
