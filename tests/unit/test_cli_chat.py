@@ -14,7 +14,6 @@ from pamdp import cli
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.critics import DualCritic
-from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.train.factory import load_critics, load_policy, new_policy, save_policy
 from pamdp.types import Message
@@ -72,7 +71,7 @@ def test_replies_are_the_policy_s_own_and_nothing_is_inferred_unless_asked_for(
     history: tuple[Message, ...] = ()
     for said in ("Hello.", "How are you?"):
         history = (*history, Message("user", said))
-        reply = policy.reply(history, Sampling(4))
+        reply = policy.reply(history, max_tokens=4)
         assert f"pamdp  {strip_control_codes(reply)}\n" in shown
         history = (*history, Message("assistant", reply))
     assert "|a|" not in shown
