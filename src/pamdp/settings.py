@@ -39,12 +39,12 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def known(registry: Registry[Any]) -> AfterValidator:
-    """What annotates a text setting whose value must be a name in REGISTRY."""
+def known(registry: Registry[Any], *more: str) -> AfterValidator:
+    """What annotates a text setting whose value must be a name in REGISTRY, or one of MORE."""
 
     def check(name: str) -> str:
         try:
-            return registry.require(name)
+            return name if name in more else registry.require(name)
         except ConfigError as error:
             raise PydanticCustomError("unknown_name", "{said}", {"said": str(error)}) from error
 

@@ -1,16 +1,16 @@
 """Sources in order, complaints with file, line and closest key, and text that loads back as what it was dumped from."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pamdp.config import Config, DataConfig
-from pamdp.data.formats import DIALOGUES
+from pamdp.config import Config
 from pamdp.errors import ConfigError
+from pamdp.registry import LAYOUTS
 from pamdp.settings import Settings, dump, flatten, load, presets
 
 
@@ -180,8 +180,14 @@ def test_absent_values_can_be_written() -> None:
     check(Config)
 
 
-def test_names_in_the_settings_are_the_codes_own() -> None:
-    assert {*get_args(DataConfig.model_fields["format"].annotation)} == {"auto", *DIALOGUES}
+@pytest.mark.parametrize("name", ["auto", *LAYOUTS])
+def test_a_layout_is_named_as_it_is_registered(name: str) -> None:
+    assert load(Config, (), [f"data.format={name}"]).data.format == name
+
+
+def test_an_unknown_layout_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"data\.format: no layout 'alo'; did you mean 'aloe'\? there are: .*trl.*aloe"):
+        load(Config, (), ["data.format=alo"])
 
 
 def test_the_papers_table_4() -> None:

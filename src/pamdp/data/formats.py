@@ -1,49 +1,106 @@
-"""The registry of layouts: how each is recognised, cut into records and turned into dialogues or pairs.
+"""Layouts of data: what one is, those of the package, how a plugin adds one, and which one a file shows.
 
-Owns the names of the formats and the choice among them by looking at the content. Knows nothing of single fields: a new
-data set is one module and one entry here.
+Owns the choice among layouts by looking at the content. Knows nothing of single fields: a layout of the package is one
+module and one entry here, its name in registry.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pamdp.data import aloe, jsonl, preference, prefeval, spc
-from pamdp.data.documents import csv_rows, json_items
-from pamdp.data.reading import BOM, Intake, Record, json_lines, raw_lines
-from pamdp.errors import ConfigError, DataError
+from pydantic import ValidationError
+
+from pamdp.data import aloe, jsonl, prefeval, spc, trl
+from pamdp.data.fields import Fields, explain
+from pamdp.data.reading import RECORDS, Intake, Record, Shape, first_line
+from pamdp.errors import DataError
+from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
-_T = TypeVar("_T")
-Shape = Literal["lines", "array", "table"]
-"""How a file is cut: one JSON value a line, one JSON array, or CSV rows."""
+Kind = Literal["dialogues", "pairs", "personas"]
+"""What a layout can hold; the functions of load.py are called after them."""
 _LOOK_AT = 50
 """Records that detection looks at before it gives up; the first ones may be broken."""
+_Function = TypeVar("_Function", bound=Callable[[Any], object])
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Generic[_T]):
-    """One layout: `read` cuts a file into records, `parse` makes the items of a record.
+class Layout:
+    """How one kind of file is recognised and read. What makes something of a record raises a DataError if it is bad.
 
-    `detect` knows the layout by a record, or for a table by its first line.
+    Attributes:
+      detect: whether a JSON object is a record of this layout; of a table, whether its first line is the header.
+      dialogues, pairs, personas: what a record becomes, one or a list; None where it is no such thing. Pairs can
+        always be had from the labelled turns of dialogues.
+      shape: how a file is cut into records.
+      group: name of a field; neighbours in which it is the same tell one dialogue together, and become one record whose
+        value is the list of theirs. Where the first record lacks it, a file is about pairs.
     """
 
-    name: str
-    shape: Shape
-    read: Callable[[Path, Intake], Iterator[Record]]
-    detect: Callable[[object], bool]
-    parse: Callable[[Record], Sequence[_T]]
+    detect: Callable[[Any], bool]
+    dialogues: Callable[[Record], Dialogue | list[Dialogue]] | None = None
+    pairs: Callable[[Record], PreferencePair | list[PreferencePair]] | None = None
+    personas: Callable[[Record], str] | None = None
+    shape: Shape = "lines"
+    group: str = ""
 
+    @property
+    def kinds(self) -> list[Kind]:
+        """What the layout holds."""
+        has: dict[Kind, bool] = {
+            "dialogues": self.dialogues is not None,
+            "pairs": (self.pairs or self.dialogues) is not None,
+            "personas": self.personas is not None,
+        }
+        return [kind for kind, holds in has.items() if holds]
 
-def _one(parse: Callable[[Record], _T]) -> Callable[[Record], Sequence[_T]]:
-    return lambda record: [parse(record)]
+    def kind(self, path: Path) -> Kind:
+        """What a file is about.
 
+        Raises:
+          DataError: the file cannot be read.
+        """
+        first = next(RECORDS[self.shape](path, Intake(skip_bad=True)), None) if self.group else None
+        return "pairs" if self.group and (first is None or self._name(first) is None) else self.kinds[0]
 
-def _labelled(parse: Callable[[Record], Dialogue]) -> Callable[[Record], Sequence[PreferencePair]]:
-    return lambda record: pairs_of(parse(record))
+    def stream(self, kind: Kind, path: Path, intake: Intake) -> Iterator[Any]:
+        """What of a kind that the layout holds is in a file, one after another; faults go to the intake.
+
+        Raises:
+          DataError: a record is bad and not to be skipped.
+        """
+        parse, records = getattr(self, kind), RECORDS[self.shape](path, intake)
+        if parse is None:  # pairs of dialogues
+            yield from (pair for dialogue in self.stream("dialogues", path, intake) for pair in pairs_of(dialogue))
+            return
+        if self.group and kind == "dialogues":
+            records = self._grouped(records)
+        while True:
+            try:
+                if (record := next(records, None)) is None:
+                    return
+                items = _several(parse(record))
+                intake.admit(record, items)
+            except DataError as error:
+                intake.refuse(error)
+            else:
+                yield from items
+
+    def _name(self, record: Record) -> object:
+        return record.value.get(self.group) if isinstance(record.value, dict) else None
+
+    def _grouped(self, records: Iterator[Record]) -> Iterator[Record]:
+        def key(record: Record) -> object:
+            name = self._name(record)
+            return record if name is None else (name,)
+
+        for _, neighbours in groupby(records, key):
+            lines = list(neighbours)
+            yield replace(lines[0], value=lines, notes=[])
 
 
 def pairs_of(dialogue: Dialogue) -> list[PreferencePair]:
@@ -55,108 +112,105 @@ def pairs_of(dialogue: Dialogue) -> list[PreferencePair]:
     ]
 
 
-def _by_name(*formats: Format[_T]) -> Mapping[str, Format[_T]]:
-    return {format.name: format for format in formats}
+def _several(made: Any) -> list[Any]:
+    return made if isinstance(made, list) else [made]
 
 
-DIALOGUES = _by_name(
-    Format("aloe", "lines", json_lines, aloe.detect, _one(aloe.dialogue)),
-    Format("jsonl", "lines", json_lines, jsonl.detect, _one(jsonl.dialogue)),
-    Format("prefeval", "array", json_items, prefeval.detect, _one(prefeval.dialogue)),
-    Format("spc", "table", csv_rows, spc.detect, _one(spc.dialogue)),
-    Format("trl", "lines", preference.grouped, preference.detect, _one(preference.dialogue)),
-)
-"""Layouts that hold dialogues."""
-
-DIRECT_PAIRS = _by_name(
-    Format("pairs", "lines", json_lines, jsonl.detect_pair, _one(jsonl.pair)),
-    Format("prefeval-mcq", "array", json_items, prefeval.detect_options, prefeval.pairs),
-    Format("trl", "lines", json_lines, preference.detect, _one(preference.pair)),
-)
-"""Layouts that hold preference pairs as such."""
-
-_TURNS = _by_name(
-    Format("aloe", "lines", json_lines, aloe.detect, _labelled(aloe.dialogue)),
-    Format("jsonl", "lines", json_lines, jsonl.detect, _labelled(jsonl.dialogue)),
-)
-PAIRS = {**DIRECT_PAIRS, **_TURNS}
-"""Layouts that pairs can be had from: as such, or from the labelled turns of dialogues."""
-
-PERSONAS = "personas"
-"""ALOE's persona pool, which holds neither dialogues nor pairs."""
+def _has(*names: str) -> Callable[[Any], bool]:
+    return lambda record: record.keys() >= set(names)
 
 
-def choose(formats: Mapping[str, Format[_T]], name: str, path: Path, what: str) -> Format[_T]:
-    """The format called `name`, or for "auto" the one that the file's content shows.
+for _name, _layout in {
+    "aloe": Layout(_has("conversations"), aloe.dialogue),
+    "jsonl": Layout(_has("turns"), jsonl.dialogue),
+    "prefeval": Layout(_has("preference", "conversation"), prefeval.dialogue, shape="array"),
+    "spc": Layout(spc.detect, spc.dialogue, shape="table"),
+    "trl": Layout(_has("chosen", "rejected"), trl.dialogue, trl.pair, group="dialogue_id"),
+    "pairs": Layout(_has("history", "preferred"), pairs=jsonl.pair),
+    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), pairs=prefeval.pairs, shape="array"),
+    "personas": Layout(lambda record: False, personas=aloe.persona_text),
+}.items():
+    LAYOUTS.add(_name, _layout)
+
+
+def register_layout(
+    name: str,
+    *,
+    detect: Callable[[Any], bool],
+    gives: Literal["dialogues", "pairs"] = "dialogues",
+    shape: Shape = "lines",
+) -> Callable[[_Function], _Function]:
+    """The decorator that registers a function from one record to a Dialogue (or PreferencePair) or a list of them.
+
+    What the function makes is held to what our own lines are: texts lose outer white space, an empty id becomes file
+    and line, an empty user_id a name for the profile. Whatever it raises over a record gets file and line.
 
     Args:
-      what: "dialogues" or "preference pairs", for messages.
+      detect: whether a record looks like one of these; asked before the package's own layouts are.
+      gives: what the function makes.
+      shape: how a file is cut: a JSON object on each line, in one JSON array, or a CSV table, of which `detect` is
+        given the header and the function each row, a list of texts.
 
-    Raises:
-      ConfigError: there is no such format.
-      DataError: the content shows none of these formats.
+    Example:
+      ```python
+      @pamdp.layout("mine", detect=lambda record: "talk" in record)
+      def mine(record):
+          turns = tuple(Turn(said["ask"], preferred=said["answer"]) for said in record["talk"])
+          return Dialogue("", record["who"], Persona(record["about"]), turns)
+      ```
     """
-    if name in formats:
-        return formats[name]
-    if name != "auto":
-        raise ConfigError(f"no format for {what} is called {name!r}; there are: auto, {', '.join(formats)}")
-    found = detect(path)
-    if found not in formats:
-        raise DataError(f"this file is in the format {found!r}, which holds no {what}", path, fix=_elsewhere(found))
-    return formats[found]
+    own = jsonl.dialogue if gives == "dialogues" else jsonl.pair
 
+    def register(function: _Function) -> _Function:
+        def parse(record: Record) -> list[Any]:
+            if shape != "table":
+                record.read(Fields)
+            try:
+                lines = [jsonl.as_line(item) for item in _several(function(record.value))]
+            except ValidationError as error:
+                raise record.fault(*explain(error)) from error
+            except KeyError as error:
+                raise record.fault(f"`{error.args[0]}` is missing", "write it, or leave this record out") from error
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                what = f"the layout {name!r} cannot read it: {' '.join(str(error).split())}"
+                raise record.fault(what, "mend the record, or the layout") from error
+            return [own(replace(record, value=line)) for line in lines]
 
-def _elsewhere(name: str) -> str:
-    if name == PERSONAS:
-        return "load_personas reads it"
-    return "load_pairs reads it" if name in PAIRS else "load_dialogues reads it"
+        if gives == "dialogues":
+            LAYOUTS.add(name, Layout(detect, dialogues=parse, shape=shape))
+        else:
+            LAYOUTS.add(name, Layout(detect, pairs=parse, shape=shape))
+        return function
 
-
-_LOOKS: list[tuple[str, Shape, Callable[[object], bool]]] = [
-    *((format.name, format.shape, format.detect) for format in DIALOGUES.values()),
-    *((format.name, format.shape, format.detect) for format in PAIRS.values()),
-]
+    return register
 
 
 def detect(path: Path) -> str:
-    """The name of the format that a file's content shows; "personas" for ALOE's pool of texts.
+    """The name of the layout that a file's content shows; "personas" where it holds texts and nothing else.
 
     Raises:
-      DataError: the file cannot be read, is empty, or shows no known format.
+      DataError: the file cannot be read, is empty, or shows no known layout.
     """
-    header, tolerant = _first_line(path), Intake(skip_bad=True)
-    if table := _recognised(header, "table"):
+    header, tolerant, values = first_line(path), Intake(skip_bad=True), []
+    # What registers last is asked first: a plugin knows its records better than the package does.
+    layouts = [(name, LAYOUTS[name]) for name in reversed([*LAYOUTS])]
+
+    def shown(value: object, shape: Shape) -> str | None:
+        return next((name for name, layout in layouts if layout.shape == shape and layout.detect(value)), None)
+
+    if table := shown(header, "table"):
         return table
     shape: Shape = "array" if header.startswith("[") else "lines"
-    records = (json_items if shape == "array" else json_lines)(path, tolerant)
-    values = []
-    for record, _ in zip(records, range(_LOOK_AT), strict=False):
-        if name := _recognised(record.value, shape):
+    for record in islice(RECORDS[shape](path, tolerant), _LOOK_AT):
+        if isinstance(record.value, dict) and (name := shown(record.value, shape)):
             return name
         values.append(record.value)
-    if len(values) > len(tolerant.skipped) and all(map(aloe.is_text, values)):
-        return PERSONAS
-    raise _unknown(path, values, tolerant)
-
-
-def _recognised(value: object, shape: Shape) -> str | None:
-    return next((name for name, its_shape, looks in _LOOKS if its_shape == shape and looks(value)), None)
-
-
-def _first_line(path: Path) -> str:
-    for _, raw in raw_lines(path, Intake(skip_bad=True)):
-        if text := raw.decode("utf-8", errors="replace").removeprefix(BOM).strip():
-            return text
-    raise DataError("the file is empty", path, fix="check the path")
-
-
-def _unknown(path: Path, values: list[object], tolerant: Intake) -> DataError:
-    fix = f"the formats are: {', '.join({**DIALOGUES, **PAIRS})}; name one if you know it"
-    keys = next((sorted(value) for value in values if isinstance(value, dict)), None)
-    if keys is not None:
-        shown = ", ".join(key if key.isprintable() else repr(key) for key in keys)
-        return DataError(f"no known format has the fields {shown[:200]}", path, fix=fix)
-    if tolerant.skipped:
-        first = tolerant.skipped[0]
-        return DataError(f"no known format: {first.what}", path, first.line, first.fix or fix)
-    return DataError("no known format: there is no JSON object in it", path, fix=fix)
+    if len(values) > len(tolerant.skipped) and all(isinstance(value, str) for value in values):
+        return "personas"
+    what, line, fix = "there is no JSON object in it", None, f"name one if you know it: {', '.join(LAYOUTS)}"
+    if fields := next((", ".join(sorted(value)) for value in values if isinstance(value, dict)), None):
+        what = f"its records have the fields {''.join(c if c.isprintable() else '?' for c in fields)[:200]}"
+    elif tolerant.skipped:
+        what, line = tolerant.skipped[0].what, tolerant.skipped[0].line
+        fix = tolerant.skipped[0].fix or fix
+    raise DataError(f"no known layout: {what}", path, line, fix)

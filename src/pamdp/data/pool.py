@@ -14,8 +14,7 @@ from pathlib import Path
 
 from pamdp.data.fields import name_for
 from pamdp.data.files import data_files, sha256
-from pamdp.data.load import POOL, load_personas
-from pamdp.data.loaded import Loaded
+from pamdp.data.load import POOL, Loaded, load_personas
 from pamdp.errors import ConfigError
 from pamdp.types import Dialogue, Persona
 

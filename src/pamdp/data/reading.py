@@ -6,15 +6,20 @@ nothing of dialogues; a record is a JSON value or a CSV row with its file and li
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
+from pydantic import ValidationError
+
+from pamdp.data.fields import Fields, explain
+from pamdp.data.files import opened
 from pamdp.errors import DataError
+from pamdp.types import Dialogue, PreferencePair
 
 MAX_LINE = 16 * 2**20
 """Bytes in one line: a file without line ends must not fill the memory."""
@@ -22,9 +27,13 @@ MAX_DOCUMENT = 256 * 2**20
 """Bytes in a JSON document, which cannot be read line by line."""
 BOM = "\ufeff"
 """What some editors write before the first character."""
+Shape = Literal["lines", "array", "table"]
+"""How a file is cut: one JSON value a line, one JSON array, or CSV rows under a header."""
 
 _ONE_A_LINE = "write one JSON object on each line, or skip bad input to leave this line out"
 _APART = "put each on a line of its own, or skip bad input to take them one by one"
+_FROM_HERE = "mend the file from this item on"
+_Fields = TypeVar("_Fields", bound=Fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,17 @@ class Record:
         """The error that says `what` is wrong at this record."""
         return DataError(what, self.path, self.line, fix)
 
+    def read(self, kind: type[_Fields]) -> _Fields:
+        """The record as KIND describes it.
+
+        Raises:
+          DataError: it is something else; the first field that is wrong is named.
+        """
+        try:
+            return kind.model_validate(self.value, context=self.notes)
+        except ValidationError as error:
+            raise self.fault(*explain(error)) from None
+
 
 @dataclass(slots=True)
 class Intake:
@@ -61,58 +81,31 @@ class Intake:
     skipped: list[DataError] = field(default_factory=list)
     mended: list[DataError] = field(default_factory=list)
     repaired: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[type, str]] = field(default_factory=set)
 
-    def refuse(self, error: DataError) -> None:
-        """Count the fault and go on, or stop.
-
-        Raises:
-          DataError: the same error, when bad input is not to be skipped.
-        """
-        if not self.skip_bad:
-            raise error
-        self.skipped.append(error)
-
-    def mend(self, error: DataError) -> None:
-        """Count a fault that costs no record and go on, or stop.
+    def refuse(self, error: DataError, mended: bool = False) -> None:
+        """Count the fault, as MENDED if it costs no record, and go on; or stop.
 
         Raises:
           DataError: the same error, when bad input is not to be skipped.
         """
         if not self.skip_bad:
             raise error
-        self.mended.append(error)
-        self.repaired[error.what] += 1
+        if mended:
+            self.repaired[error.what] += 1
+        (self.mended if mended else self.skipped).append(error)
 
-    def admit(self, record: Record, ids: list[str]) -> None:
-        """Enter the ids that a record brings, and its repairs.
+    def admit(self, record: Record, items: Sequence[Dialogue | PreferencePair | str]) -> None:
+        """Enter what a record brings, and its repairs.
 
         Raises:
-          DataError: one of the ids was there before.
+          DataError: one of the items has an id that another of its kind had before.
         """
-        for name in ids:
+        for name in ((type(item), item.id) for item in items if not isinstance(item, str)):
             if name in self.seen:
-                raise record.fault(f"the id {name!r} occurs twice", "give every record an id of its own")
+                raise record.fault(f"the id {name[1]!r} occurs twice", "give every record an id of its own")
             self.seen.add(name)
         self.repaired.update(record.notes)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened for reading bytes; what fails while it is read fails as a DataError too.
-
-    Raises:
-      DataError: it is missing, not a file, or cannot be read to the end.
-    """
-    try:
-        if not path.exists():
-            raise DataError("there is no such file", path, fix="check the path")
-        if not path.is_file():
-            raise DataError("this is not a file", path, fix="name a file")
-        with path.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path, fix="check path and rights") from error
 
 
 def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
@@ -157,17 +150,87 @@ def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
                 intake.refuse(DataError(f"not valid JSON: {error}", path, number, _ONE_A_LINE))
                 break
             if not at and end < len(text):
-                intake.mend(DataError("more than one JSON value on the line", path, number, _APART))
+                intake.refuse(DataError("more than one JSON value on the line", path, number, _APART), mended=True)
             taken += 1
             yield Record(value, path, number, str(number) if taken == 1 else f"{number}.{taken}")
-            at = blank_end(text, end)
+            at = _blank_end(text, end)
 
 
-def blank_end(text: str, at: int) -> int:
-    """The first place from `at` on that is not JSON white space."""
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+def json_items(path: Path, intake: Intake) -> Iterator[Record]:
+    """The items of a JSON array, each with the line on which it starts.
+
+    After an item that is not JSON nobody can tell where the next one starts: the rest of the file is one fault.
+
+    Raises:
+      DataError: the file is not UTF-8, too large or not an array, or an item is not JSON and bad input is not skipped.
+    """
+    text = _document(path)
+    at = _blank_end(text, 0)
+    line, counted, items = text.count("\n", 0, at) + 1, at, 0
+    if not text.startswith("[", at):
+        raise DataError("this is not a JSON array", path, line, "the file must be [item, ...]")
+
+    def refuse(what: str, fix: str) -> None:
+        intake.refuse(DataError(what, path, line, fix))
+
+    at = _blank_end(text, at + 1)
+    while at < len(text) and text[at] != "]":
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            value, end = decode(text, at)
+        except ValueError as error:
+            return refuse(f"not valid JSON: {error}; the rest of the file is left out", _FROM_HERE)
+        items += 1
+        yield Record(value, path, line, str(items))
+        at = _blank_end(text, end)
+        if text.startswith(",", at):
+            at = _blank_end(text, at + 1)
+        elif at < len(text) and text[at] != "]":
+            return refuse("no comma after this item; the rest of the file is left out", _FROM_HERE)
+    if at == len(text):
+        refuse("the JSON array has no end: cut off?", "fetch the file again")
+    elif _blank_end(text, at + 1) < len(text):
+        refuse("there is something after the end of the JSON array", "keep one array in the file")
+
+
+def csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
+    """The rows of a CSV table without its header, each with the line on which it starts; its value is a list of texts.
+
+    Bytes that are not UTF-8 come through as surrogates, so that the row that holds them is refused and no other.
+
+    Raises:
+      DataError: the file cannot be read, or is not CSV from some row on and bad input is not skipped.
+    """
+    lines = (raw.decode("utf-8", errors="surrogateescape") for _, raw in raw_lines(path, intake))
+    reader = csv.reader((line.removeprefix(BOM) for line in lines), strict=True)
+    start, rows = 1, 0
+    try:
+        for row in reader:
+            if start > 1 and row:
+                rows += 1
+                yield Record(row, path, start, str(rows))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        what = f"not valid CSV: {error}; the rest of the file is left out"
+        intake.refuse(DataError(what, path, start, "close every quotation mark; cut off?"))
+
+
+RECORDS: Mapping[Shape, Callable[[Path, Intake], Iterator[Record]]] = {
+    "lines": json_lines, "array": json_items, "table": csv_rows,
+}  # fmt: skip
+"""The reader of each shape."""
+
+
+def first_line(path: Path) -> str:
+    """The first line that is not blank, by which files of different shapes are told apart.
+
+    Raises:
+      DataError: the file cannot be read, or is empty.
+    """
+    for _, raw in raw_lines(path, Intake(skip_bad=True)):
+        if text := raw.decode("utf-8", errors="replace").removeprefix(BOM).strip():
+            return text
+    raise DataError("the file is empty", path, fix="check the path")
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:
@@ -188,17 +251,36 @@ def decode(text: str, at: int = 0) -> tuple[object, int]:
         raise ValueError("nested too deeply") from None
 
 
+def _blank_end(text: str, at: int) -> int:
+    """The first place from `at` on that is not JSON white space."""
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
+
+
+def _document(path: Path) -> str:
+    with opened(path) as stream:
+        raw = stream.read(MAX_DOCUMENT + 1)
+    if len(raw) > MAX_DOCUMENT:
+        raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")
+    try:
+        return raw.decode("utf-8").removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError("a byte of this line is not UTF-8", path, line, "save the file as UTF-8") from None
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; Python alone would keep the last of two equal keys without a word."""
+    """An object, in which null counts as absent; Python alone would keep the last of two equal keys without a word."""
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
-    return values
+    return {key: value for key, value in pairs if value is not None}
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
