@@ -104,8 +104,8 @@ CASES = [
     Case("trl", trl, trl(0) | {"rejected": []}, lines, 2),
     Case("pairs", pair, pair(0) | {"history": []}, lines, 2),
 ]
-DIALOGUE_CASES = [case for case in CASES if LAYOUTS[case.name].dialogues]
-PAIR_CASES = [case for case in CASES if case.name not in {"prefeval", "spc"}]
+DIALOGUE_CASES = [case for case in CASES if "dialogues" in LAYOUTS[case.name].makes]
+PAIR_CASES = [case for case in CASES if "pairs" in LAYOUTS[case.name].makes]
 of_dialogues = pytest.mark.parametrize("case", DIALOGUE_CASES, ids=lambda case: case.name)
 of_pairs = pytest.mark.parametrize("case", PAIR_CASES, ids=lambda case: case.name)
 Load = Callable[..., Loaded | LoadedPairs]

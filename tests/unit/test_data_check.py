@@ -152,9 +152,7 @@ def test_a_folder_with_one_foreign_file_is_still_reported_on(tmp_path: Path) -> 
     write_pairs(tmp_path / "a.jsonl", PAIRS)
     (tmp_path / "b.json").write_text('{"model": "x"}')
     report = check(tmp_path)
-    assert (
-        report.pairs == 4 and len(report.problems) == 1 and "its records have the fields model" in report.problems[0]
-    )
+    assert report.pairs == 4 and len(report.problems) == 1 and "its records have the fields model" in report.problems[0]
     with pytest.raises(DataError, match="no known layout"):
         check(tmp_path / "b.json")
 

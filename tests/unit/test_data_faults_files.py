@@ -159,7 +159,7 @@ ROW = '"I knit.","I ski.","User 1: Hi\nUser 2: Hello"\n'
         (ROW + ',b,"User 1: Hi"\n', 4, "`user 1 personas` is empty"),
         (ROW + 'a,b,"Hi there"\n', 4, "`conversation` has no line that starts with `User 1:`"),
         (ROW + 'a,b,"User 2: Hi"\n', 4, "`conversation` has nothing that User 1 says"),
-        (ROW + 'a,b,"User 1:"\n', 4, "`conversation` has a line of User 1 that is empty"),
+        (ROW + 'a,b,"User 1:"\n', 4, "`conversation` has an empty line of User 1"),
         (ROW + 'a,b,"User 1: Hi\nUser 2: \x00"\n', 4, "`conversation` holds a NUL byte"),
         (ROW + 'a,b,"User 1: Hi', 4, "not valid CSV: unexpected end of data; the rest of the file is left out"),
         (ROW + 'a,b,"User 1: ' + "x" * 200_000 + '"\n', 4, "not valid CSV: field larger than field limit"),
@@ -210,7 +210,7 @@ def test_any_json_is_counted_to_the_last_record(
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     array = format.startswith("prefeval")
     path.write_text(json.dumps(records) if array else "\n".join(map(json.dumps, records)))
-    load = load_dialogues if LAYOUTS[format].dialogues else load_pairs
+    load = load_dialogues if "dialogues" in LAYOUTS[format].makes else load_pairs
     try:
         loaded = load(path, format=format, skip_bad=True)
     except DataError as error:

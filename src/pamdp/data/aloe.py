@@ -5,19 +5,19 @@ Owns ALOE's field names and habits (a reply may be a list, "None" means nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator
-from pydantic import ValidationInfo as Info
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WrapValidator
 
-from pamdp.data.fields import Fields, Items, Loose, Text, fault, note, usable
+from pamdp.data.fields import Fields, Items, Loose, Text, fault, note
 from pamdp.data.jsonl import NamedFields
 from pamdp.data.reading import Record, decode
 from pamdp.types import Branch, Dialogue, Persona, Turn
 
 
-def _first(value: object, info: Info) -> object:
+def _first(value: object, info: ValidationInfo) -> object:
     """One reply; of a list the first that says something."""
     if not isinstance(value, list):
         return value
@@ -35,17 +35,18 @@ def _known(text: str) -> str:
     return "" if text.rstrip(".").casefold() == "none" else text
 
 
-def _unquoted(text: str) -> str:
+def _unquoted(value: object, usable: Callable[[object], str]) -> str:
     """A persona text; ALOE's script copied whole lines of its pool, JSON quotation marks included."""
+    text = usable(value)
     if not text.startswith('"'):
         return text
     try:
-        value, end = decode(text)
+        inner, end = decode(text)
     except ValueError:
         return text
     if end < len(text) and text[end] == '"':
         raise fault("holds two texts, so two persons", "keep one of them")
-    return usable(value) if end == len(text) else text
+    return usable(inner) if end == len(text) else text
 
 
 class _RepliesFields(Fields):
@@ -68,8 +69,8 @@ class _TurnFields(Fields):
 class _DialogueFields(NamedFields):
     """ALOE gives neither ids nor users, but talks with each profile many times."""
 
-    profile: Annotated[Loose, AfterValidator(_unquoted)] = ""
-    personality: Annotated[Loose, AfterValidator(_unquoted)] = ""
+    profile: Annotated[Loose, WrapValidator(_unquoted)] = ""
+    personality: Annotated[Loose, WrapValidator(_unquoted)] = ""
     conversations: Items[_TurnFields]
 
 

@@ -7,20 +7,69 @@ records as models made of these. A field that nobody asks for is ignored.
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import MinLen
-from pydantic import BaseModel, FailFast, Field, PlainValidator, Strict, TypeAdapter, ValidationError
-from pydantic import ValidationInfo as Info
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic.functional_validators import BeforeValidator, PlainValidator, WrapValidator
+from pydantic.types import FailFast, Strict
 from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo as Info
 
 from pamdp.types import History, Message, Persona
 
 MAX_TEXT = 100_000
 """Characters in one text. A longer one is a file in the wrong field, not something that somebody said."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _T = TypeVar("_T")
+
+
+def _loose(value: object, usable: Callable[[object], str]) -> str:
+    return "" if isinstance(value, str) and not value.strip() else usable(value)
+
+
+Text = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$"),
+    BeforeValidator(lambda value: value.strip() if isinstance(value, str) else value),
+]
+"""A usable text: not blank, not too long, of whole characters and without NUL; outer white space goes."""
+Loose = Annotated[Text, WrapValidator(_loose)]
+"""A usable text or a blank one, which becomes the empty text; give it the default ""."""
+Items = Annotated[list[_T], Strict(False), FailFast(), MinLen(1)]
+"""A list that is not empty; of its faults only the first is looked for, however long it is."""
+
+_OBJECT = ("is {kind} where a JSON object belongs", 'write {{"name": value, ...}}')
+_FAULTS = {
+    "fault": ("{what}", "{fix}"),
+    "missing": ("is missing", "write it, or leave this record out"),
+    "string_type": ("is {kind} where a text belongs", "write one string"),
+    "string_too_short": ("is empty", "write the text, or leave this record out"),
+    "string_too_long": ("has {length:,} characters; the limit is {max_length:,}", "shorten it: is this a whole file?"),
+    "string_pattern_mismatch": ("holds a NUL byte", "remove it: is this a text file?"),
+    "string_unicode": ("holds bytes that are not UTF-8, or half a character", "save the file as UTF-8"),
+    "list_type": ("is {kind} where a list belongs", "write [{{...}}, ...]"),
+    "model_type": _OBJECT,
+    "dict_type": _OBJECT,
+    "too_short": ("is a list of {actual_length} where {min_length} or more belong", "complete it, or leave it out"),
+    "literal_error": ("is {value!r}", "write {expected}"),
+}
+"""What is said of a fault that pydantic finds, and what to do about it."""
+_KINDS = {str: "a text", bool: "true or false", list: "a list", dict: "an object", type(None): "nothing"}
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """The first thing that is wrong, with the name of its field, and what to do about it."""
+    first = error.errors(include_url=False)[0]
+    value = first["input"]
+    parts = [f"item {part + 1}" if isinstance(part, int) else f"`{repr(part)[1:-1][:60]}`" for part in first["loc"]]
+    place = ", ".join(parts) or "the record"
+    nothing = value is None and first["type"] == "string_type"
+    if (fault := "missing" if nothing else first["type"]) not in _FAULTS:
+        return f"{place}: {first['msg'].removeprefix('Value error, ')}", "mend it, or leave this record out"
+    known = {"kind": _KINDS.get(type(value), "a number"), "length": len(str(value)), "value": str(value)[:40]}
+    what, fix = (text.format_map(known | first.get("ctx", {})) for text in _FAULTS[fault])
+    return f"{place} {what}", fix
 
 
 def fault(what: str, fix: str) -> PydanticCustomError:
@@ -34,43 +83,13 @@ def note(info: Info, repair: str) -> None:
         info.context.append(repair)
 
 
-def usable(value: object) -> str:
-    """The value as a text without outer white space.
-
-    Raises:
-      PydanticCustomError: it is no string, blank, too long, or holds NUL or half a character.
-    """
-    if value is None:
-        raise fault("is missing", "write it, or leave this record out")
-    if not isinstance(value, str):
-        raise fault(f"is {_kind(value)} where a text belongs", "write one string")
-    text = value.strip()
-    if not text:
-        raise fault("is empty", "write the text, or leave this record out")
-    if len(text) > MAX_TEXT:
-        what = f"has {len(text):,} characters; the limit is {MAX_TEXT:,}"
-        raise fault(what, "shorten it: this looks like a file, not a message")
-    if "\0" in text:
-        raise fault("holds a NUL byte", "remove it: is this a text file?")
-    if _SURROGATE.search(text):
-        raise fault("holds bytes that are not UTF-8, or half a character", "save the file as UTF-8")
-    return text
-
-
-def _loose(value: object) -> str:
-    return "" if isinstance(value, str) and not value.strip() else usable(value)
-
-
-Text = Annotated[str, PlainValidator(usable)]
-"""A usable text."""
-Loose = Annotated[str, PlainValidator(_loose)]
-"""A usable text or a blank one, which becomes the empty text; give it the default ""."""
-Items = Annotated[list[_T], Strict(False), FailFast(), MinLen(1)]
-"""A list that is not empty; of its faults only the first is looked for, however long it is."""
-
-
 class Fields(BaseModel, strict=True):
-    """Base of what describes a record."""
+    """Base of what describes a record; a field that is null counts as absent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: object) -> object:
+        return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 class PersonaFields(Fields):
@@ -85,7 +104,7 @@ class PersonaFields(Fields):
         return Persona(self.profile, self.personality)
 
 
-def _content(value: object, info: Info) -> str:
+def _content(value: object, usable: Callable[[object], str], info: Info) -> str:
     return "" if info.data.get("role") == "system" else usable(value)
 
 
@@ -93,7 +112,7 @@ class ChatMessage(Fields):
     """One message as chat models have it; what a system message holds is not looked at."""
 
     role: Any = None
-    content: Annotated[str, PlainValidator(_content)] = Field(default=None, validate_default=True)
+    content: Annotated[Text, WrapValidator(_content)] = Field(default=None, validate_default=True)
 
 
 MESSAGES = TypeAdapter(Items[ChatMessage])
@@ -121,39 +140,6 @@ ChatHistory = Annotated[History, PlainValidator(_history)]
 
 A system message at the start belongs to whoever wrote it, not to the person: it is left out and counted.
 """
-
-
-def explain(error: ValidationError) -> tuple[str, str]:
-    """The first thing that is wrong, with the name of its field, and what to do about it."""
-    first = error.errors(include_url=False)[0]
-    value, context = first["input"], first.get("ctx", {})
-    parts = [f"item {part + 1}" if isinstance(part, int) else f"`{repr(part)[1:-1][:60]}`" for part in first["loc"]]
-    place = ", ".join(parts) or "the record"
-    match first["type"]:
-        case "fault":
-            what, fix = context["what"], context["fix"]
-        case "missing":
-            what, fix = "is missing", "write it, or leave this record out"
-        case "list_type":
-            what, fix = f"is {_kind(value)} where a list belongs", "write [{...}, ...]"
-        case "model_type" | "dict_type":
-            what, fix = f"is {_kind(value)} where a JSON object belongs", 'write {"name": value, ...}'
-        case "too_short":
-            what = f"is a list of {context['actual_length']} where {context['min_length']} or more belong"
-            fix = "complete it, or leave this record out"
-        case "literal_error":
-            what, fix = f"is {str(value)[:40]!r}", f"write {context['expected']}"
-        case _:
-            return f"{place}: {first['msg'].removeprefix('Value error, ')}", "mend it, or leave this record out"
-    return f"{place} {what}", fix
-
-
-def _kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    if value is None:
-        return "nothing"
-    names = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
-    return names.get(type(value), "a number")
 
 
 def name_for(text: str) -> str:

@@ -6,7 +6,7 @@ module and one entry here, its name in registry.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pamdp.data import aloe, jsonl, prefeval, spc, trl
 from pamdp.data.fields import Fields, explain
-from pamdp.data.reading import RECORDS, Intake, Record, Shape, first_line
+from pamdp.data.reading import BOM, RECORDS, Intake, Record, Shape, raw_lines
 from pamdp.errors import DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
@@ -30,33 +30,21 @@ _Function = TypeVar("_Function", bound=Callable[[Any], object])
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one kind of file is recognised and read. What makes something of a record raises a DataError if it is bad.
+    """How one kind of file is recognised and read.
 
     Attributes:
       detect: whether a JSON object is a record of this layout; of a table, whether its first line is the header.
-      dialogues, pairs, personas: what a record becomes, one or a list; None where it is no such thing. Pairs can
-        always be had from the labelled turns of dialogues.
+      makes: what becomes of a record, one thing or a list, for each kind that the layout holds; the first kind is what
+        its files are about. A bad record raises a DataError.
       shape: how a file is cut into records.
       group: name of a field; neighbours in which it is the same tell one dialogue together, and become one record whose
-        value is the list of theirs. Where the first record lacks it, a file is about pairs.
+        value is the list of theirs. A file whose first record lacks it is about pairs.
     """
 
     detect: Callable[[Any], bool]
-    dialogues: Callable[[Record], Dialogue | list[Dialogue]] | None = None
-    pairs: Callable[[Record], PreferencePair | list[PreferencePair]] | None = None
-    personas: Callable[[Record], str] | None = None
+    makes: Mapping[Kind, Callable[[Record], Any]]
     shape: Shape = "lines"
     group: str = ""
-
-    @property
-    def kinds(self) -> list[Kind]:
-        """What the layout holds."""
-        has: dict[Kind, bool] = {
-            "dialogues": self.dialogues is not None,
-            "pairs": (self.pairs or self.dialogues) is not None,
-            "personas": self.personas is not None,
-        }
-        return [kind for kind, holds in has.items() if holds]
 
     def kind(self, path: Path) -> Kind:
         """What a file is about.
@@ -65,7 +53,8 @@ class Layout:
           DataError: the file cannot be read.
         """
         first = next(RECORDS[self.shape](path, Intake(skip_bad=True)), None) if self.group else None
-        return "pairs" if self.group and (first is None or self._name(first) is None) else self.kinds[0]
+        grouped = first is not None and isinstance(first.value, dict) and self.group in first.value
+        return "pairs" if self.group and not grouped else next(iter(self.makes))
 
     def stream(self, kind: Kind, path: Path, intake: Intake) -> Iterator[Any]:
         """What of a kind that the layout holds is in a file, one after another; faults go to the intake.
@@ -73,29 +62,23 @@ class Layout:
         Raises:
           DataError: a record is bad and not to be skipped.
         """
-        parse, records = getattr(self, kind), RECORDS[self.shape](path, intake)
-        if parse is None:  # pairs of dialogues
-            yield from (pair for dialogue in self.stream("dialogues", path, intake) for pair in pairs_of(dialogue))
-            return
+        records = RECORDS[self.shape](path, intake)
         if self.group and kind == "dialogues":
             records = self._grouped(records)
         while True:
             try:
                 if (record := next(records, None)) is None:
                     return
-                items = _several(parse(record))
+                items = _several(self.makes[kind](record))
                 intake.admit(record, items)
             except DataError as error:
                 intake.refuse(error)
             else:
                 yield from items
 
-    def _name(self, record: Record) -> object:
-        return record.value.get(self.group) if isinstance(record.value, dict) else None
-
     def _grouped(self, records: Iterator[Record]) -> Iterator[Record]:
         def key(record: Record) -> object:
-            name = self._name(record)
+            name = record.value.get(self.group) if isinstance(record.value, dict) else None
             return record if name is None else (name,)
 
         for _, neighbours in groupby(records, key):
@@ -120,15 +103,20 @@ def _has(*names: str) -> Callable[[Any], bool]:
     return lambda record: record.keys() >= set(names)
 
 
+def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[Kind, Callable[[Record], Any]]:
+    """Dialogues, and their labelled turns as pairs."""
+    return {"dialogues": parse, "pairs": lambda record: [p for d in _several(parse(record)) for p in pairs_of(d)]}
+
+
 for _name, _layout in {
-    "aloe": Layout(_has("conversations"), aloe.dialogue),
-    "jsonl": Layout(_has("turns"), jsonl.dialogue),
-    "prefeval": Layout(_has("preference", "conversation"), prefeval.dialogue, shape="array"),
-    "spc": Layout(spc.detect, spc.dialogue, shape="table"),
-    "trl": Layout(_has("chosen", "rejected"), trl.dialogue, trl.pair, group="dialogue_id"),
-    "pairs": Layout(_has("history", "preferred"), pairs=jsonl.pair),
-    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), pairs=prefeval.pairs, shape="array"),
-    "personas": Layout(lambda record: False, personas=aloe.persona_text),
+    "aloe": Layout(_has("conversations"), _dialogues(aloe.dialogue)),
+    "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
+    "prefeval": Layout(_has("preference", "conversation"), {"dialogues": prefeval.dialogue}, "array"),
+    "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
+    "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
+    "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),
+    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), {"pairs": prefeval.pairs}, "array"),
+    "personas": Layout(lambda record: False, {"personas": aloe.persona_text}),
 }.items():
     LAYOUTS.add(_name, _layout)
 
@@ -159,7 +147,6 @@ def register_layout(
           return Dialogue("", record["who"], Persona(record["about"]), turns)
       ```
     """
-    own = jsonl.dialogue if gives == "dialogues" else jsonl.pair
 
     def register(function: _Function) -> _Function:
         def parse(record: Record) -> list[Any]:
@@ -174,12 +161,10 @@ def register_layout(
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 what = f"the layout {name!r} cannot read it: {' '.join(str(error).split())}"
                 raise record.fault(what, "mend the record, or the layout") from error
+            own = jsonl.pair if gives == "pairs" else jsonl.dialogue
             return [own(replace(record, value=line)) for line in lines]
 
-        if gives == "dialogues":
-            LAYOUTS.add(name, Layout(detect, dialogues=parse, shape=shape))
-        else:
-            LAYOUTS.add(name, Layout(detect, pairs=parse, shape=shape))
+        LAYOUTS.add(name, Layout(detect, {"pairs": parse} if gives == "pairs" else _dialogues(parse), shape))
         return function
 
     return register
@@ -191,7 +176,10 @@ def detect(path: Path) -> str:
     Raises:
       DataError: the file cannot be read, is empty, or shows no known layout.
     """
-    header, tolerant, values = first_line(path), Intake(skip_bad=True), []
+    tolerant, values = Intake(skip_bad=True), list[object]()
+    texts = (raw.decode("utf-8", errors="replace").removeprefix(BOM).strip() for _, raw in raw_lines(path, tolerant))
+    if (header := next(filter(None, texts), None)) is None:
+        raise DataError("the file is empty", path, fix="check the path")
     # What registers last is asked first: a plugin knows its records better than the package does.
     layouts = [(name, LAYOUTS[name]) for name in reversed([*LAYOUTS])]
 

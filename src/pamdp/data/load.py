@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from pamdp.data.files import data_files, sha256
 from pamdp.data.formats import Kind, detect
 from pamdp.data.reading import Intake
-from pamdp.data.split import By, TrainTest, split_dialogues
+from pamdp.data.split import By, TrainTest, split_by_user
 from pamdp.errors import DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
@@ -60,8 +60,8 @@ class Loaded(LoadedItems[Dialogue]):
         return self.items
 
     def split(self, by: By = "user", test_share: float = 0.2, seed: int = 0) -> TrainTest:
-        """Dialogues to learn from and dialogues of other users to test on; see `split_dialogues`."""
-        return split_dialogues(self.items, by, test_share, seed)
+        """Dialogues to learn from and dialogues of other users to test on; see `split_by_user`."""
+        return split_by_user(self.items, test_share, seed, by)
 
 
 class LoadedPairs(LoadedItems[PreferencePair]):
@@ -125,10 +125,9 @@ def read_all(
             what = f"{files[0].name} is in the layout {name!r}, this one in {other!r}"
             raise DataError(what, file, fix="name one of the files")
     layout = LAYOUTS[name]
-    if kind not in layout.kinds:
-        raise DataError(
-            f"this is the layout {name!r}, which holds no {one}s", files[0], fix=f"load_{layout.kinds[0]} reads it"
-        )
+    if kind not in layout.makes:
+        reads = f"load_{next(iter(layout.makes))} reads it"
+        raise DataError(f"this file is in the layout {name!r}, which holds no {one}s", files[0], fix=reads)
     items = tuple(item for file in files for item in layout.stream(kind, file, intake))
     if not items:
         path = files[0].parent if len(files) > 1 else files[0]

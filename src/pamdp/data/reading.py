@@ -29,10 +29,8 @@ BOM = "\ufeff"
 """What some editors write before the first character."""
 Shape = Literal["lines", "array", "table"]
 """How a file is cut: one JSON value a line, one JSON array, or CSV rows under a header."""
-
 _ONE_A_LINE = "write one JSON object on each line, or skip bad input to leave this line out"
 _APART = "put each on a line of its own, or skip bad input to take them one by one"
-_FROM_HERE = "mend the file from this item on"
 _Fields = TypeVar("_Fields", bound=Fields)
 
 
@@ -84,7 +82,7 @@ class Intake:
     seen: set[tuple[type, str]] = field(default_factory=set)
 
     def refuse(self, error: DataError, mended: bool = False) -> None:
-        """Count the fault, as MENDED if it costs no record, and go on; or stop.
+        """Count the fault, as mended where it costs no record, and go on; or stop.
 
         Raises:
           DataError: the same error, when bad input is not to be skipped.
@@ -109,11 +107,7 @@ class Intake:
 
 
 def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
-    """Every line of bytes with its number from 1; a line beyond MAX_LINE is refused.
-
-    Raises:
-      DataError: the file cannot be read, or a line is too long and bad input is not skipped.
-    """
+    """Every line of bytes with its number from 1; a line beyond MAX_LINE is refused."""
     with opened(path) as stream:
         number = 0
         while raw := stream.readline(MAX_LINE + 1):
@@ -127,14 +121,8 @@ def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
             intake.refuse(DataError(what, path, number, "write one record on each line"))
 
 
-def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
-    """Every JSON value of a file that holds one on each line; blank lines are nothing.
-
-    Several values on one line are a fault. When bad input is skipped they are taken one by one and counted as repaired.
-
-    Raises:
-      DataError: a line is not UTF-8 or not JSON, or holds several values, and bad input is not skipped.
-    """
+def _json_lines(path: Path, intake: Intake) -> Iterator[Record]:
+    """Several values on one line are a fault; when bad input is skipped they are taken one by one, as repaired."""
     for number, raw in raw_lines(path, intake):
         try:
             text = raw.decode("utf-8").removeprefix(BOM).strip()
@@ -156,53 +144,49 @@ def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
             at = _blank_end(text, end)
 
 
-def json_items(path: Path, intake: Intake) -> Iterator[Record]:
-    """The items of a JSON array, each with the line on which it starts.
-
-    After an item that is not JSON nobody can tell where the next one starts: the rest of the file is one fault.
-
-    Raises:
-      DataError: the file is not UTF-8, too large or not an array, or an item is not JSON and bad input is not skipped.
-    """
-    text = _document(path)
+def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
+    """After an item that is not JSON nobody can tell where the next one starts: the rest of the file is one fault."""
+    with opened(path) as stream:
+        raw = stream.read(MAX_DOCUMENT + 1)
+    if len(raw) > MAX_DOCUMENT:
+        raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")
+    try:
+        text = raw.decode("utf-8").removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError("a byte of this line is not UTF-8", path, line, "save the file as UTF-8") from None
     at = _blank_end(text, 0)
     line, counted, items = text.count("\n", 0, at) + 1, at, 0
     if not text.startswith("[", at):
         raise DataError("this is not a JSON array", path, line, "the file must be [item, ...]")
-
-    def refuse(what: str, fix: str) -> None:
-        intake.refuse(DataError(what, path, line, fix))
-
-    at = _blank_end(text, at + 1)
-    while at < len(text) and text[at] != "]":
+    at, fault = _blank_end(text, at + 1), ""
+    while at < len(text) and text[at] != "]" and not fault:
         line, counted = line + text.count("\n", counted, at), at
         try:
             value, end = decode(text, at)
         except ValueError as error:
-            return refuse(f"not valid JSON: {error}; the rest of the file is left out", _FROM_HERE)
+            fault = f"not valid JSON: {error}; the rest of the file is left out"
+            break
         items += 1
         yield Record(value, path, line, str(items))
         at = _blank_end(text, end)
         if text.startswith(",", at):
             at = _blank_end(text, at + 1)
         elif at < len(text) and text[at] != "]":
-            return refuse("no comma after this item; the rest of the file is left out", _FROM_HERE)
-    if at == len(text):
-        refuse("the JSON array has no end: cut off?", "fetch the file again")
+            fault = "no comma after this item; the rest of the file is left out"
+    if fault:
+        intake.refuse(DataError(fault, path, line, "mend the file from this item on"))
+    elif at == len(text):
+        intake.refuse(DataError("the JSON array has no end: cut off?", path, line, "fetch the file again"))
     elif _blank_end(text, at + 1) < len(text):
-        refuse("there is something after the end of the JSON array", "keep one array in the file")
+        what = "there is something after the end of the JSON array"
+        intake.refuse(DataError(what, path, line, "keep one array in the file"))
 
 
-def csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
-    """The rows of a CSV table without its header, each with the line on which it starts; its value is a list of texts.
-
-    Bytes that are not UTF-8 come through as surrogates, so that the row that holds them is refused and no other.
-
-    Raises:
-      DataError: the file cannot be read, or is not CSV from some row on and bad input is not skipped.
-    """
-    lines = (raw.decode("utf-8", errors="surrogateescape") for _, raw in raw_lines(path, intake))
-    reader = csv.reader((line.removeprefix(BOM) for line in lines), strict=True)
+def _csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
+    """Bytes that are not UTF-8 come through as surrogates, so that the row that holds them is refused and no other."""
+    lines = (raw.decode("utf-8", errors="surrogateescape").removeprefix(BOM) for _, raw in raw_lines(path, intake))
+    reader = csv.reader(lines, strict=True)
     start, rows = 1, 0
     try:
         for row in reader:
@@ -216,21 +200,15 @@ def csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
 
 
 RECORDS: Mapping[Shape, Callable[[Path, Intake], Iterator[Record]]] = {
-    "lines": json_lines, "array": json_items, "table": csv_rows,
-}  # fmt: skip
-"""The reader of each shape."""
+    "lines": _json_lines,
+    "array": _json_items,
+    "table": _csv_rows,
+}
+"""What cuts a file into records, each with the line on which it starts: JSON values, or the lists of a table's cells.
 
-
-def first_line(path: Path) -> str:
-    """The first line that is not blank, by which files of different shapes are told apart.
-
-    Raises:
-      DataError: the file cannot be read, or is empty.
-    """
-    for _, raw in raw_lines(path, Intake(skip_bad=True)):
-        if text := raw.decode("utf-8", errors="replace").removeprefix(BOM).strip():
-            return text
-    raise DataError("the file is empty", path, fix="check the path")
+Blank lines and the header of a table are nothing. All raise a DataError where the file cannot be read, or something in
+it is bad and the intake does not skip it.
+"""
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:
@@ -258,29 +236,17 @@ def _blank_end(text: str, at: int) -> int:
     return at
 
 
-def _document(path: Path) -> str:
-    with opened(path) as stream:
-        raw = stream.read(MAX_DOCUMENT + 1)
-    if len(raw) > MAX_DOCUMENT:
-        raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")
-    try:
-        return raw.decode("utf-8").removeprefix(BOM)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError("a byte of this line is not UTF-8", path, line, "save the file as UTF-8") from None
-
-
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object, in which null counts as absent; Python alone would keep the last of two equal keys without a word."""
+    """An object; Python alone would keep the last of two equal keys without a word."""
     values = dict(pairs)
     if len(values) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
-    return {key: value for key, value in pairs if value is not None}
+    return values
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
