@@ -135,7 +135,7 @@ METHODS: Registry[Method] = Registry(
 )
 LAYOUTS: Registry[Layout] = Registry(
     "layout",
-    _own("pamdp.data.formats", "personas", "prefeval-mcq", "pairs", "trl", "spc", "prefeval", "jsonl", "aloe"),
+    _own("pamdp.data.formats", "aloe", "jsonl", "prefeval", "spc", "trl", "pairs", "prefeval-mcq", "personas"),
 )
 REGISTRIES: tuple[Registry[Any], ...] = (ADVANTAGES, METHODS, LAYOUTS)
 """All of them, for tools that list what there is."""

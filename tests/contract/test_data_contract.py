@@ -253,5 +253,5 @@ def test_a_folder_is_read_file_by_file(case: Case, load: Load, tmp_path: Path) -
 
 @of_both
 def test_an_unknown_layout_is_named(case: Case, load: Load, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no layout 'sharegpt'; there are: .*trl"):
+    with pytest.raises(ConfigError, match=r"no layout 'sharegpt'; there are: aloe, .*trl"):
         load(case.write(tmp_path, case.three()), format="sharegpt")

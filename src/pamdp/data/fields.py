@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import MinLen
 from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 from pydantic.functional_validators import BeforeValidator, PlainValidator, WrapValidator
 from pydantic.types import FailFast, Strict
@@ -36,7 +35,7 @@ Text = Annotated[
 """A usable text: not blank, not too long, of whole characters and without NUL; outer white space goes."""
 Loose = Annotated[Text, WrapValidator(_loose)]
 """A usable text or a blank one, which becomes the empty text; give it the default ""."""
-Items = Annotated[list[_T], Strict(False), FailFast(), MinLen(1)]
+Items = Annotated[list[_T], Strict(False), FailFast(), Field(min_length=1)]
 """A list that is not empty; of its faults only the first is looked for, however long it is."""
 
 _OBJECT = ("is {kind} where a JSON object belongs", 'write {{"name": value, ...}}')

@@ -108,7 +108,7 @@ def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[
     return {"dialogues": parse, "pairs": lambda record: [p for d in _several(parse(record)) for p in pairs_of(d)]}
 
 
-for _name, _layout in {
+_OWN: Mapping[str, Layout] = {
     "aloe": Layout(_has("conversations"), _dialogues(aloe.dialogue)),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
     "prefeval": Layout(_has("preference", "conversation"), {"dialogues": prefeval.dialogue}, "array"),
@@ -117,8 +117,9 @@ for _name, _layout in {
     "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),
     "prefeval-mcq": Layout(_has("preference", "classification_task_options"), {"pairs": prefeval.pairs}, "array"),
     "personas": Layout(lambda record: False, {"personas": aloe.persona_text}),
-}.items():
-    LAYOUTS.add(_name, _layout)
+}
+for _name in _OWN:
+    LAYOUTS.add(_name, _OWN[_name])
 
 
 def register_layout(
@@ -180,8 +181,8 @@ def detect(path: Path) -> str:
     texts = (raw.decode("utf-8", errors="replace").removeprefix(BOM).strip() for _, raw in raw_lines(path, tolerant))
     if (header := next(filter(None, texts), None)) is None:
         raise DataError("the file is empty", path, fix="check the path")
-    # What registers last is asked first: a plugin knows its records better than the package does.
-    layouts = [(name, LAYOUTS[name]) for name in reversed([*LAYOUTS])]
+    # A plugin is asked first: it knows its records better than the package does.
+    layouts = [(name, LAYOUTS[name]) for name in sorted(LAYOUTS, key=_OWN.__contains__)]
 
     def shown(value: object, shape: Shape) -> str | None:
         return next((name for name, layout in layouts if layout.shape == shape and layout.detect(value)), None)

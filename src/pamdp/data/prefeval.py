@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import MinLen
 from pydantic import BeforeValidator, Field
 
 from pamdp.data.fields import Fields, Text, fault
@@ -36,7 +35,7 @@ class _DialogueFields(Fields):
 class _OptionsFields(Fields):
     preference: Text
     question: Text
-    options: Annotated[list[Text], MinLen(2)] = Field(alias="classification_task_options")
+    options: list[Text] = Field(alias="classification_task_options", min_length=2)
 
 
 def dialogue(record: Record) -> Dialogue:
