@@ -45,8 +45,6 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """A check that a text is a name in a registry, or one of more."""
-
     registry: Registry[Any]
     more: tuple[str, ...]
 
@@ -132,20 +130,29 @@ def _sources(sources: Sequence[str | Path], overrides: Sequence[str]) -> list[_S
 
 
 def _checked(kind: type[S], read: Sequence[_Source]) -> S:
-    merged: dict[str, object] = {}
+    # A part that is named in a source keeps what the whole gives it beside; its class may have other defaults.
+    parts = {name: field.default for name, field in kind.model_fields.items() if isinstance(field.default, Settings)}
+    merged: dict[str, object] = {name: part.model_dump() for name, part in parts.items()}
     for source in read:
         merged = _merge(merged, source.values)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = []
-        for problem in problems[:3]:
-            key = tuple(part for part in problem["loc"] if isinstance(part, str))
-            what = _unknown(kind, key) if problem["type"] == "extra_forbidden" else _wrong(key, problem)
-            lines.append(": ".join(filter(None, (_place(read, key), what))))
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ConfigError("; ".join(lines) + more) from error
+        raise ConfigError("; ".join(_complaint(kind, read, problem) for problem in problems[:3]) + more) from error
+
+
+def _complaint(kind: type[Settings], read: Sequence[_Source], problem: ErrorDetails) -> str:
+    key = tuple(part for part in problem["loc"] if isinstance(part, str))
+    name, said = ".".join(key), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        said = _unknown(kind, key)
+    elif problem["type"] == "unknown_name":
+        said = f"{name}: {said}"
+    elif key:  # what is said of several settings together names them itself
+        said = f"{name}: {said[:1].lower()}{said[1:]}, not {problem['input']!r}"
+    return ": ".join(filter(None, (_place(read, key), said)))
 
 
 def _place(read: Sequence[_Source], key: Key) -> str:
@@ -273,14 +280,6 @@ def _unknown(kind: type[Settings], key: Key) -> str:
         return f"unknown setting {name}; did you mean {'.'.join(best)}?"
     beside = [".".join(candidate) for candidate in known if candidate[:-1] == key[:-1]]
     return f"unknown setting {name}; there are: {', '.join(beside)}"
-
-
-def _wrong(key: Key, problem: ErrorDetails) -> str:
-    said = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] != "unknown_name" and key:
-        said = f"{said[:1].lower()}{said[1:]}, not {problem['input']!r}"
-    # What is said of several settings together names them itself.
-    return f"{'.'.join(key)}: {said}" if key else said
 
 
 def _lines(text: str) -> dict[Key, int]:

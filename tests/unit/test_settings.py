@@ -253,6 +253,13 @@ class Whole(Settings):
     part: Derived = Derived(rate=1.0)
 
 
+def test_a_part_that_is_named_keeps_the_defaults_of_the_whole(tmp_path: Path) -> None:
+    assert load(Outer, (), ["other.limit=3"]).other == Inner(rate=2.0, limit=3)
+    assert load(Outer, [write(tmp_path, "[other]\nwords = []\n")]).other == Inner(rate=2.0, words=())
+    with pytest.raises(ConfigError, match="other: input should be a valid dictionary"):
+        load(Outer, (), ["other=3"])
+
+
 def test_a_setting_is_explained_by_hand(tmp_path: Path) -> None:
     file = write(tmp_path, "[part]\n\nlimit = 3\nwords = ['b']\n[part.urls]\na = 'b'\n")
     found = {setting.key: setting for setting in explain(Whole, [file], ["part.on=true", "part.limit=4"])}
