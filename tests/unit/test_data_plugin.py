@@ -129,6 +129,13 @@ def test_pairs_arrays_tables_and_lists(tmp_path: Path) -> None:
     assert [d.user_id for d in load_dialogues(tmp_path / "b.csv")] == ["ann"]
 
 
+def test_a_layout_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"gives dialogues or pairs, of lines, array, table; not 'texts' of 'lines'"):
+        register_layout("odd", detect=bool, gives="texts")
+    with pytest.raises(ConfigError, match="of 'xml'"):
+        register_layout("odd", detect=bool, shape="xml")
+
+
 def test_a_layout_that_is_not_there_is_refused_with_a_list(tmp_path: Path) -> None:
     for read in (load_dialogues, load_pairs, check):
         with pytest.raises(ConfigError, match=r"no layout 'min'; did you mean 'mine'\? there are: aloe, .*, mine"):

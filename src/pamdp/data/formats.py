@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from pamdp.data import aloe, jsonl, prefeval, spc, trl
 from pamdp.data.fields import Fields, explain
 from pamdp.data.reading import BOM, RECORDS, Intake, Record, Shape, raw_lines
-from pamdp.errors import DataError
+from pamdp.errors import ConfigError, DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
@@ -147,7 +147,12 @@ def register_layout(
           turns = tuple(Turn(said["ask"], preferred=said["answer"]) for said in record["talk"])
           return Dialogue("", record["who"], Persona(record["about"]), turns)
       ```
+
+    Raises:
+      ConfigError: `gives` or `shape` is something else, or the name has blanks around it.
     """
+    if gives not in ("dialogues", "pairs") or shape not in RECORDS:
+        raise ConfigError(f"a layout gives dialogues or pairs, of {', '.join(RECORDS)}; not {gives!r} of {shape!r}")
 
     def register(function: _Function) -> _Function:
         def parse(record: Record) -> list[Any]:
@@ -177,9 +182,8 @@ def detect(path: Path) -> str:
     Raises:
       DataError: the file cannot be read, is empty, or shows no known layout.
     """
-    tolerant, values = Intake(skip_bad=True), list[object]()
-    texts = (raw.decode("utf-8", errors="replace").removeprefix(BOM).strip() for _, raw in raw_lines(path, tolerant))
-    if (header := next(filter(None, texts), None)) is None:
+    lines = (raw.decode("utf-8", errors="replace") for _, raw in raw_lines(path, Intake(skip_bad=True)))
+    if (header := next((text for line in lines if (text := line.removeprefix(BOM).strip())), None)) is None:
         raise DataError("the file is empty", path, fix="check the path")
     # A plugin is asked first: it knows its records better than the package does.
     layouts = [(name, LAYOUTS[name]) for name in sorted(LAYOUTS, key=_OWN.__contains__)]
@@ -190,6 +194,7 @@ def detect(path: Path) -> str:
     if table := shown(header, "table"):
         return table
     shape: Shape = "array" if header.startswith("[") else "lines"
+    tolerant, values = Intake(skip_bad=True), list[object]()
     for record in islice(RECORDS[shape](path, tolerant), _LOOK_AT):
         if isinstance(record.value, dict) and (name := shown(record.value, shape)):
             return name

@@ -6,19 +6,23 @@ does.
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from pamdp.data.fields import name_for
 from pamdp.data.files import data_files, sha256
 from pamdp.data.formats import Kind, detect
 from pamdp.data.reading import Intake
 from pamdp.data.split import By, TrainTest, split_by_user
-from pamdp.errors import DataError
+from pamdp.errors import ConfigError, DataError
 from pamdp.registry import LAYOUTS
-from pamdp.types import Dialogue, PreferencePair
+from pamdp.types import Dialogue, Persona, PreferencePair
 
 POOL = ("personality.jsonl", "profile.jsonl")
 """Files of ALOE's pool of personas."""
@@ -107,6 +111,44 @@ def is_pool(path: str | Path) -> bool:
     """Whether a folder holds ALOE's pool of personas, and nothing else."""
     # os.path.isdir says no to a path that no system takes; Path.is_dir raises, and the reader has words for it.
     return os.path.isdir(path) and tuple(file.name for file in data_files(Path(path))) == POOL
+
+
+def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: int = 1) -> Loaded:
+    """Users of a pool as dialogues without turns, all profiles with one personality, then with the next one.
+
+    A profile is one person (aloe.py), so it is profiles that are split; where more users are asked for than there are
+    profiles, the same people come again with other personalities.
+
+    Args:
+      path: a folder with profile.jsonl and personality.jsonl.
+      seed: another seed, other pairs.
+      skip_bad: leave bad lines out and count them, and take two texts on a line one by one.
+      times: how many personalities each profile gets.
+
+    Raises:
+      ConfigError: there are not so many personalities.
+      DataError: a file cannot be read, or a line is bad and not to be skipped.
+    """
+    manners, people = (load_personas(Path(path) / name, skip_bad) for name in POOL)
+    personalities, profiles = list(dict.fromkeys(manners)), list(dict.fromkeys(people))
+    if times > len(personalities):
+        raise ConfigError(
+            f"{path} has {len(personalities)} personalities, so each of its {len(profiles)} profiles can be that many "
+            f"users, and {times} are asked for; ask for fewer users"
+        )
+
+    def rank(profile: str, personality: str) -> bytes:
+        """An order that is the profile's own and stays what it is when the pool grows."""
+        return hashlib.sha256(f"{seed}:{profile}:{personality}".encode()).digest()
+
+    ranked = {profile: sorted(personalities, key=partial(rank, profile)) for profile in profiles}
+    users = tuple(
+        Dialogue(f"{name_for(profile)}/{k + 1}", name_for(profile), Persona(profile, order[k]), ())
+        for k in range(times)
+        for profile, order in ranked.items()
+    )
+    repaired = Counter(manners.repaired) + Counter(people.repaired)
+    return Loaded("personas", sha256(data_files(Path(path))), (*manners.skipped, *people.skipped), repaired, users)
 
 
 def read_all(
