@@ -130,9 +130,10 @@ def _sources(sources: Sequence[str | Path], overrides: Sequence[str]) -> list[_S
 
 
 def _checked(kind: type[S], read: Sequence[_Source]) -> S:
-    # A part that is named in a source keeps what the whole gives it beside; its class may have other defaults.
+    # A part that is named in a source keeps what the whole sets in it; its class may have other defaults.
     parts = {name: field.default for name, field in kind.model_fields.items() if isinstance(field.default, Settings)}
-    merged: dict[str, object] = {name: part.model_dump() for name, part in parts.items()}
+    own = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+    merged: dict[str, object] = {name: values for name, values in own.items() if values}
     for source in read:
         merged = _merge(merged, source.values)
     try:

@@ -111,7 +111,7 @@ def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[
 _OWN: Mapping[str, Layout] = {
     "aloe": Layout(_has("conversations"), _dialogues(aloe.dialogue)),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
-    "prefeval": Layout(_has("preference", "conversation"), {"dialogues": prefeval.dialogue}, "array"),
+    "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}, "array"),
     "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
     "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
     "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),

@@ -38,6 +38,11 @@ class _OptionsFields(Fields):
     options: list[Text] = Field(alias="classification_task_options", min_length=2)
 
 
+def detect(record: dict[str, object]) -> bool:
+    """Whether a record is a persona-driven item; others have preferences, and conversations of another kind."""
+    return "preference" in record and isinstance(record.get("conversation"), dict)
+
+
 def dialogue(record: Record) -> Dialogue:
     """The dialogue of one persona-driven item: its id holds topic and number, its personality the preference."""
     item = record.read(_DialogueFields)
