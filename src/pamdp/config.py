@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pamdp.registry import ADVANTAGES
+from pamdp.registry import ADVANTAGES, LAYOUTS
 from pamdp.settings import Settings, known
 
 
@@ -19,7 +19,7 @@ class DataConfig(Settings):
 
     Attributes:
       path: a file or folder, or "sample" for the dialogues that come with the package.
-      format: the layout, or "auto" to recognise it.
+      format: the layout, by name, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
       split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.
       pairs: preference pairs whose replies teach what actions mean (cloning only): "auto" for those of the sample where
@@ -31,7 +31,7 @@ class DataConfig(Settings):
     """
 
     path: str = "sample"
-    format: Literal["auto", "aloe", "prefeval", "spc", "trl", "jsonl"] = "auto"
+    format: Annotated[str, known(LAYOUTS, "auto")] = "auto"
     test_share: float = Field(default=0.2, ge=0, lt=1)
     split_seed: int = Field(default=0, ge=0)
     pairs: str = "auto"

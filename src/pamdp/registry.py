@@ -19,6 +19,7 @@ from pamdp.errors import ConfigError
 
 if TYPE_CHECKING:  # for the readers of types only: nothing above this layer is loaded here
     from pamdp.baselines.method import Method
+    from pamdp.data.formats import Layout
     from pamdp.rl.advantages import Advantage
 
 GROUP = "pamdp.plugins"
@@ -132,5 +133,9 @@ METHODS: Registry[Method] = Registry(
     | _own("pamdp.baselines.preference", "DPO")
     | _own("pamdp.baselines.grpo", "GRPO"),
 )
-REGISTRIES: tuple[Registry[Any], ...] = (ADVANTAGES, METHODS)
+LAYOUTS: Registry[Layout] = Registry(
+    "layout",
+    _own("pamdp.data.formats", "aloe", "jsonl", "prefeval", "spc", "trl", "pairs", "prefeval-mcq", "personas"),
+)
+REGISTRIES: tuple[Registry[Any], ...] = (ADVANTAGES, METHODS, LAYOUTS)
 """All of them, for tools that list what there is."""

@@ -1,23 +1,27 @@
 """Reading and writing settings: presets by name, TOML files and dotted overrides become one checked model.
 
-Owns the order of sources, the words of every complaint and where it points. Knows nothing of which settings exist
-(config.py).
+Owns the order of sources, the words of every complaint, and where a value comes from. Knows nothing of which settings
+exist or what they mean: the models of config.py and their docstrings say so.
 """
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pamdp.errors import ConfigError
 from pamdp.registry import Registry
@@ -39,16 +43,33 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def known(registry: Registry[Any]) -> AfterValidator:
-    """What annotates a text setting whose value must be a name in REGISTRY."""
+@dataclass(frozen=True, slots=True)
+class _Names:
+    registry: Registry[Any]
+    more: tuple[str, ...]
 
-    def check(name: str) -> str:
+    def __call__(self, name: str) -> str:
         try:
-            return registry.require(name)
+            return name if name in self.more else self.registry.require(name)
         except ConfigError as error:
             raise PydanticCustomError("unknown_name", "{said}", {"said": str(error)}) from error
 
-    return AfterValidator(check)
+
+def known(registry: Registry[Any], *more: str) -> AfterValidator:
+    """What annotates a text setting whose value must be a name in REGISTRY, or one of MORE."""
+    return AfterValidator(_Names(registry, more))
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it stands."""
+
+    key: str  # its dotted name
+    value: object
+    default: object
+    allowed: str  # a type with its range, or all that it may be
+    meaning: str  # what its class's docstring says of it
+    source: str  # who set it last: "default", a preset or file with the line, or the override
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +79,6 @@ class _Source:
     origin: str
     values: dict[str, object]
     lines: dict[Key, int]
-
-    def place(self, key: Key) -> str:
-        line = next((self.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in self.lines), None)
-        return self.origin if line is None else f"{self.origin}:{line}"
 
 
 def load(kind: type[S], sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> S:
@@ -74,27 +91,22 @@ def load(kind: type[S], sources: Sequence[str | Path] = (), overrides: Sequence[
     Raises:
       ConfigError: a key is unknown or a value wrong; the message names the file, the line and the closest valid key.
     """
-    read = [_read(source) for source in sources] + [_override(text) for text in overrides]
-    merged: dict[str, object] = {}
-    for source in read:
-        merged = _merge(merged, source.values)
-    try:
-        return kind.model_validate(merged)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        lines = []
-        for problem in problems[:3]:
-            key = tuple(part for part in problem["loc"] if isinstance(part, str))
-            if problem["type"] == "extra_forbidden":
-                what = _unknown(kind, key)
-            elif problem["type"] == "unknown_name":
-                what = f"{'.'.join(key)}: {problem['msg']}"
-            else:
-                what = _wrong(key, problem["msg"], problem["input"])
-            owner = next((source for source in reversed(read) if _holds(source.values, key)), None)
-            lines.append(f"{owner.place(key)}: {what}" if owner else what)
-        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ConfigError("; ".join(lines) + more) from error
+    return _checked(kind, _sources(sources, overrides))
+
+
+def explain(kind: type[Settings], sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> list[Setting]:
+    """Every setting of KIND with its value as `load` gives it, what it means, and where the value comes from.
+
+    Raises:
+      ConfigError: as `load`.
+    """
+    read = _sources(sources, overrides)
+    values, defaults, settings = flatten(_checked(kind, read)), flatten(kind()), []
+    for key, (field, meaning) in _described(kind).items():
+        name, allowed = ".".join(key), _allowed(field.annotation, field.metadata)
+        source = _place(read, key) or "default"
+        settings.append(Setting(name, values[name], defaults[name], allowed, meaning, source))
+    return settings
 
 
 def dump(settings: Settings) -> str:
@@ -104,21 +116,88 @@ def dump(settings: Settings) -> str:
 
 def flatten(settings: Settings) -> dict[str, object]:
     """Dotted key -> value of every setting, for tables, trackers and comparisons."""
-    flat: dict[str, object] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        flat |= (
-            {f"{name}.{key}": item for key, item in flatten(value).items()}
-            if isinstance(value, Settings)
-            else {name: value}
-        )
-    return flat
+    return {(name := ".".join(key)): attrgetter(name)(settings) for key in _described(type(settings))}
 
 
 def presets() -> tuple[str, ...]:
     """Names of the presets that come with the package."""
     folder = resources.files("pamdp") / "presets"
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
+
+
+def _sources(sources: Sequence[str | Path], overrides: Sequence[str]) -> list[_Source]:
+    return [_read(source) for source in sources] + [_override(text) for text in overrides]
+
+
+def _checked(kind: type[S], read: Sequence[_Source]) -> S:
+    # A part that is named in a source keeps what the whole sets in it; its class may have other defaults.
+    parts = {name: field.default for name, field in kind.model_fields.items() if isinstance(field.default, Settings)}
+    own = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+    merged: dict[str, object] = {name: values for name, values in own.items() if values}
+    for source in read:
+        merged = _merge(merged, source.values)
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ConfigError("; ".join(_complaint(kind, read, problem) for problem in problems[:3]) + more) from error
+
+
+def _complaint(kind: type[Settings], read: Sequence[_Source], problem: ErrorDetails) -> str:
+    key = tuple(part for part in problem["loc"] if isinstance(part, str))
+    name, said = ".".join(key), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        said = _unknown(kind, key)
+    elif problem["type"] == "unknown_name":
+        said = f"{name}: {said}"
+    elif key:  # what is said of several settings together names them itself
+        said = f"{name}: {said[:1].lower()}{said[1:]}, not {problem['input']!r}"
+    return ": ".join(filter(None, (_place(read, key), said)))
+
+
+def _place(read: Sequence[_Source], key: Key) -> str:
+    """Where it was set last; "" if nowhere."""
+    for source in reversed(read):
+        if _holds(source.values, key):
+            line = next((source.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in source.lines), None)
+            return source.origin if line is None else f"{source.origin}:{line}"
+    return ""
+
+
+@cache
+def _described(kind: type[Settings]) -> dict[Key, tuple[FieldInfo, str]]:
+    """Every setting, with what the section "Attributes:" of its class's docstring, or of a base's, says of it."""
+    meanings: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        section = inspect.cleandoc(part.__doc__ or "").partition("\nAttributes:")[2].partition("\n\n")[0]
+        for entry in re.split(r"\n  (?=\S)", section):
+            names, _, meaning = " ".join(entry.split()).partition(": ")
+            meanings |= dict.fromkeys(names.split(", "), meaning)
+    found: dict[Key, tuple[FieldInfo, str]] = {}
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            found |= {(name, *key): described for key, described in _described(field.annotation).items()}
+        else:
+            found[name,] = field, meanings.get(name, "")
+    return found
+
+
+def _allowed(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    for names in (item.func for item in metadata if isinstance(item, AfterValidator)):
+        if isinstance(names, _Names):
+            return " | ".join((*names.more, *names.registry))
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if type(None) in parts:
+        return f"{_allowed(next(part for part in parts if part is not type(None)), metadata)}, or none"
+    if origin is tuple:
+        return f"list of {_allowed(parts[0])}"
+    word = {bool: "true | false", int: "whole number", float: "number", str: "text"}.get(annotation, "table")
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    limits = [f"{sign} {getattr(m, bound)}" for m in metadata for bound, sign in signs.items() if hasattr(m, bound)]
+    return " ".join([word, *limits])
 
 
 def _read(source: str | Path) -> _Source:
@@ -190,7 +269,7 @@ def _holds(values: object, key: Key) -> bool:
 
 def _unknown(kind: type[Settings], key: Key) -> str:
     """Names the closest key, one of the same table before one of another."""
-    known = _keys(kind)
+    known = [*dict.fromkeys(key[:n] for key in _described(kind) for n in range(1, len(key) + 1))]
     name = ".".join(key)
 
     def likeness(candidate: Key) -> float:
@@ -202,21 +281,6 @@ def _unknown(kind: type[Settings], key: Key) -> str:
         return f"unknown setting {name}; did you mean {'.'.join(best)}?"
     beside = [".".join(candidate) for candidate in known if candidate[:-1] == key[:-1]]
     return f"unknown setting {name}; there are: {', '.join(beside)}"
-
-
-def _wrong(key: Key, message: str, value: object) -> str:
-    said = message.removeprefix("Value error, ")
-    # What is said of several settings together names them itself.
-    return f"{'.'.join(key)}: {said[:1].lower()}{said[1:]}, not {value!r}" if key else said
-
-
-def _keys(kind: type[Settings]) -> list[Key]:
-    keys: list[Key] = []
-    for name, field in kind.model_fields.items():
-        keys.append((name,))
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            keys += [(name, *rest) for rest in _keys(field.annotation)]
-    return keys
 
 
 def _lines(text: str) -> dict[Key, int]:

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from pamdp.data import Loaded, LoadedPairs, load_dialogues, load_pairs
-from pamdp.data.formats import DIALOGUES, DIRECT_PAIRS, PAIRS
-from pamdp.data.load import stream
 from pamdp.data.reading import Intake
 from pamdp.errors import ConfigError, DataError
+from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
 WHO = ("Ola keeps bees", "Ben fears dogs", "Mia is vegan")
@@ -105,21 +104,21 @@ CASES = [
     Case("trl", trl, trl(0) | {"rejected": []}, lines, 2),
     Case("pairs", pair, pair(0) | {"history": []}, lines, 2),
 ]
-DIALOGUE_CASES = [case for case in CASES if case.name in DIALOGUES]
-PAIR_CASES = [case for case in CASES if case.name in PAIRS]
+DIALOGUE_CASES = [case for case in CASES if "dialogues" in LAYOUTS[case.name].makes]
+PAIR_CASES = [case for case in CASES if "pairs" in LAYOUTS[case.name].makes]
 of_dialogues = pytest.mark.parametrize("case", DIALOGUE_CASES, ids=lambda case: case.name)
 of_pairs = pytest.mark.parametrize("case", PAIR_CASES, ids=lambda case: case.name)
 Load = Callable[..., Loaded | LoadedPairs]
 of_both = pytest.mark.parametrize(
     ("case", "load"),
     [(case, load_dialogues) for case in DIALOGUE_CASES]
-    + [(case, load_pairs) for case in PAIR_CASES if case.name in {"aloe", *DIRECT_PAIRS}],
+    + [(case, load_pairs) for case in PAIR_CASES if case.name != "jsonl"],
     ids=lambda value: value.name if isinstance(value, Case) else value.__name__,
 )
 
 
-def test_every_format_has_its_case() -> None:
-    assert {case.name for case in CASES} == {*DIALOGUES, *PAIRS}
+def test_every_layout_has_its_case() -> None:
+    assert {case.name for case in CASES} == {*LAYOUTS} - {"personas"}
 
 
 def assert_clean(*texts: str | None) -> None:
@@ -159,7 +158,7 @@ def test_pairs_are_whole(case: Case, tmp_path: Path) -> None:
 
 
 @of_both
-def test_the_content_shows_the_format(case: Case, load: Load, tmp_path: Path) -> None:
+def test_the_content_shows_the_layout(case: Case, load: Load, tmp_path: Path) -> None:
     path = case.write(tmp_path, case.three())
     assert load(path).format == case.name
     assert load(path) == load(str(path), format=case.name)
@@ -234,7 +233,7 @@ def test_a_record_twice_is_a_duplicate_id(case: Case, load: Load, tmp_path: Path
 @of_dialogues
 def test_the_first_dialogue_comes_before_a_later_fault_is_met(case: Case, tmp_path: Path) -> None:
     path = case.write(tmp_path, [case.record(0), case.bad])
-    items = stream(DIALOGUES[case.name], path, Intake())
+    items = LAYOUTS[case.name].stream("dialogues", path, Intake())
     assert next(items).persona.profile.startswith(WHO[0])
     with pytest.raises(DataError):
         next(items)
@@ -253,6 +252,6 @@ def test_a_folder_is_read_file_by_file(case: Case, load: Load, tmp_path: Path) -
 
 
 @of_both
-def test_an_unknown_format_is_named(case: Case, load: Load, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"'sharegpt'; there are: auto, .*trl"):
+def test_an_unknown_layout_is_named(case: Case, load: Load, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no layout 'sharegpt'; there are: aloe, .*trl"):
         load(case.write(tmp_path, case.three()), format="sharegpt")

@@ -152,10 +152,8 @@ def test_a_folder_with_one_foreign_file_is_still_reported_on(tmp_path: Path) -> 
     write_pairs(tmp_path / "a.jsonl", PAIRS)
     (tmp_path / "b.json").write_text('{"model": "x"}')
     report = check(tmp_path)
-    assert (
-        report.pairs == 4 and len(report.problems) == 1 and "no known format has the fields model" in report.problems[0]
-    )
-    with pytest.raises(DataError, match="no known format"):
+    assert report.pairs == 4 and len(report.problems) == 1 and "its records have the fields model" in report.problems[0]
+    with pytest.raises(DataError, match="no known layout"):
         check(tmp_path / "b.json")
 
 
@@ -175,7 +173,7 @@ def test_the_table_shows_markup_as_text_and_shortens_long_lists(tmp_path: Path) 
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         check(tmp_path / "missing")
-    with pytest.raises(ConfigError, match="no format is called 'x'"):
+    with pytest.raises(ConfigError, match="no layout 'x'"):
         check(broken(tmp_path), format="x")
 
 

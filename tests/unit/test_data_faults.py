@@ -10,8 +10,8 @@ import pytest
 from pamdp.data import load_dialogues, load_pairs
 from pamdp.data import reading as reading_module
 from pamdp.data.fields import MAX_TEXT
-from pamdp.data.formats import DIALOGUES
 from pamdp.errors import DataError
+from pamdp.registry import LAYOUTS
 
 GOOD = json.dumps({"id": "good", "turns": [{"user": "Hi", "preferred": "Hello", "rejected": "Yo"}]})
 
@@ -52,24 +52,24 @@ BAD_LINES = {
     "deep": ("jsonl", '{"turns": ' + "[" * 100_000, "nested too deeply"),
     "huge number": ("jsonl", '{"turns": ' + "9" * 5_000 + "}", "not valid JSON: "),
     "key twice": ("jsonl", '{"id": "a", "id": "b", "turns": []}', "key 'id' occurs twice"),
-    "a list": ("jsonl", "[1, 2]", "a list where a JSON object belongs"),
-    "a number": ("jsonl", "3.5", "a number where a JSON object belongs"),
-    "a text": ("jsonl", '"hello"', "a text where a JSON object belongs"),
-    "null": ("jsonl", "null", "nothing where a JSON object belongs"),
-    "true": ("jsonl", "true", "true or false where a JSON object belongs"),
-    "no turns": ("jsonl", own(turns=None), "`turns` is nothing where a list belongs"),
-    "0 turns": ("jsonl", own(turns=[]), "`turns` is an empty list"),
-    "turn is a text": ("jsonl", own(turns=["Hi"]), "turn 1: a text where a JSON object belongs"),
-    "no user": ("jsonl", turns({"preferred": "x"}), "turn 1: `user` is missing"),
-    "empty user": ("jsonl", turns({"user": " \n"}), "turn 1: `user` is empty"),
-    "user a number": ("jsonl", turns({"user": 7}), "turn 1: `user` is a number where a text belongs"),
-    "empty reply": ("jsonl", turns({"user": "x", "preferred": ""}), "turn 1: `preferred` is empty"),
+    "a list": ("jsonl", "[1, 2]", "the record is a list where a JSON object belongs"),
+    "a number": ("jsonl", "3.5", "the record is a number where a JSON object belongs"),
+    "a text": ("jsonl", '"hello"', "the record is a text where a JSON object belongs"),
+    "null": ("jsonl", "null", "the record is nothing where a JSON object belongs"),
+    "true": ("jsonl", "true", "the record is true or false where a JSON object belongs"),
+    "no turns": ("jsonl", own(turns=None), "`turns` is missing"),
+    "0 turns": ("jsonl", own(turns=[]), "`turns` is a list of 0 where 1 or more belong"),
+    "turn is a text": ("jsonl", own(turns=["Hi"]), "`turns`, item 1 is a text where a JSON object belongs"),
+    "no user": ("jsonl", turns({"preferred": "x"}), "`turns`, item 1, `user` is missing"),
+    "empty user": ("jsonl", turns({"user": " \n"}), "`turns`, item 1, `user` is empty"),
+    "user a number": ("jsonl", turns({"user": 7}), "`turns`, item 1, `user` is a number where a text belongs"),
+    "empty reply": ("jsonl", turns({"user": "x", "preferred": ""}), "`turns`, item 1, `preferred` is empty"),
     "rejected a list": ("jsonl", turns({"user": "x", "rejected": ["y"]}), "`rejected` is a list where a text belongs"),
-    "1 MB turn": ("jsonl", turns({"user": "x" * 2**20}), r"`user` has 1,048,576 characters; the limit is 100,000"),
-    "NUL": ("jsonl", turns({"user": "a\0b"}), "turn 1: `user` holds a NUL byte"),
-    "half a character": ("jsonl", '{"turns": [{"user": "\\ud83d"}]}', "turn 1: `user` holds .*half a character"),
-    "odd branch": ("jsonl", turns({"user": "x", "chosen": "both"}), "`chosen` is 'both' .*preferred, rejected"),
-    "inferred a text": ("jsonl", turns({"user": "x", "inferred": "y"}), "`inferred`: a text where a JSON object"),
+    "1 MB turn": ("jsonl", turns({"user": "x" * 2**20}), "`user` has 1,048,576 characters; the limit is 100,000"),
+    "NUL": ("jsonl", turns({"user": "a\0b"}), "`turns`, item 1, `user` holds a NUL byte"),
+    "half a character": ("jsonl", '{"turns": [{"user": "\\ud83d"}]}', "item 1, `user` holds .*half a character"),
+    "odd branch": ("jsonl", turns({"user": "x", "chosen": "both"}), "`chosen` is 'both' .*'preferred' or 'rejected'"),
+    "inferred a text": ("jsonl", turns({"user": "x", "inferred": "y"}), "`inferred` is a text where a JSON object"),
     "id a list": ("jsonl", own(id=["x"]), "`id` is a list where a text belongs"),
     "profile a list": ("jsonl", own(profile=["x"]), "`profile` is a list where a text belongs"),
     "no reply on the path": (
@@ -77,23 +77,23 @@ BAD_LINES = {
         turns({"user": "x", "preferred": "y", "chosen": "rejected"}, {"user": "z"}),
         "turn 1: no rejected reply, which the dialogue goes on with",
     ),
-    "aloe without replies": ("aloe", '{"conversations": [{"user": "x"}]}', "turn 1: `assistant`: nothing where"),
-    "aloe empty list": ("aloe", aloe(rejected=[]), "turn 1: `assistant`: `rejected` is a list without a text"),
+    "aloe without replies": ("aloe", '{"conversations": [{"user": "x"}]}', "item 1, `assistant` is missing"),
+    "aloe empty list": ("aloe", aloe(rejected=[]), "item 1, `assistant`, `rejected` is a list without a text"),
     "aloe blank list": ("aloe", aloe(rejected=["", " "]), "`rejected` is a list without a text"),
     "aloe list of numbers": ("aloe", aloe(rejected=[3]), "`rejected` is a list that holds something other than texts"),
     "aloe two persons": ("aloe", '{"profile": "\\"a\\"\\"b\\"", "conversations": [{}]}', "two texts, so two persons"),
-    "trl no prompt": ("trl", trl(prompt=None), "`prompt` is nothing where a list belongs"),
+    "trl no prompt": ("trl", trl(prompt=None), "`prompt` is missing"),
     "trl prompt a text": ("trl", trl(prompt="Hi"), "`prompt` is a text where a list belongs"),
-    "assistant first": ("trl", roles("assistant", "user"), "message 1: `role` is 'assistant' where 'user' belongs"),
-    "two users": ("trl", roles("user", "user"), "message 2: `role` is 'user' where 'assistant' belongs"),
-    "unknown role": ("trl", roles("user", "tool", "user"), "message 2: `role` is 'tool' where 'assistant' belongs"),
-    "late system": ("trl", roles("user", "system", "user"), "message 2: `role` is 'system' where 'assistant' belongs"),
+    "assistant first": ("trl", roles("assistant", "user"), "`prompt` has the role 'assistant' at item 1, where 'user'"),
+    "two users": ("trl", roles("user", "user"), "`prompt` has the role 'user' at item 2, where 'assistant'"),
+    "unknown role": ("trl", roles("user", "tool", "user"), "`prompt` has the role 'tool' at item 2, where 'assistant'"),
+    "late system": ("trl", roles("user", "system", "user"), "the role 'system' at item 2, where 'assistant'"),
     "ends with assistant": ("trl", roles("user", "assistant"), "`prompt` ends with the assistant"),
     "rejected a text": ("trl", trl(rejected="no"), "`rejected` is a text where a list belongs"),
     "two replies": ("trl", trl(chosen=[{"role": "assistant", "content": "x"}] * 2), "`chosen` is not one assistant"),
     "reply by user": ("trl", trl(chosen=[{"role": "user", "content": "x"}]), "`chosen` is not one assistant message"),
-    "empty content": ("trl", trl(prompt=[{"role": "user", "content": ""}]), "`prompt` message 1: `content` is empty"),
-    "pair without history": ("pairs", pair(history=None), "`history` is nothing where a list belongs"),
+    "empty content": ("trl", trl(prompt=[{"role": "user", "content": ""}]), "`prompt`, item 1, `content` is empty"),
+    "pair without history": ("pairs", pair(history=None), "`history` is missing"),
     "pair without preferred": ("pairs", pair(preferred=None), "`preferred` is missing"),
     "pair rejected a list": ("pairs", pair(rejected=["x"]), "`rejected` is a list where a text belongs"),
     "pair twin a number": ("pairs", pair(twin=3), "`twin` is a number where a text belongs"),
@@ -107,7 +107,7 @@ def good(format: str, number: int) -> str:
 @pytest.mark.parametrize("fault", BAD_LINES)
 def test_a_bad_line_is_an_error_or_a_counted_skip(fault: str, tmp_path: Path) -> None:
     format, line, message = BAD_LINES[fault]
-    load = load_dialogues if format in DIALOGUES else load_pairs
+    load = load_dialogues if "dialogues" in LAYOUTS[format].makes else load_pairs
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join([good(format, 1), "", line, good(format, 2)]), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
@@ -139,10 +139,10 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     assert len(loaded) == 1 and len(loaded.skipped) == 1
 
 
-def test_utf16_is_no_known_format(tmp_path: Path) -> None:
+def test_utf16_is_no_known_layout(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(GOOD.encode("utf-16"))
-    with pytest.raises(DataError, match=r"a\.jsonl:1: no known format: byte 1 of the line is not UTF-8"):
+    with pytest.raises(DataError, match=r"a\.jsonl:1: no known layout: byte 1 of the line is not UTF-8"):
         load_dialogues(path)
 
 

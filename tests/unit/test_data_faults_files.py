@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamdp.data import load_dialogues, load_pairs, load_personas
-from pamdp.data.formats import DIALOGUES, PAIRS
 from pamdp.errors import DataError, PamdpError
+from pamdp.registry import LAYOUTS
 
 OWN = json.dumps({"id": "good", "turns": [{"user": "Hi", "preferred": "Hello", "rejected": "Yo"}]})
 TRL = json.dumps(
@@ -73,23 +73,23 @@ def test_a_path_that_no_system_takes(tmp_path: Path) -> None:
         load_dialogues(tmp_path / ("x" * 5_000))
 
 
-def test_a_folder_with_two_formats(tmp_path: Path) -> None:
+def test_a_folder_with_two_layouts(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(OWN)
     (tmp_path / "b.jsonl").write_text(TRL)
-    with pytest.raises(DataError, match=r"b\.jsonl: a\.jsonl is in the format 'jsonl', this one in 'trl'"):
+    with pytest.raises(DataError, match=r"b\.jsonl: a\.jsonl is in the layout 'jsonl', this one in 'trl'"):
         load_dialogues(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hello\nworld\n", r"a\.json:1: no known format: not valid JSON"),
-        ('{"a": 1, "b": 2}\n', r"no known format has the fields a, b \(the formats are: aloe, .*trl"),
-        ("1\n2\n", "no known format: there is no JSON object in it"),
+        ("hello\nworld\n", r"a\.json:1: no known layout: not valid JSON"),
+        ('{"a": 1, "b": 2}\n', r"no known layout: its records have the fields a, b \(name one if you know it: .*trl"),
+        ("1\n2\n", "no known layout: there is no JSON object in it"),
         ('{\n  "id": "x",\n  "turns": []\n}\n', r"not valid JSON: .* \(write one JSON object on each line"),
     ],
 )  # fmt: skip
-def test_content_that_shows_no_format(text: str, message: str, tmp_path: Path) -> None:
+def test_content_that_shows_no_layout(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(DataError, match=message):
@@ -99,7 +99,7 @@ def test_content_that_shows_no_format(text: str, message: str, tmp_path: Path) -
 def test_the_wrong_door_names_the_right_one(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(PAIR)
-    with pytest.raises(DataError, match=r"the format 'pairs', which holds no dialogues \(load_pairs reads it\)"):
+    with pytest.raises(DataError, match=r"the layout 'pairs', which holds no dialogues \(load_pairs reads it\)"):
         load_dialogues(path)
     path.write_text('"Ann bakes."\n"Bo sails."\n')
     with pytest.raises(DataError, match=r"'personas', which holds no preference pairs \(load_personas reads it\)"):
@@ -116,13 +116,13 @@ ITEM = {"preference": "p", "persona": "q", "conversation": {"0": {"user": "Hi", 
         (json.dumps([ITEM])[:-1], 1, "the JSON array has no end", 1),
         (f"[\n{json.dumps(ITEM)}\n{json.dumps(ITEM)}]", 2, "no comma after this item; the rest", 1),
         (json.dumps([ITEM]) + "[]", 1, "something after the end of the JSON array", 1),
-        (json.dumps([ITEM, 3]), 1, "a number where a JSON object belongs", 1),
-        (json.dumps([ITEM, ITEM | {"conversation": {}}]), 1, "the turns are not numbered 0, 1, 2", 1),
-        (json.dumps([ITEM, ITEM | {"conversation": {"0": 1, "2": 1}}]), 1, "the turns are not numbered 0, 1, 2", 1),
+        (json.dumps([ITEM, 3]), 1, "the record is a number where a JSON object belongs", 1),
+        (json.dumps([ITEM, ITEM | {"conversation": {}}]), 1, "turns that are not numbered 0, 1, 2", 1),
+        (json.dumps([ITEM, ITEM | {"conversation": {"0": 1, "2": 1}}]), 1, "turns that are not numbered 0, 1, 2", 1),
         (
             json.dumps([ITEM, ITEM | {"conversation": {"0": {"user": "x"}}}]),
             1,
-            "`conversation`: `0`: `assistant` is missing",
+            "`conversation`, `0`, `assistant` is missing",
             1,
         ),
         (json.dumps([ITEM, ITEM | {"persona": ""}]), 1, "`persona` is empty", 1),
@@ -158,8 +158,8 @@ ROW = '"I knit.","I ski.","User 1: Hi\nUser 2: Hello"\n'
         (ROW + "one,two\n", 4, "the row has fewer than three cells"),
         (ROW + ',b,"User 1: Hi"\n', 4, "`user 1 personas` is empty"),
         (ROW + 'a,b,"Hi there"\n', 4, "`conversation` has no line that starts with `User 1:`"),
-        (ROW + 'a,b,"User 2: Hi"\n', 4, "User 1 says nothing"),
-        (ROW + 'a,b,"User 1:"\n', 4, "`what User 1 says` is empty"),
+        (ROW + 'a,b,"User 2: Hi"\n', 4, "`conversation` has nothing that User 1 says"),
+        (ROW + 'a,b,"User 1:"\n', 4, "`conversation` has an empty line of User 1"),
         (ROW + 'a,b,"User 1: Hi\nUser 2: \x00"\n', 4, "`conversation` holds a NUL byte"),
         (ROW + 'a,b,"User 1: Hi', 4, "not valid CSV: unexpected end of data; the rest of the file is left out"),
         (ROW + 'a,b,"User 1: ' + "x" * 200_000 + '"\n', 4, "not valid CSV: field larger than field limit"),
@@ -177,7 +177,7 @@ def test_a_bad_table(rows: str, line: int, message: str, tmp_path: Path) -> None
 
 
 @settings(max_examples=60)
-@given(st.binary(max_size=300), st.sampled_from(["auto", *DIALOGUES, *PAIRS]))
+@given(st.binary(max_size=300), st.sampled_from(["auto", *LAYOUTS]))
 def test_any_bytes_give_a_plain_error_or_data(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes, format: str
 ) -> None:
@@ -203,14 +203,14 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60)
-@given(st.lists(JSON, min_size=1, max_size=4), st.sampled_from(sorted({*DIALOGUES, *PAIRS} - {"spc"})))
+@given(st.lists(JSON, min_size=1, max_size=4), st.sampled_from(sorted({*LAYOUTS} - {"spc", "personas"})))
 def test_any_json_is_counted_to_the_last_record(
     tmp_path_factory: pytest.TempPathFactory, records: list[object], format: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.jsonl"
     array = format.startswith("prefeval")
     path.write_text(json.dumps(records) if array else "\n".join(map(json.dumps, records)))
-    load = load_dialogues if format in DIALOGUES else load_pairs
+    load = load_dialogues if "dialogues" in LAYOUTS[format].makes else load_pairs
     try:
         loaded = load(path, format=format, skip_bad=True)
     except DataError as error:

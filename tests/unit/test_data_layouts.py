@@ -231,7 +231,7 @@ def test_persona_pool(tmp_path: Path) -> None:
     assert loaded.repaired == {"more than one JSON value on the line": 1} and loaded.format == "personas"
 
 
-@pytest.mark.parametrize(("line", "message"), [("{}", "an object where a text belongs"), ('""', "is empty")])
+@pytest.mark.parametrize(("line", "message"), [("{}", "`text` is an object where a text belongs"), ('""', "is empty")])
 def test_persona_pool_with_a_bad_line(line: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "profile.jsonl"
     path.write_text(f'"Ann bakes."\n{line}\n')

@@ -49,7 +49,7 @@ def test_aloe_persona_pool(shared_data: Path) -> None:
         load_personas(path)
     loaded = load_personas(path, skip_bad=True)
     assert len(loaded) == 331 and sum(loaded.repaired.values()) == 1 and not loaded.skipped
-    assert loaded.texts[5].startswith("He is a 37-year-old") and loaded.texts[6].startswith("He is a 46-year-old")
+    assert loaded.items[5].startswith("He is a 37-year-old") and loaded.items[6].startswith("He is a 46-year-old")
     assert len(load_personas(shared_data / "aloe" / "personality.jsonl")) == 71
 
 

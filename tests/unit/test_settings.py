@@ -1,17 +1,19 @@
 """Sources in order, complaints with file, line and closest key, and text that loads back as what it was dumped from."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from pamdp.config import Config, DataConfig
-from pamdp.data.formats import DIALOGUES
+from pamdp.config import Config, EvalConfig
 from pamdp.errors import ConfigError
-from pamdp.settings import Settings, dump, flatten, load, presets
+from pamdp.registry import LAYOUTS
+from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.online.config import OnlineReproduceConfig
+from pamdp.settings import Setting, Settings, dump, explain, flatten, known, load, presets
 
 
 class Inner(Settings):
@@ -180,8 +182,14 @@ def test_absent_values_can_be_written() -> None:
     check(Config)
 
 
-def test_names_in_the_settings_are_the_codes_own() -> None:
-    assert {*get_args(DataConfig.model_fields["format"].annotation)} == {"auto", *DIALOGUES}
+@pytest.mark.parametrize("name", ["auto", *LAYOUTS])
+def test_a_layout_is_named_as_it_is_registered(name: str) -> None:
+    assert load(Config, (), [f"data.format={name}"]).data.format == name
+
+
+def test_an_unknown_layout_lists_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"data\.format: no layout 'alo'; did you mean 'aloe'\? there are: aloe,"):
+        load(Config, (), ["data.format=alo"])
 
 
 def test_the_papers_table_4() -> None:
@@ -190,3 +198,87 @@ def test_the_papers_table_4() -> None:
     assert (clone.max_context, clone.max_reply, clone.epochs, clone.batch_size, clone.lr) == (1200, 128, 3, 8, 2e-5)
     assert (rl.epochs, rl.batch_size, rl.actor_every, rl.lr_actor, rl.lr_critic) == (5, 32, 5, 5e-5, 5e-4)
     assert (rl.kl, rl.gamma, rl.horizon, config.model.d_a) == (0.05, 0.99, 6, 64)
+
+
+@pytest.mark.parametrize("kind", [Config, EvalConfig, ReproduceConfig, OnlineReproduceConfig])
+def test_every_setting_has_a_meaning(kind: type[Settings]) -> None:
+    settings = explain(kind)
+    assert {setting.key: setting.value for setting in settings} == flatten(kind())
+    for setting in settings:
+        assert setting.meaning and setting.allowed and setting.value == setting.default, setting.key
+        assert setting.source == "default", setting.key
+
+
+class Base(Settings):
+    """Where some of it stands.
+
+    Attributes:
+      rate, limit: how fast: in
+        metres, and how far.
+      words: of
+        a base.
+
+    Notes:
+      mode: not this.
+    """
+
+    rate: float = Field(default=0.5, gt=0, le=1)
+    limit: int | None = Field(default=None, ge=1)
+    words: tuple[Literal["a", "b"], ...] = ("a",)
+
+
+class Derived(Base):
+    """The rest.
+
+    Attributes:
+      words: its own.
+      layout, urls,
+        on: three
+        at once.
+    """
+
+    layout: Annotated[str, known(LAYOUTS, "auto")] = "auto"
+    urls: dict[str, str] = Field(default_factory=dict)
+    on: bool = False
+    mode: str = "x"
+
+
+class Whole(Settings):
+    """All of it.
+
+    Attributes:
+      part: a part.
+    """
+
+    part: Derived = Derived(rate=1.0)
+
+
+def test_a_part_that_is_named_keeps_the_defaults_of_the_whole(tmp_path: Path) -> None:
+    assert load(Outer, (), ["other.limit=3"]).other == Inner(rate=2.0, limit=3)
+    assert load(Outer, [write(tmp_path, "[other]\nwords = []\n")]).other == Inner(rate=2.0, words=())
+    with pytest.raises(ConfigError, match="other: input should be a valid dictionary"):
+        load(Outer, (), ["other=3"])
+
+
+def test_a_setting_is_explained_by_hand(tmp_path: Path) -> None:
+    file = write(tmp_path, "[part]\n\nlimit = 3\nwords = ['b']\n[part.urls]\na = 'b'\n")
+    found = {setting.key: setting for setting in explain(Whole, [file], ["part.on=true", "part.limit=4"])}
+    assert found["part.rate"] == Setting(
+        "part.rate", 1.0, 1.0, "number > 0 ≤ 1", "how fast: in metres, and how far.", "default"
+    )
+    assert found["part.limit"] == Setting(
+        "part.limit", 4, None, "whole number ≥ 1, or none", "how fast: in metres, and how far.", "override part.limit=4"
+    )
+    assert found["part.words"] == Setting("part.words", ("b",), ("a",), "list of a | b", "its own.", f"{file}:4")
+    assert found["part.urls"] == Setting("part.urls", {"a": "b"}, {}, "table", "three at once.", f"{file}:5")
+    assert found["part.on"].source == "override part.on=true" and found["part.on"].allowed == "true | false"
+    assert found["part.layout"].allowed == " | ".join(("auto", *LAYOUTS))
+    assert found["part.mode"].meaning == "", "another section is not about settings"
+
+
+def test_who_set_it_last_is_its_source() -> None:
+    found = {setting.key: setting.source for setting in explain(Config, ["paper", "prefeval"], ["rl.kl=0.1"])}
+    assert found["rl.kl"] == "override rl.kl=0.1" and found["seed"] == "default"
+    assert found["data.folds"].startswith("preset prefeval:") and found["rl.gamma"].startswith("preset paper:")
+    with pytest.raises(ConfigError, match=r"rl\.kl: .*not -1"):
+        explain(Config, (), ["rl.kl=-1"])

@@ -5,20 +5,17 @@ Owns where the sample lies and what its parts are called. Knows nothing of its l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
 
-from pamdp.data.files import sha256
-from pamdp.data.load import load_dialogues, load_pairs
-from pamdp.data.loaded import Loaded, LoadedPairs
+from pamdp.data.load import Loaded, LoadedPairs, read_all
 from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
 PairSplit = Literal["train", "test", "all", "valid", "fresh"]
-_PARTS: dict[str, tuple[str, ...]] = {"train": ("train",), "test": ("test",), "all": ("train", "test")}
-_PAIR_PARTS = {**_PARTS, "valid": ("valid",), "fresh": ("fresh",)}
 
 
 def load_sample(split: Split = "all") -> Loaded:
@@ -27,10 +24,8 @@ def load_sample(split: Split = "all") -> Loaded:
     Raises:
       ConfigError: `split` is none of train, test and all.
     """
-    with as_file(files("pamdp.data") / "sample") as folder:
-        paths = _paths(folder, "dialogues", _PARTS, split)
-        found = tuple(dialogue for path in paths for dialogue in load_dialogues(path, "aloe"))
-        return Loaded("aloe", sha256(paths), (), {}, found)
+    with _parts("dialogues", split, "train", "test") as paths:
+        return Loaded(*read_all(paths, "dialogues", "aloe"))
 
 
 def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
@@ -42,13 +37,13 @@ def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
     Raises:
       ConfigError: there is no such split.
     """
+    with _parts("pairs", split, "train", "test", "valid", "fresh") as paths:
+        return LoadedPairs(*read_all(paths, "pairs", "pairs"))
+
+
+@contextmanager
+def _parts(kind: str, split: str, *known: str) -> Iterator[list[Path]]:
+    if split not in (*known, "all"):
+        raise ConfigError(f"the sample's {kind} have no split {split!r}; there are: all, {', '.join(known)}")
     with as_file(files("pamdp.data") / "sample") as folder:
-        paths = _paths(folder, "pairs", _PAIR_PARTS, split)
-        found = tuple(pair for path in paths for pair in load_pairs(path, "pairs"))
-        return LoadedPairs("pairs", sha256(paths), (), {}, found)
-
-
-def _paths(folder: Path, kind: str, parts: Mapping[str, tuple[str, ...]], split: str) -> list[Path]:
-    if split not in parts:
-        raise ConfigError(f"the sample's {kind} have no split {split!r}; there are: {', '.join(parts)}")
-    return [folder / f"{kind}.{part}.jsonl" for part in parts[split]]
+        yield [folder / f"{kind}.{part}.jsonl" for part in (known[:2] if split == "all" else (split,))]

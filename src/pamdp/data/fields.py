@@ -1,180 +1,144 @@
-"""Typed access to the fields of a record: each text is checked where it is taken, each fault names its field.
+"""What a record may hold: usable texts and chat histories, and words for the first thing that is wrong with one.
 
-Owns what a usable text is (a non-empty string of Unicode up to MAX_TEXT characters, without NUL), and how lists of chat
-messages must alternate. Knows nothing of any data set.
+Owns the limits of a text and what every fault says. Knows nothing of files or of any one layout: a layout describes its
+records as models made of these. A field that nobody asks for is ignored.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
-from pamdp.data.reading import Record
-from pamdp.errors import DataError
-from pamdp.types import History, Message
+from pydantic import BaseModel, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic.functional_validators import BeforeValidator, PlainValidator, WrapValidator
+from pydantic.types import FailFast, Strict
+from pydantic_core import PydanticCustomError
+from pydantic_core.core_schema import ValidationInfo as Info
+
+from pamdp.types import History, Message, Persona
 
 MAX_TEXT = 100_000
 """Characters in one text. A longer one is a file in the wrong field, not something that somebody said."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_Choice = TypeVar("_Choice", bound=str)
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """A JSON object with the place where it stands; `where` is that place inside the record, such as "turn 3: "."""
+def _loose(value: object, usable: Callable[[object], str]) -> str:
+    return "" if isinstance(value, str) and not value.strip() else usable(value)
 
-    values: Mapping[str, object]
-    record: Record
-    where: str = ""
 
+Text = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00]*$"),
+    BeforeValidator(lambda value: value.strip() if isinstance(value, str) else value),
+]
+"""A usable text: not blank, not too long, of whole characters and without NUL; outer white space goes."""
+Loose = Annotated[Text, WrapValidator(_loose)]
+"""A usable text or a blank one, which becomes the empty text; give it the default ""."""
+Items = Annotated[list[_T], Strict(False), FailFast(), Field(min_length=1)]
+"""A list that is not empty; of its faults only the first is looked for, however long it is."""
+
+_OBJECT = ("is {kind} where a JSON object belongs", 'write {{"name": value, ...}}')
+_FAULTS = {
+    "fault": ("{what}", "{fix}"),
+    "missing": ("is missing", "write it, or leave this record out"),
+    "string_type": ("is {kind} where a text belongs", "write one string"),
+    "string_too_short": ("is empty", "write the text, or leave this record out"),
+    "string_too_long": ("has {length:,} characters; the limit is {max_length:,}", "shorten it: is this a whole file?"),
+    "string_pattern_mismatch": ("holds a NUL byte", "remove it: is this a text file?"),
+    "string_unicode": ("holds bytes that are not UTF-8, or half a character", "save the file as UTF-8"),
+    "list_type": ("is {kind} where a list belongs", "write [{{...}}, ...]"),
+    "model_type": _OBJECT,
+    "dict_type": _OBJECT,
+    "too_short": ("is a list of {actual_length} where {min_length} or more belong", "complete it, or leave it out"),
+    "literal_error": ("is {value!r}", "write {expected}"),
+}
+"""What is said of a fault that pydantic finds, and what to do about it."""
+_KINDS = {str: "a text", bool: "true or false", list: "a list", dict: "an object", type(None): "nothing"}
+
+
+def explain(error: ValidationError) -> tuple[str, str]:
+    """The first thing that is wrong, with the name of its field, and what to do about it."""
+    first = error.errors(include_url=False)[0]
+    value = first["input"]
+    parts = [f"item {part + 1}" if isinstance(part, int) else f"`{repr(part)[1:-1][:60]}`" for part in first["loc"]]
+    place = ", ".join(parts) or "the record"
+    nothing = value is None and first["type"] == "string_type"
+    if (fault := "missing" if nothing else first["type"]) not in _FAULTS:
+        return f"{place}: {first['msg'].removeprefix('Value error, ')}", "mend it, or leave this record out"
+    known = {"kind": _KINDS.get(type(value), "a number"), "length": len(str(value)), "value": str(value)[:40]}
+    what, fix = (text.format_map(known | first.get("ctx", {})) for text in _FAULTS[fault])
+    return f"{place} {what}", fix
+
+
+def fault(what: str, fix: str) -> PydanticCustomError:
+    """What a validator raises; WHAT goes on after the field's name, as in "`user` is empty"."""
+    return PydanticCustomError("fault", "{what}", {"what": what, "fix": fix})
+
+
+def note(info: Info, repair: str) -> None:
+    """Count something that was mended or left out inside a record, once the record is accepted."""
+    if info.context is not None:
+        info.context.append(repair)
+
+
+class Fields(BaseModel, strict=True):
+    """Base of what describes a record; a field that is null counts as absent."""
+
+    @model_validator(mode="before")
     @classmethod
-    def of(cls, record: Record) -> Fields:
-        """The record's own object.
-
-        Raises:
-          DataError: the record is no JSON object.
-        """
-        return cls._checked(record.value, record, "")
-
-    @classmethod
-    def _checked(cls, value: object, record: Record, where: str) -> Fields:
-        if not isinstance(value, dict):
-            raise record.fault(f"{where}{_kind(value)} where a JSON object belongs", 'write {"name": value, ...}')
-        return cls(value, record, where)
-
-    def fault(self, what: str, fix: str = "") -> DataError:
-        """The error that says `what` is wrong in this object."""
-        return self.record.fault(f"{self.where}{what}", fix)
-
-    def optional(self, name: str) -> str | None:
-        """The text, or None where the field is absent or null.
-
-        Raises:
-          DataError: the field is there but no usable text.
-        """
-        value = self.values.get(name)
-        return None if value is None else self.usable(name, value)
-
-    def text(self, name: str) -> str:
-        """The text, which must be there.
-
-        Raises:
-          DataError: the field is absent, null or no usable text.
-        """
-        value = self.optional(name)
-        if value is None:
-            raise self.fault(f"`{name}` is missing", "write it, or leave this record out")
-        return value
-
-    def loose(self, name: str) -> str:
-        """The text, or the empty one where the field is absent, null or blank.
-
-        Raises:
-          DataError: the field holds something that is no usable text.
-        """
-        value = self.values.get(name)
-        return "" if value is None or (isinstance(value, str) and not value.strip()) else self.usable(name, value)
-
-    def choice(self, name: str, options: Sequence[_Choice], default: _Choice) -> _Choice:
-        """One of the options, or the default where the field is absent or null.
-
-        Raises:
-          DataError: the field holds anything else.
-        """
-        value = self.values.get(name)
-        if value is None:
-            return default
-        for option in options:
-            if option == value:
-                return option
-        raise self.fault(f"`{name}` is {str(value)[:40]!r}", f"write one of: {', '.join(options)}")
-
-    def inner(self, name: str) -> Fields:
-        """The object in a field.
-
-        Raises:
-          DataError: the field is absent or no object.
-        """
-        return self._checked(self.values.get(name), self.record, f"{self.where}`{name}`: ")
-
-    def objects(self, name: str, each: str) -> list[Fields]:
-        """The objects of a list, called "`each` 1", "`each` 2", ... in messages.
-
-        Raises:
-          DataError: the field is no list, is empty, or holds something that is no object.
-        """
-        value = self.values.get(name)
-        if not isinstance(value, list):
-            raise self.fault(f"`{name}` is {_kind(value)} where a list belongs", "write [{...}, ...]")
-        if not value:
-            raise self.fault(f"`{name}` is an empty list", "leave this record out")
-        return [self._checked(item, self.record, f"{self.where}{each} {n}: ") for n, item in enumerate(value, 1)]
-
-    def usable(self, name: str, value: object) -> str:
-        """The value as a text without outer white space.
-
-        Raises:
-          DataError: it is no string, blank, too long, or holds NUL or half a character.
-        """
-        if not isinstance(value, str):
-            raise self.fault(f"`{name}` is {_kind(value)} where a text belongs", "write one string")
-        text = value.strip()
-        if not text:
-            raise self.fault(f"`{name}` is empty", "write the text, or leave this record out")
-        if len(text) > MAX_TEXT:
-            what = f"`{name}` has {len(text):,} characters; the limit is {MAX_TEXT:,}"
-            raise self.fault(what, "shorten it: this looks like a file, not a message")
-        if "\0" in text:
-            raise self.fault(f"`{name}` holds a NUL byte", "remove it: is this a text file?")
-        if _SURROGATE.search(text):
-            raise self.fault(f"`{name}` holds bytes that are not UTF-8, or half a character", "save the file as UTF-8")
-        return text
+    def _null_is_absent(cls, value: object) -> object:
+        return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
-def _kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    if value is None:
-        return "nothing"
-    names = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
-    return names.get(type(value), "a number")
+class PersonaFields(Fields):
+    """Profile and personality; either may be missing."""
+
+    profile: Loose = ""
+    personality: Loose = ""
+
+    @property
+    def persona(self) -> Persona:
+        """Both as one."""
+        return Persona(self.profile, self.personality)
 
 
-def messages(fields: Fields, name: str) -> History:
-    """The chat messages of a list, of which user and assistant speak in turn.
-
-    A system message at the start belongs to whoever wrote it, not to the person: it is left out and counted.
-
-    Raises:
-      DataError: the list does not start with the user, two of one role follow each other, or a role is unknown.
-    """
-    items = fields.objects(name, f"`{name}` message")
-    if items[0].values.get("role") == "system" and len(items) > 1:
-        fields.record.notes.append("system messages left out")
-        items = items[1:]
-    found: list[Message] = []
-    for item in items:
-        expected = "assistant" if len(found) % 2 else "user"
-        if item.values.get("role") != expected:
-            what = f"`role` is {str(item.values.get('role'))[:40]!r} where {expected!r} belongs"
-            raise item.fault(what, "user and assistant must speak in turn, the user first")
-        found.append(Message("assistant" if len(found) % 2 else "user", item.text("content")))
-    return tuple(found)
+def _content(value: object, usable: Callable[[object], str], info: Info) -> str:
+    return "" if info.data.get("role") == "system" else usable(value)
 
 
-def history(fields: Fields, name: str) -> History:
-    """The messages of a list that ends with the user, as a history must.
+class ChatMessage(Fields):
+    """One message as chat models have it; what a system message holds is not looked at."""
 
-    Raises:
-      DataError: the roles are wrong, or the last message is not the user's.
-    """
-    found = messages(fields, name)
-    if len(found) % 2 == 0:
-        raise fields.fault(f"`{name}` ends with the assistant", "the last message of a history is the user's")
-    return found
+    role: Any = None
+    content: Annotated[Text, WrapValidator(_content)] = Field(default=None, validate_default=True)
+
+
+MESSAGES = TypeAdapter(Items[ChatMessage])
+
+
+def _history(value: object, info: Info) -> History:
+    said = MESSAGES.validate_python(value)
+    first = int(said[0].role == "system" and len(said) > 1)
+    if first:
+        note(info, "system messages left out")
+    history: list[Message] = []
+    for number, message in enumerate(said[first:], first + 1):
+        role = "assistant" if len(history) % 2 else "user"
+        if message.role != role:
+            what = f"has the role {str(message.role)[:40]!r} at item {number}, where {role!r} belongs"
+            raise fault(what, "user and assistant must speak in turn, the user first")
+        history.append(Message("assistant" if len(history) % 2 else "user", message.content))
+    if len(history) % 2 == 0:
+        raise fault("ends with the assistant", "the last message of a history is the user's")
+    return tuple(history)
+
+
+ChatHistory = Annotated[History, PlainValidator(_history)]
+"""A list of messages in which user and assistant speak in turn, the user first and last.
+
+A system message at the start belongs to whoever wrote it, not to the person: it is left out and counted.
+"""
 
 
 def name_for(text: str) -> str:

@@ -1,19 +1,37 @@
-"""Files and folders of data, and their fingerprint.
+"""Files and folders of data: which there are, their bytes and their fingerprint.
 
-Owns which files of a folder are data. Knows nothing of what is in them.
+Owns which files of a folder are data, and the words for what cannot be read. Knows nothing of what is in them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from pamdp.data.reading import opened
 from pamdp.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv")
-_CHUNK = 2**20
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened for reading bytes; what fails while it is read fails as a DataError too.
+
+    Raises:
+      DataError: it is missing, not a file, or cannot be read to the end.
+    """
+    try:
+        if not path.exists():
+            raise DataError("there is no such file", path, fix="check the path")
+        if not path.is_file():
+            raise DataError("this is not a file", path, fix="name a file")
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path, fix="check path and rights") from error
 
 
 def data_files(path: Path) -> list[Path]:
@@ -44,6 +62,6 @@ def sha256(files: Sequence[Path]) -> str:
         return hashlib.sha256("".join(f"{file.name} {sha256([file])}\n" for file in files).encode()).hexdigest()
     digest = hashlib.sha256()
     with opened(files[0]) as stream:
-        while chunk := stream.read(_CHUNK):
+        while chunk := stream.read(2**20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -1,49 +1,89 @@
-"""The registry of layouts: how each is recognised, cut into records and turned into dialogues or pairs.
+"""Layouts of data: what one is, those of the package, how a plugin adds one, and which one a file shows.
 
-Owns the names of the formats and the choice among them by looking at the content. Knows nothing of single fields: a new
-data set is one module and one entry here.
+Owns the choice among layouts by looking at the content. Knows nothing of single fields: a layout of the package is one
+module and one entry here, its name in registry.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pamdp.data import aloe, jsonl, preference, prefeval, spc
-from pamdp.data.documents import csv_rows, json_items
-from pamdp.data.reading import BOM, Intake, Record, json_lines, raw_lines
+from pydantic import ValidationError
+
+from pamdp.data import aloe, jsonl, prefeval, spc, trl
+from pamdp.data.fields import Fields, explain
+from pamdp.data.reading import BOM, RECORDS, Intake, Record, Shape, raw_lines
 from pamdp.errors import ConfigError, DataError
+from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
-_T = TypeVar("_T")
-Shape = Literal["lines", "array", "table"]
-"""How a file is cut: one JSON value a line, one JSON array, or CSV rows."""
+Kind = Literal["dialogues", "pairs", "personas"]
+"""What a layout can hold; the functions of load.py are called after them."""
 _LOOK_AT = 50
 """Records that detection looks at before it gives up; the first ones may be broken."""
+_Function = TypeVar("_Function", bound=Callable[[Any], object])
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Generic[_T]):
-    """One layout: `read` cuts a file into records, `parse` makes the items of a record.
+class Layout:
+    """How one kind of file is recognised and read.
 
-    `detect` knows the layout by a record, or for a table by its first line.
+    Attributes:
+      detect: whether a JSON object is a record of this layout; of a table, whether its first line is the header.
+      makes: what becomes of a record, one thing or a list, for each kind that the layout holds; the first kind is what
+        its files are about. A bad record raises a DataError.
+      shape: how a file is cut into records.
+      group: name of a field; neighbours in which it is the same tell one dialogue together, and become one record whose
+        value is the list of theirs. A file whose first record lacks it is about pairs.
     """
 
-    name: str
-    shape: Shape
-    read: Callable[[Path, Intake], Iterator[Record]]
-    detect: Callable[[object], bool]
-    parse: Callable[[Record], Sequence[_T]]
+    detect: Callable[[Any], bool]
+    makes: Mapping[Kind, Callable[[Record], Any]]
+    shape: Shape = "lines"
+    group: str = ""
 
+    def kind(self, path: Path) -> Kind:
+        """What a file is about.
 
-def _one(parse: Callable[[Record], _T]) -> Callable[[Record], Sequence[_T]]:
-    return lambda record: [parse(record)]
+        Raises:
+          DataError: the file cannot be read.
+        """
+        first = next(RECORDS[self.shape](path, Intake(skip_bad=True)), None) if self.group else None
+        grouped = first is not None and isinstance(first.value, dict) and self.group in first.value
+        return "pairs" if self.group and not grouped else next(iter(self.makes))
 
+    def stream(self, kind: Kind, path: Path, intake: Intake) -> Iterator[Any]:
+        """What of a kind that the layout holds is in a file, one after another; faults go to the intake.
 
-def _labelled(parse: Callable[[Record], Dialogue]) -> Callable[[Record], Sequence[PreferencePair]]:
-    return lambda record: pairs_of(parse(record))
+        Raises:
+          DataError: a record is bad and not to be skipped.
+        """
+        records = RECORDS[self.shape](path, intake)
+        if self.group and kind == "dialogues":
+            records = self._grouped(records)
+        while True:
+            try:
+                if (record := next(records, None)) is None:
+                    return
+                items = _several(self.makes[kind](record))
+                intake.admit(record, items)
+            except DataError as error:
+                intake.refuse(error)
+            else:
+                yield from items
+
+    def _grouped(self, records: Iterator[Record]) -> Iterator[Record]:
+        def key(record: Record) -> object:
+            name = record.value.get(self.group) if isinstance(record.value, dict) else None
+            return record if name is None else (name,)
+
+        for _, neighbours in groupby(records, key):
+            lines = list(neighbours)
+            yield replace(lines[0], value=lines, notes=[])
 
 
 def pairs_of(dialogue: Dialogue) -> list[PreferencePair]:
@@ -55,108 +95,116 @@ def pairs_of(dialogue: Dialogue) -> list[PreferencePair]:
     ]
 
 
-def _by_name(*formats: Format[_T]) -> Mapping[str, Format[_T]]:
-    return {format.name: format for format in formats}
+def _several(made: Any) -> list[Any]:
+    return made if isinstance(made, list) else [made]
 
 
-DIALOGUES = _by_name(
-    Format("aloe", "lines", json_lines, aloe.detect, _one(aloe.dialogue)),
-    Format("jsonl", "lines", json_lines, jsonl.detect, _one(jsonl.dialogue)),
-    Format("prefeval", "array", json_items, prefeval.detect, _one(prefeval.dialogue)),
-    Format("spc", "table", csv_rows, spc.detect, _one(spc.dialogue)),
-    Format("trl", "lines", preference.grouped, preference.detect, _one(preference.dialogue)),
-)
-"""Layouts that hold dialogues."""
-
-DIRECT_PAIRS = _by_name(
-    Format("pairs", "lines", json_lines, jsonl.detect_pair, _one(jsonl.pair)),
-    Format("prefeval-mcq", "array", json_items, prefeval.detect_options, prefeval.pairs),
-    Format("trl", "lines", json_lines, preference.detect, _one(preference.pair)),
-)
-"""Layouts that hold preference pairs as such."""
-
-_TURNS = _by_name(
-    Format("aloe", "lines", json_lines, aloe.detect, _labelled(aloe.dialogue)),
-    Format("jsonl", "lines", json_lines, jsonl.detect, _labelled(jsonl.dialogue)),
-)
-PAIRS = {**DIRECT_PAIRS, **_TURNS}
-"""Layouts that pairs can be had from: as such, or from the labelled turns of dialogues."""
-
-PERSONAS = "personas"
-"""ALOE's persona pool, which holds neither dialogues nor pairs."""
+def _has(*names: str) -> Callable[[Any], bool]:
+    return lambda record: record.keys() >= set(names)
 
 
-def choose(formats: Mapping[str, Format[_T]], name: str, path: Path, what: str) -> Format[_T]:
-    """The format called `name`, or for "auto" the one that the file's content shows.
+def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[Kind, Callable[[Record], Any]]:
+    """Dialogues, and their labelled turns as pairs."""
+    return {"dialogues": parse, "pairs": lambda record: [p for d in _several(parse(record)) for p in pairs_of(d)]}
+
+
+_OWN: Mapping[str, Layout] = {
+    "aloe": Layout(_has("conversations"), _dialogues(aloe.dialogue)),
+    "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
+    "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}, "array"),
+    "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
+    "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
+    "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),
+    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), {"pairs": prefeval.pairs}, "array"),
+    "personas": Layout(lambda record: False, {"personas": aloe.persona_text}),
+}
+for _name in _OWN:
+    LAYOUTS.add(_name, _OWN[_name])
+
+
+def register_layout(
+    name: str,
+    *,
+    detect: Callable[[Any], bool],
+    gives: Literal["dialogues", "pairs"] = "dialogues",
+    shape: Shape = "lines",
+) -> Callable[[_Function], _Function]:
+    """The decorator that registers a function from one record to a Dialogue (or PreferencePair) or a list of them.
+
+    What the function makes is held to what our own lines are: texts lose outer white space, an empty id becomes file
+    and line, an empty user_id a name for the profile. Whatever it raises over a record gets file and line.
 
     Args:
-      what: "dialogues" or "preference pairs", for messages.
+      detect: whether a record looks like one of these; asked before the package's own layouts are.
+      gives: what the function makes.
+      shape: how a file is cut: a JSON object on each line, in one JSON array, or a CSV table, of which `detect` is
+        given the header and the function each row, a list of texts.
+
+    Example:
+      ```python
+      @pamdp.layout("mine", detect=lambda record: "talk" in record)
+      def mine(record):
+          turns = tuple(Turn(said["ask"], preferred=said["answer"]) for said in record["talk"])
+          return Dialogue("", record["who"], Persona(record["about"]), turns)
+      ```
 
     Raises:
-      ConfigError: there is no such format.
-      DataError: the content shows none of these formats.
+      ConfigError: `gives` or `shape` is something else, or the name has blanks around it.
     """
-    if name in formats:
-        return formats[name]
-    if name != "auto":
-        raise ConfigError(f"no format for {what} is called {name!r}; there are: auto, {', '.join(formats)}")
-    found = detect(path)
-    if found not in formats:
-        raise DataError(f"this file is in the format {found!r}, which holds no {what}", path, fix=_elsewhere(found))
-    return formats[found]
+    if gives not in ("dialogues", "pairs") or shape not in RECORDS:
+        raise ConfigError(f"a layout gives dialogues or pairs, of {', '.join(RECORDS)}; not {gives!r} of {shape!r}")
 
+    def register(function: _Function) -> _Function:
+        def parse(record: Record) -> list[Any]:
+            if shape != "table":
+                record.read(Fields)
+            try:
+                lines = [jsonl.as_line(item) for item in _several(function(record.value))]
+            except ValidationError as error:
+                raise record.fault(*explain(error)) from error
+            except KeyError as error:
+                raise record.fault(f"`{error.args[0]}` is missing", "write it, or leave this record out") from error
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                what = f"the layout {name!r} cannot read it: {' '.join(str(error).split())}"
+                raise record.fault(what, "mend the record, or the layout") from error
+            own = jsonl.pair if gives == "pairs" else jsonl.dialogue
+            return [own(replace(record, value=line)) for line in lines]
 
-def _elsewhere(name: str) -> str:
-    if name == PERSONAS:
-        return "load_personas reads it"
-    return "load_pairs reads it" if name in PAIRS else "load_dialogues reads it"
+        LAYOUTS.add(name, Layout(detect, {"pairs": parse} if gives == "pairs" else _dialogues(parse), shape))
+        return function
 
-
-_LOOKS: list[tuple[str, Shape, Callable[[object], bool]]] = [
-    *((format.name, format.shape, format.detect) for format in DIALOGUES.values()),
-    *((format.name, format.shape, format.detect) for format in PAIRS.values()),
-]
+    return register
 
 
 def detect(path: Path) -> str:
-    """The name of the format that a file's content shows; "personas" for ALOE's pool of texts.
+    """The name of the layout that a file's content shows; "personas" where it holds texts and nothing else.
 
     Raises:
-      DataError: the file cannot be read, is empty, or shows no known format.
+      DataError: the file cannot be read, is empty, or shows no known layout.
     """
-    header, tolerant = _first_line(path), Intake(skip_bad=True)
-    if table := _recognised(header, "table"):
+    lines = (raw.decode("utf-8", errors="replace") for _, raw in raw_lines(path, Intake(skip_bad=True)))
+    if (header := next((text for line in lines if (text := line.removeprefix(BOM).strip())), None)) is None:
+        raise DataError("the file is empty", path, fix="check the path")
+    # A plugin is asked first: it knows its records better than the package does.
+    layouts = [(name, LAYOUTS[name]) for name in sorted(LAYOUTS, key=_OWN.__contains__)]
+
+    def shown(value: object, shape: Shape) -> str | None:
+        return next((name for name, layout in layouts if layout.shape == shape and layout.detect(value)), None)
+
+    if table := shown(header, "table"):
         return table
     shape: Shape = "array" if header.startswith("[") else "lines"
-    records = (json_items if shape == "array" else json_lines)(path, tolerant)
-    values = []
-    for record, _ in zip(records, range(_LOOK_AT), strict=False):
-        if name := _recognised(record.value, shape):
+    tolerant, values = Intake(skip_bad=True), list[object]()
+    for record in islice(RECORDS[shape](path, tolerant), _LOOK_AT):
+        if isinstance(record.value, dict) and (name := shown(record.value, shape)):
             return name
         values.append(record.value)
-    if len(values) > len(tolerant.skipped) and all(map(aloe.is_text, values)):
-        return PERSONAS
-    raise _unknown(path, values, tolerant)
-
-
-def _recognised(value: object, shape: Shape) -> str | None:
-    return next((name for name, its_shape, looks in _LOOKS if its_shape == shape and looks(value)), None)
-
-
-def _first_line(path: Path) -> str:
-    for _, raw in raw_lines(path, Intake(skip_bad=True)):
-        if text := raw.decode("utf-8", errors="replace").removeprefix(BOM).strip():
-            return text
-    raise DataError("the file is empty", path, fix="check the path")
-
-
-def _unknown(path: Path, values: list[object], tolerant: Intake) -> DataError:
-    fix = f"the formats are: {', '.join({**DIALOGUES, **PAIRS})}; name one if you know it"
-    keys = next((sorted(value) for value in values if isinstance(value, dict)), None)
-    if keys is not None:
-        shown = ", ".join(key if key.isprintable() else repr(key) for key in keys)
-        return DataError(f"no known format has the fields {shown[:200]}", path, fix=fix)
-    if tolerant.skipped:
-        first = tolerant.skipped[0]
-        return DataError(f"no known format: {first.what}", path, first.line, first.fix or fix)
-    return DataError("no known format: there is no JSON object in it", path, fix=fix)
+    if len(values) > len(tolerant.skipped) and all(isinstance(value, str) for value in values):
+        return "personas"
+    what, line, fix = "there is no JSON object in it", None, f"name one if you know it: {', '.join(LAYOUTS)}"
+    if fields := next((", ".join(sorted(value)) for value in values if isinstance(value, dict)), None):
+        what = f"its records have the fields {''.join(c if c.isprintable() else '?' for c in fields)[:200]}"
+    elif tolerant.skipped:
+        what, line = tolerant.skipped[0].what, tolerant.skipped[0].line
+        fix = tolerant.skipped[0].fix or fix
+    raise DataError(f"no known layout: {what}", path, line, fix)

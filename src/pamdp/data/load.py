@@ -1,66 +1,110 @@
 """The one way into the data: a path goes in, dialogues or preference pairs come out, with an account of the rest.
 
-Owns the order of a reading: files, format, records, duplicate ids, what is left. Knows no layout; formats.py does.
+Owns the order of a reading (files, layout, records, what is left) and what it hands over. Knows no layout; formats.py
+does.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from pamdp.data.aloe import persona_text
+from pamdp.data.fields import name_for
 from pamdp.data.files import data_files, sha256
-from pamdp.data.formats import DIALOGUES, PAIRS, PERSONAS, Format, choose
-from pamdp.data.loaded import Loaded, LoadedPairs, LoadedTexts
-from pamdp.data.reading import Intake, Record, json_lines
-from pamdp.errors import DataError
-from pamdp.types import Dialogue, PreferencePair
+from pamdp.data.formats import Kind, detect
+from pamdp.data.reading import Intake
+from pamdp.data.split import By, TrainTest, split_by_user
+from pamdp.errors import ConfigError, DataError
+from pamdp.registry import LAYOUTS
+from pamdp.types import Dialogue, Persona, PreferencePair
 
 POOL = ("personality.jsonl", "profile.jsonl")
 """Files of ALOE's pool of personas."""
-_T = TypeVar("_T")
 _ONLINE = "`pamdp train online` and `pamdp reproduce table3` talk with them, with online.opening=own"
-_Named = TypeVar("_Named", Dialogue, PreferencePair)
+_ONE: dict[Kind, str] = {"dialogues": "dialogue", "pairs": "preference pair", "personas": "persona text"}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedItems(Generic[_T]):
+    """What a reading hands over: the items, and an account of everything that is not among them.
+
+    Attributes:
+      format: the layout that was read.
+      sha256: of the file's bytes; of names and bytes for several files.
+      skipped: the faults that were left out, in order; empty unless bad input was skipped.
+      repaired: what was mended or left out inside records that were kept, and how often.
+    """
+
+    format: str
+    sha256: str
+    skipped: tuple[DataError, ...]
+    repaired: Mapping[str, int]
+    items: tuple[_T, ...]
+
+    def __iter__(self) -> Iterator[_T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Loaded(LoadedItems[Dialogue]):
+    """Dialogues and the account of their reading."""
+
+    @property
+    def dialogues(self) -> tuple[Dialogue, ...]:
+        """All of them, in order."""
+        return self.items
+
+    def split(self, by: By = "user", test_share: float = 0.2, seed: int = 0) -> TrainTest:
+        """Dialogues to learn from and dialogues of other users to test on; see `split_by_user`."""
+        return split_by_user(self.items, test_share, seed, by)
+
+
+class LoadedPairs(LoadedItems[PreferencePair]):
+    """Preference pairs and the account of their reading."""
+
+    @property
+    def pairs(self) -> tuple[PreferencePair, ...]:
+        """All of them, in order."""
+        return self.items
 
 
 def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Loaded:
     """All dialogues of a file, or of the data files in a folder.
 
     Args:
-      path: a file, or a folder whose .json, .jsonl and .csv files have one format.
-      format: "auto" looks at the content; else aloe, jsonl, prefeval, spc or trl.
+      path: a file, or a folder whose .json, .jsonl and .csv files have one layout.
+      format: the layout's name; "auto" looks at the content.
       skip_bad: leave bad records out and count them, instead of stopping at the first.
 
     Raises:
-      ConfigError: there is no such format.
+      ConfigError: there is no such layout.
       DataError: nothing can be read, a record is bad and not to be skipped, or no dialogue is left.
     """
     if is_pool(path):
         raise DataError("a pool of personas, which holds no dialogues", path, fix=_ONLINE)
-    files, intake = data_files(Path(path)), Intake(skip_bad)
-    chosen = _common(DIALOGUES, format, files, "dialogues")
-    found = _all(chosen, files, intake, Path(path), "dialogue")
-    return Loaded(chosen.name, sha256(files), tuple(intake.skipped), intake.repaired, found)
+    return Loaded(*read_all(data_files(Path(path)), "dialogues", format, skip_bad))
 
 
 def load_pairs(path: str | Path, format: str = "auto", skip_bad: bool = False) -> LoadedPairs:
-    """All preference pairs of a file, or of the data files in a folder; from dialogues, their labelled turns.
+    """All preference pairs of a file or folder; of dialogues, their labelled turns. Otherwise like `load_dialogues`."""
+    return LoadedPairs(*read_all(data_files(Path(path)), "pairs", format, skip_bad))
 
-    Args:
-      path: a file, or a folder whose .json, .jsonl and .csv files have one format.
-      format: "auto" looks at the content; else pairs, prefeval-mcq, trl, aloe or jsonl.
-      skip_bad: leave bad records out and count them, instead of stopping at the first.
 
-    Raises:
-      ConfigError: there is no such format.
-      DataError: nothing can be read, a record is bad and not to be skipped, or no pair is left.
+def load_personas(path: str | Path, skip_bad: bool = False) -> LoadedItems[str]:
+    """The texts of a file of ALOE's persona pool: JSON strings, one a line. Otherwise like `load_dialogues`.
+
+    Two strings on one line are an error; when bad input is skipped both are taken, and counted as repaired.
     """
-    files, intake = data_files(Path(path)), Intake(skip_bad)
-    chosen = _common(PAIRS, format, files, "preference pairs")
-    found = _all(chosen, files, intake, Path(path), "preference pair")
-    return LoadedPairs(chosen.name, sha256(files), tuple(intake.skipped), intake.repaired, found)
+    return LoadedItems(*read_all([Path(path)], "personas", "personas", skip_bad))
 
 
 def is_pool(path: str | Path) -> bool:
@@ -69,81 +113,68 @@ def is_pool(path: str | Path) -> bool:
     return os.path.isdir(path) and tuple(file.name for file in data_files(Path(path))) == POOL
 
 
-def load_personas(path: str | Path, skip_bad: bool = False) -> LoadedTexts:
-    """The texts of ALOE's persona pool: JSON strings, one a line.
+def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: int = 1) -> Loaded:
+    """Users of a pool as dialogues without turns, all profiles with one personality, then with the next one.
 
-    Two strings on one line are an error; when bad input is skipped both are taken, and counted as repaired.
+    A profile is one person (aloe.py), so it is profiles that are split; where more users are asked for than there are
+    profiles, the same people come again with other personalities.
 
-    Raises:
-      DataError: nothing can be read, a line is bad and not to be skipped, or no text is left.
-    """
-    files, intake = [Path(path)], Intake(skip_bad)
-    found = tuple(stream_texts(files[0], intake))
-    _require_some(found, files[0], intake, "persona text")
-    return LoadedTexts(PERSONAS, sha256(files), tuple(intake.skipped), intake.repaired, found)
-
-
-def stream(format: Format[_Named], path: Path, intake: Intake) -> Iterator[_Named]:
-    """The items of one file, one after another; faults go to the intake.
+    Args:
+      path: a folder with profile.jsonl and personality.jsonl.
+      seed: another seed, other pairs.
+      skip_bad: leave bad lines out and count them, and take two texts on a line one by one.
+      times: how many personalities each profile gets.
 
     Raises:
-      DataError: a record is bad and not to be skipped.
+      ConfigError: there are not so many personalities.
+      DataError: a file cannot be read, or a line is bad and not to be skipped.
     """
-    return _each(format.read(path, intake), format.parse, lambda item: item.id, intake)
+    manners, people = (load_personas(Path(path) / name, skip_bad) for name in POOL)
+    personalities, profiles = list(dict.fromkeys(manners)), list(dict.fromkeys(people))
+    if times > len(personalities):
+        raise ConfigError(
+            f"{path} has {len(personalities)} personalities, so each of its {len(profiles)} profiles can be that many "
+            f"users, and {times} are asked for; ask for fewer users"
+        )
+
+    def rank(profile: str, personality: str) -> bytes:
+        """An order that is the profile's own and stays what it is when the pool grows."""
+        return hashlib.sha256(f"{seed}:{profile}:{personality}".encode()).digest()
+
+    ranked = {profile: sorted(personalities, key=partial(rank, profile)) for profile in profiles}
+    users = tuple(
+        Dialogue(f"{name_for(profile)}/{k + 1}", name_for(profile), Persona(profile, order[k]), ())
+        for k in range(times)
+        for profile, order in ranked.items()
+    )
+    repaired = Counter(manners.repaired) + Counter(people.repaired)
+    return Loaded("personas", sha256(data_files(Path(path))), (*manners.skipped, *people.skipped), repaired, users)
 
 
-def stream_texts(path: Path, intake: Intake) -> Iterator[str]:
-    """The texts of a persona pool, one after another; faults go to the intake.
+def read_all(
+    files: Sequence[Path], kind: Kind, format: str, skip_bad: bool = False
+) -> tuple[str, str, tuple[DataError, ...], Mapping[str, int], tuple[Any, ...]]:
+    """What `LoadedItems` holds: all items of one kind of files that have one layout, and the account.
 
     Raises:
-      DataError: a line is bad and not to be skipped.
+      ConfigError: there is no such layout.
+      DataError: see `load_dialogues`.
     """
-    return _each(json_lines(path, intake), lambda record: [persona_text(record)], lambda text: "", intake)
-
-
-def _each(
-    records: Iterator[Record], parse: Callable[[Record], Sequence[_T]], name: Callable[[_T], str], intake: Intake
-) -> Iterator[_T]:
-    """What the records hold; `name` gives an item's id, empty where items have none."""
-    while True:
-        try:
-            record = next(records, None)
-            if record is None:
-                return
-            items = parse(record)
-            intake.admit(record, [id for item in items if (id := name(item))])
-        except DataError as error:
-            intake.refuse(error)
-        else:
-            yield from items
-
-
-def _common(formats: Mapping[str, Format[_T]], name: str, files: Sequence[Path], what: str) -> Format[_T]:
-    """The one format of all files.
-
-    Raises:
-      ConfigError: there is no such format.
-      DataError: a file shows no format, or two files show two.
-    """
-    chosen = choose(formats, name, files[0], what)
-    for file in files[1:]:
-        other = choose(formats, name, file, what)
-        if other is not chosen:
-            raise DataError(f"{files[0].name} is in the format {chosen.name!r}, this one in {other.name!r}", file,
-                            fix="name one of the files")  # fmt: skip
-    return chosen
-
-
-def _all(format: Format[_Named], files: Sequence[Path], intake: Intake, path: Path, what: str) -> tuple[_Named, ...]:
-    found = tuple(item for file in files for item in stream(format, file, intake))
-    _require_some(found, path, intake, what)
-    return found
-
-
-def _require_some(found: Sequence[object], path: Path, intake: Intake, what: str) -> None:
-    if found:
-        return
-    if intake.skipped:
-        what = f"no {what} is left; bad records: {len(intake.skipped)}, the first at {intake.skipped[0]}"
-        raise DataError(what, path, fix="mend the file")
-    raise DataError(f"there is no {what} in it", path, fix="check the path")
+    intake, one = Intake(skip_bad), _ONE[kind]
+    name, *others = [detect(file) for file in files] if format == "auto" else [format]
+    for file, other in zip(files[1:], others, strict=False):
+        if other != name:
+            what = f"{files[0].name} is in the layout {name!r}, this one in {other!r}"
+            raise DataError(what, file, fix="name one of the files")
+    layout = LAYOUTS[name]
+    if kind not in layout.makes:
+        reads = f"load_{next(iter(layout.makes))} reads it"
+        raise DataError(f"this file is in the layout {name!r}, which holds no {one}s", files[0], fix=reads)
+    items = tuple(item for file in files for item in layout.stream(kind, file, intake))
+    if not items:
+        path = files[0].parent if len(files) > 1 else files[0]
+        if intake.skipped:
+            what = f"no {one} is left; bad records: {len(intake.skipped)}, the first at {intake.skipped[0]}"
+            raise DataError(what, path, fix="mend the file")
+        raise DataError(f"there is no {one} in it", path, fix="check the path")
+    return name, sha256(files), tuple(intake.skipped), intake.repaired, items

@@ -6,61 +6,60 @@ nothing is labelled as rejected; every item is a person of its own.
 
 from __future__ import annotations
 
-from pamdp.data.fields import Fields
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from pamdp.data.fields import Fields, Text, fault
 from pamdp.data.reading import Record
 from pamdp.types import Dialogue, Message, Persona, PreferencePair, Turn
 
-_OPTIONS = "classification_task_options"
+
+def _numbered(value: object) -> object:
+    if isinstance(value, dict) and (not value or set(value) != {str(n) for n in range(len(value))}):
+        raise fault("has turns that are not numbered 0, 1, 2, ...", "number them without a gap")
+    return value
 
 
-def detect(value: object) -> bool:
-    """Whether a record is a persona-driven item."""
-    return isinstance(value, dict) and "preference" in value and isinstance(value.get("conversation"), dict)
+class _TurnFields(Fields):
+    user: Text
+    assistant: Text
 
 
-def detect_options(value: object) -> bool:
-    """Whether a record is a four-option item."""
-    return isinstance(value, dict) and "preference" in value and _OPTIONS in value
+class _DialogueFields(Fields):
+    persona: Text
+    preference: Text
+    conversation: Annotated[dict[str, _TurnFields], BeforeValidator(_numbered)]
+
+
+class _OptionsFields(Fields):
+    preference: Text
+    question: Text
+    options: list[Text] = Field(alias="classification_task_options", min_length=2)
+
+
+def detect(record: dict[str, object]) -> bool:
+    """Whether a record is a persona-driven item; others have preferences, and conversations of another kind."""
+    return "preference" in record and isinstance(record.get("conversation"), dict)
 
 
 def dialogue(record: Record) -> Dialogue:
-    """The dialogue of one persona-driven item; its id holds topic and line, its persona's personality the preference.
-
-    Raises:
-      DataError: a field is missing or empty, or the turns are not numbered "0", "1", ... without a gap.
-    """
-    fields = Fields.of(record)
-    talk = fields.inner("conversation")
-    expected = [str(n) for n in range(len(talk.values))]
-    if not expected or set(talk.values) != set(expected):
-        raise talk.fault("the turns are not numbered 0, 1, 2, ...", "number them without a gap")
-    turns = [talk.inner(n) for n in expected]
-    name = record.name
-    return Dialogue(
-        id=name,
-        user_id=name,
-        persona=Persona(fields.text("persona"), fields.text("preference")),
-        turns=tuple(Turn(turn.text("user"), preferred=turn.text("assistant")) for turn in turns),
-    )
+    """The dialogue of one persona-driven item: its id holds topic and number, its personality the preference."""
+    item = record.read(_DialogueFields)
+    said = (item.conversation[str(n)] for n in range(len(item.conversation)))
+    turns = tuple(Turn(turn.user, turn.assistant) for turn in said)
+    return Dialogue(record.name, record.name, Persona(item.persona, item.preference), turns)
 
 
 def pairs(record: Record) -> list[PreferencePair]:
     """Three pairs of one four-option item: the first option, which is right, against each of the others.
 
     The three share an item, so they are not independent; their ids differ after the last colon only.
-
-    Raises:
-      DataError: a field is missing, or there are fewer than two options.
     """
-    fields = Fields.of(record)
-    options = fields.values.get(_OPTIONS)
-    if not isinstance(options, list) or len(options) < 2:
-        raise fields.fault(f"`{_OPTIONS}` must be a list of two options or more, the right one first")
-    right, *wrong = [fields.usable(f"option {n}", option) for n, option in enumerate(options, 1)]
-    persona = Persona(personality=fields.text("preference"))
-    history = (Message("user", fields.text("question")),)
-    name = record.name
+    item = record.read(_OptionsFields)
+    right, *wrong = item.options
+    who, history = Persona(personality=item.preference), (Message("user", item.question),)
     return [
-        PreferencePair(f"{name}:{n}", persona, history, right, option, kind="conflict")
+        PreferencePair(f"{record.name}:{n}", who, history, right, option, kind="conflict")
         for n, option in enumerate(wrong, 1)
     ]

@@ -6,15 +6,20 @@ nothing of dialogues; a record is a JSON value or a CSV row with its file and li
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Literal, NoReturn, TypeVar
 
+from pydantic import ValidationError
+
+from pamdp.data.fields import Fields, explain
+from pamdp.data.files import opened
 from pamdp.errors import DataError
+from pamdp.types import Dialogue, PreferencePair
 
 MAX_LINE = 16 * 2**20
 """Bytes in one line: a file without line ends must not fill the memory."""
@@ -22,9 +27,11 @@ MAX_DOCUMENT = 256 * 2**20
 """Bytes in a JSON document, which cannot be read line by line."""
 BOM = "\ufeff"
 """What some editors write before the first character."""
-
+Shape = Literal["lines", "array", "table"]
+"""How a file is cut: one JSON value a line, one JSON array, or CSV rows under a header."""
 _ONE_A_LINE = "write one JSON object on each line, or skip bad input to leave this line out"
 _APART = "put each on a line of its own, or skip bad input to take them one by one"
+_Fields = TypeVar("_Fields", bound=Fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,17 @@ class Record:
         """The error that says `what` is wrong at this record."""
         return DataError(what, self.path, self.line, fix)
 
+    def read(self, kind: type[_Fields]) -> _Fields:
+        """The record as KIND describes it.
+
+        Raises:
+          DataError: it is something else; the first field that is wrong is named.
+        """
+        try:
+            return kind.model_validate(self.value, context=self.notes)
+        except ValidationError as error:
+            raise self.fault(*explain(error)) from None
+
 
 @dataclass(slots=True)
 class Intake:
@@ -61,66 +79,35 @@ class Intake:
     skipped: list[DataError] = field(default_factory=list)
     mended: list[DataError] = field(default_factory=list)
     repaired: Counter[str] = field(default_factory=Counter)
-    seen: set[str] = field(default_factory=set)
+    seen: set[tuple[type, str]] = field(default_factory=set)
 
-    def refuse(self, error: DataError) -> None:
-        """Count the fault and go on, or stop.
-
-        Raises:
-          DataError: the same error, when bad input is not to be skipped.
-        """
-        if not self.skip_bad:
-            raise error
-        self.skipped.append(error)
-
-    def mend(self, error: DataError) -> None:
-        """Count a fault that costs no record and go on, or stop.
+    def refuse(self, error: DataError, mended: bool = False) -> None:
+        """Count the fault, as mended where it costs no record, and go on; or stop.
 
         Raises:
           DataError: the same error, when bad input is not to be skipped.
         """
         if not self.skip_bad:
             raise error
-        self.mended.append(error)
-        self.repaired[error.what] += 1
+        if mended:
+            self.repaired[error.what] += 1
+        (self.mended if mended else self.skipped).append(error)
 
-    def admit(self, record: Record, ids: list[str]) -> None:
-        """Enter the ids that a record brings, and its repairs.
+    def admit(self, record: Record, items: Sequence[Dialogue | PreferencePair | str]) -> None:
+        """Enter what a record brings, and its repairs.
 
         Raises:
-          DataError: one of the ids was there before.
+          DataError: one of the items has an id that another of its kind had before.
         """
-        for name in ids:
+        for name in ((type(item), item.id) for item in items if not isinstance(item, str)):
             if name in self.seen:
-                raise record.fault(f"the id {name!r} occurs twice", "give every record an id of its own")
+                raise record.fault(f"the id {name[1]!r} occurs twice", "give every record an id of its own")
             self.seen.add(name)
         self.repaired.update(record.notes)
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened for reading bytes; what fails while it is read fails as a DataError too.
-
-    Raises:
-      DataError: it is missing, not a file, or cannot be read to the end.
-    """
-    try:
-        if not path.exists():
-            raise DataError("there is no such file", path, fix="check the path")
-        if not path.is_file():
-            raise DataError("this is not a file", path, fix="name a file")
-        with path.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path, fix="check path and rights") from error
-
-
 def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
-    """Every line of bytes with its number from 1; a line beyond MAX_LINE is refused.
-
-    Raises:
-      DataError: the file cannot be read, or a line is too long and bad input is not skipped.
-    """
+    """Every line of bytes with its number from 1; a line beyond MAX_LINE is refused."""
     with opened(path) as stream:
         number = 0
         while raw := stream.readline(MAX_LINE + 1):
@@ -134,14 +121,8 @@ def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
             intake.refuse(DataError(what, path, number, "write one record on each line"))
 
 
-def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
-    """Every JSON value of a file that holds one on each line; blank lines are nothing.
-
-    Several values on one line are a fault. When bad input is skipped they are taken one by one and counted as repaired.
-
-    Raises:
-      DataError: a line is not UTF-8 or not JSON, or holds several values, and bad input is not skipped.
-    """
+def _json_lines(path: Path, intake: Intake) -> Iterator[Record]:
+    """Several values on one line are a fault; when bad input is skipped they are taken one by one, as repaired."""
     for number, raw in raw_lines(path, intake):
         try:
             text = raw.decode("utf-8").removeprefix(BOM).strip()
@@ -157,17 +138,77 @@ def json_lines(path: Path, intake: Intake) -> Iterator[Record]:
                 intake.refuse(DataError(f"not valid JSON: {error}", path, number, _ONE_A_LINE))
                 break
             if not at and end < len(text):
-                intake.mend(DataError("more than one JSON value on the line", path, number, _APART))
+                intake.refuse(DataError("more than one JSON value on the line", path, number, _APART), mended=True)
             taken += 1
             yield Record(value, path, number, str(number) if taken == 1 else f"{number}.{taken}")
-            at = blank_end(text, end)
+            at = _blank_end(text, end)
 
 
-def blank_end(text: str, at: int) -> int:
-    """The first place from `at` on that is not JSON white space."""
-    while at < len(text) and text[at] in " \t\r\n":
-        at += 1
-    return at
+def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
+    """After an item that is not JSON nobody can tell where the next one starts: the rest of the file is one fault."""
+    with opened(path) as stream:
+        raw = stream.read(MAX_DOCUMENT + 1)
+    if len(raw) > MAX_DOCUMENT:
+        raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")
+    try:
+        text = raw.decode("utf-8").removeprefix(BOM)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError("a byte of this line is not UTF-8", path, line, "save the file as UTF-8") from None
+    at = _blank_end(text, 0)
+    line, counted, items = text.count("\n", 0, at) + 1, at, 0
+    if not text.startswith("[", at):
+        raise DataError("this is not a JSON array", path, line, "the file must be [item, ...]")
+    at, fault = _blank_end(text, at + 1), ""
+    while at < len(text) and text[at] != "]" and not fault:
+        line, counted = line + text.count("\n", counted, at), at
+        try:
+            value, end = decode(text, at)
+        except ValueError as error:
+            fault = f"not valid JSON: {error}; the rest of the file is left out"
+            break
+        items += 1
+        yield Record(value, path, line, str(items))
+        at = _blank_end(text, end)
+        if text.startswith(",", at):
+            at = _blank_end(text, at + 1)
+        elif at < len(text) and text[at] != "]":
+            fault = "no comma after this item; the rest of the file is left out"
+    if fault:
+        intake.refuse(DataError(fault, path, line, "mend the file from this item on"))
+    elif at == len(text):
+        intake.refuse(DataError("the JSON array has no end: cut off?", path, line, "fetch the file again"))
+    elif _blank_end(text, at + 1) < len(text):
+        what = "there is something after the end of the JSON array"
+        intake.refuse(DataError(what, path, line, "keep one array in the file"))
+
+
+def _csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
+    """Bytes that are not UTF-8 come through as surrogates, so that the row that holds them is refused and no other."""
+    lines = (raw.decode("utf-8", errors="surrogateescape").removeprefix(BOM) for _, raw in raw_lines(path, intake))
+    reader = csv.reader(lines, strict=True)
+    start, rows = 1, 0
+    try:
+        for row in reader:
+            if start > 1 and row:
+                rows += 1
+                yield Record(row, path, start, str(rows))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        what = f"not valid CSV: {error}; the rest of the file is left out"
+        intake.refuse(DataError(what, path, start, "close every quotation mark; cut off?"))
+
+
+RECORDS: Mapping[Shape, Callable[[Path, Intake], Iterator[Record]]] = {
+    "lines": _json_lines,
+    "array": _json_items,
+    "table": _csv_rows,
+}
+"""What cuts a file into records, each with the line on which it starts: JSON values, or the lists of a table's cells.
+
+Blank lines and the header of a table are nothing. All raise a DataError where the file cannot be read, or something in
+it is bad and the intake does not skip it.
+"""
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:
@@ -186,6 +227,13 @@ def decode(text: str, at: int = 0) -> tuple[object, int]:
         raise ValueError(f"{error.msg} at {place}{cut}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _blank_end(text: str, at: int) -> int:
+    """The first place from `at` on that is not JSON white space."""
+    while at < len(text) and text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def _refuse_constant(name: str) -> NoReturn:
