@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pamdp.api import Evaluation, clone, evaluate, load, reinforce
     from pamdp.baselines.method import register_method as method
     from pamdp.config import Config
+    from pamdp.data.formats import register_layout as layout
     from pamdp.data.load import load_dialogues, load_pairs
     from pamdp.errors import PamdpError
     from pamdp.judges.base import Case, Verdict
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "pamdp.api": ("Evaluation", "clone", "evaluate", "load", "reinforce"),
+    "pamdp.api": ("Evaluation", "clone", "evaluate", "layout", "load", "reinforce"),
     "pamdp.config": ("Config",),
     "pamdp.data.load": ("load_dialogues", "load_pairs"),
     "pamdp.errors": ("PamdpError",),
@@ -37,11 +38,12 @@ _WHERE = {
 }
 _LOOK_UP = {name: (module, name) for module, names in _WHERE.items() for name in names} | {
     "advantage": ("pamdp.rl.advantages", "register_advantage"),
+    "layout": ("pamdp.data.formats", "register_layout"),
     "method": ("pamdp.baselines.method", "register_method"),
 }
 __all__ = [
     "Backbone", "Case", "Config", "Dialogue", "Evaluation", "Message", "PamdpError", "Persona", "Policy", "Turn",
-    "Verdict", "advantage", "clone", "evaluate", "load", "load_backbone", "load_dialogues", "load_pairs", "method",
+    "Verdict", "advantage", "clone", "evaluate", "layout", "load", "load_backbone", "load_dialogues", "load_pairs", "method",
     "reinforce",
 ]  # fmt: skip
 
