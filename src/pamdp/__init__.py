@@ -43,8 +43,8 @@ _LOOK_UP = {name: (module, name) for module, names in _WHERE.items() for name in
 }
 __all__ = [
     "Backbone", "Case", "Config", "Dialogue", "Evaluation", "Message", "PamdpError", "Persona", "Policy", "Turn",
-    "Verdict", "advantage", "clone", "evaluate", "layout", "load", "load_backbone", "load_dialogues", "load_pairs", "method",
-    "reinforce",
+    "Verdict", "advantage", "clone", "evaluate", "layout", "load", "load_backbone", "load_dialogues", "load_pairs",
+    "method", "reinforce",
 ]  # fmt: skip
 
 
