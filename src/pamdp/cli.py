@@ -253,15 +253,10 @@ def reproduce(
 
     Example: `pamdp reproduce table2 --preset cpu prefeval.path=data/prefeval`
     """
-    if table == "table3" or table == "fig4" or table == "simulator":
-        if method:
-            raise ConfigError(f"--method is not for {table}: its methods learn online; name them in methods=[...]")
-        path = run or Path(f"runs/reproduce-online-{preset}")
-        online = commands.reproduce_online(
-            table, preset, path, config or [], overrides or [], dry=dry_run, rendered=render
-        )
-        return _print(online, as_json)
-    path = run or Path(f"runs/reproduce-{preset}")
+    online = table in ("table3", "fig4", "simulator")
+    if online and method:
+        raise ConfigError(f"--method is not for {table}: its methods learn online; name them in methods=[...]")
+    path = run or Path(f"runs/reproduce-{'online-' if online else ''}{preset}")
     result = commands.reproduce_table(
         table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render, jobs=jobs
     )

@@ -32,10 +32,7 @@ from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
 from pamdp.registry import load_plugins
 from pamdp.reproduce import main
-from pamdp.reproduce.config import Preset, load_config
-from pamdp.reproduce.online import main as online_main
-from pamdp.reproduce.online.config import load_online_config
-from pamdp.reproduce.parallel import Crew
+from pamdp.reproduce.config import Preset
 from pamdp.reproduce.tables import table
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
@@ -65,7 +62,7 @@ from pamdp.workflows import (
 
 __all__ = [
     "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
-    "report", "reproduce_online", "reproduce_table", "train_bc", "train_offline", "train_online",
+    "report", "reproduce_table", "train_bc", "train_offline", "train_online",
 ]  # fmt: skip
 
 
@@ -216,32 +213,13 @@ def reproduce_table(
 ) -> Result:
     """`pamdp reproduce`."""
     load_plugins(methods)
+    found = table(name)
     if rendered:
-        return main.render(main.stored_config(path), table(name), path)
-    config = load_config(preset, sources, overrides)
+        return main.render(main.stored_settings(found, path), found, path)
+    config = main.settings(found, preset, sources, overrides)
     if dry:
-        return main.dry_run(config, table(name), path)
-    crew = Crew(jobs, main.standard_tools, tuple(methods)) if jobs > 1 else None
-    return main.reproduce(config, table(name), path, main.standard_tools(config.grader), crew)
-
-
-def reproduce_online(
-    target: online_main.Target,
-    preset: Preset,
-    path: Path,
-    sources: Sequence[str],
-    overrides: Sequence[str],
-    *,
-    dry: bool = False,
-    rendered: bool = False,
-) -> Result:
-    """`pamdp reproduce table3|fig4|simulator`."""
-    if rendered:
-        return online_main.render_online(online_main.stored_online_config(path), target, path)
-    config = load_online_config(preset, sources, overrides)
-    if dry:
-        return online_main.dry_run_online(config, target)
-    return online_main.reproduce_online(online_main.with_start(config), target, path, online_main.online_tools())
+        return main.dry_run(config, found, path)
+    return main.reproduce(config, found, path, jobs=jobs, plugins=methods)
 
 
 def lab(figure: Path | None) -> Result:
