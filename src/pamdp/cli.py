@@ -257,8 +257,8 @@ def reproduce(
     if online and method:
         raise ConfigError(f"--method is not for {table}: its methods learn online; name them in methods=[...]")
     path = run or Path(f"runs/reproduce-{'online-' if online else ''}{preset}")
-    result = commands.reproduce_table(
-        table, preset, path, method or [], config or [], overrides or [], dry=dry_run, rendered=render, jobs=jobs
+    result = commands.reproduce(
+        table, preset, path, config or [], overrides or [], method or [], jobs, dry=dry_run, rendered=render
     )
     _print(result, as_json)
 

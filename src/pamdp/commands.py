@@ -30,10 +30,7 @@ from pamdp.models.policy import Policy
 from pamdp.preflight import require_control, require_data, require_finished, require_judges
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
-from pamdp.registry import load_plugins
-from pamdp.reproduce import main
-from pamdp.reproduce.config import Preset
-from pamdp.reproduce.tables import table
+from pamdp.reproduce.main import reproduce
 from pamdp.rl.returns import max_value
 from pamdp.runs import Run
 from pamdp.settings import load
@@ -62,7 +59,7 @@ from pamdp.workflows import (
 
 __all__ = [
     "Result", "chat", "data_check", "estimate_run", "evaluate_run", "judge_eval", "judge_train", "lab", "quickstart",
-    "report", "reproduce_table", "train_bc", "train_offline", "train_online",
+    "report", "reproduce", "train_bc", "train_offline", "train_online",
 ]  # fmt: skip
 
 
@@ -197,29 +194,6 @@ def report(path: Path) -> Result:
     """`pamdp report`."""
     found = write_report(path)
     return Result(json.dumps({"report": str(found)}), [f"report: {found}"])
-
-
-def reproduce_table(
-    name: str,
-    preset: Preset,
-    path: Path,
-    methods: Sequence[Path],
-    sources: Sequence[str],
-    overrides: Sequence[str],
-    *,
-    dry: bool = False,
-    rendered: bool = False,
-    jobs: int = 1,
-) -> Result:
-    """`pamdp reproduce`."""
-    load_plugins(methods)
-    found = table(name)
-    if rendered:
-        return main.render(main.stored_settings(found, path), found, path)
-    config = main.settings(found, preset, sources, overrides)
-    if dry:
-        return main.dry_run(config, found, path)
-    return main.reproduce(config, found, path, jobs=jobs, plugins=methods)
 
 
 def lab(figure: Path | None) -> Result:

@@ -16,6 +16,7 @@ from pamdp.evaluation.transcripts import read_talks
 from pamdp.reproduce import main
 from pamdp.reproduce.config import OnlineReproduceConfig, load_config
 from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.train.provenance import provenance_of, read_provenance
 from tests.tools.online import TEACH, Bench, T, make_config
 from tests.tools.tiny import make_tiny_backbone
@@ -59,7 +60,7 @@ def test_what_it_is_taken_from_may_go_away(config: OnlineReproduceConfig, here: 
     Bench().run(_with(config, run), "table3", path)
     before = (path / "table3" / "table3.json").read_bytes()
     shutil.rmtree(run)
-    main.render(main.stored_settings(table("table3"), path), table("table3"), path)
+    main.render(Run(path).config(OnlineReproduceConfig), table("table3"), path)
     assert (path / "table3" / "table3.json").read_bytes() == before
     again = Bench()
     again.run(config, "table3", path)

@@ -22,6 +22,7 @@ from pamdp.reproduce import main
 from pamdp.reproduce.config import REINFORCED, UNTRAINED, OnlineReproduceConfig, load_config
 from pamdp.reproduce.online import MAY_CHANGE
 from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.settings import load
 from pamdp.types import Message
 from tests.tools.online import CANARY, TEACH, TEST, Bench, T, make_config
@@ -104,8 +105,8 @@ def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
     assert found["imitation"]["places"] == 2 * TEST and found["imitation"]["masked"] == 0
     for name, turns in (("simulated", T + 1), ("recorded", 3)):
         for recogniser in ("likelihood", "words"):
-            key = (name, recogniser)
-            rows = [row for row in found["by_turn"] if (row["whose"], row["told_apart_by"]) == key]
+            key = (name, f"told apart by {recogniser}")
+            rows = [row for row in found["by_turn"] if (row["whose"], row["measure"]) == key]
             assert len(rows) == turns and all(row["chance"] == pytest.approx(1 / 3) for row in rows)
         assert len(found["audits"][name]["leaked"]) == turns and found["audits"][name]["role_breaks"] == 0
     assert found["audits"]["recorded"]["messages"] == 3 * TEST
@@ -196,7 +197,7 @@ def test_rendered_again_it_is_the_same_bytes_and_nothing_is_done_twice(
     again = Bench(0)
     for target in ("table3", "fig4", "simulator"):
         before = _files(path / target)
-        main.render(main.stored_settings(table(target), path), table(target), path)
+        main.render(Run(path).config(OnlineReproduceConfig), table(target), path)
         assert _files(path / target) == before
         again.run(config, target, path)
     assert again.said == []

@@ -21,6 +21,7 @@ from pamdp.registry import METHODS, load_plugins
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.cli_docs import ROOT
 from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few
@@ -128,7 +129,7 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
 def test_rendered_again_it_is_the_same_bytes(whole: tuple[Path, Bench]) -> None:
     path, _ = whole
     before = _files(path / "table6")
-    main.render(main.stored_settings(SMALL, path), SMALL, path)
+    main.render(Run(path).config(ReproduceConfig), SMALL, path)
     assert _files(path / "table6") == before
 
 
@@ -219,9 +220,9 @@ def test_a_method_that_cannot_learn_from_the_data_stops_no_table(config: Reprodu
     assert {r["method"] for r in found["rows"]} - set(lacking) == said - {"Vanilla"} == {"Prompt"}
     assert b"DPO is not applicable: no training turn" in before["table6.md"]
     assert before["table6.csv"].decode().splitlines()[-1].endswith("a preferred and a rejected reply")
-    main.render(main.stored_settings(two, path), two, path)
+    main.render(Run(path).config(ReproduceConfig), two, path)
     assert _files(path / "table6") == before
-    planned = json.loads(main.dry_run(mine, two, path).json)
+    planned = json.loads(main.plan(mine, two, path).json)
     assert {p["method"] for p in planned["pieces"]} == {"Vanilla", "Prompt"}
     assert planned["inapplicable"] == {"DPO, ALOE": f"not applicable, {lacking['DPO']}"}
     with pytest.raises(DataError, match="no method can learn"):
@@ -277,6 +278,6 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
     try:
         file.unlink()
         with pytest.raises(RunError, match=r"BC\.jsonl"):
-            main.render(main.stored_settings(SMALL, whole[0]), SMALL, whole[0])
+            main.render(Run(whole[0]).config(ReproduceConfig), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")

@@ -49,7 +49,7 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_plans_fit_a_terminal_of_80_columns(name: str, preset: str, tmp_path: Path) -> None:
     made = table(name)
-    found = main.dry_run(main.settings(made, preset, (), ()), made, tmp_path / "run")  # type: ignore[arg-type]
+    found = main.plan(load_config(ReproduceConfig, preset), made, tmp_path / "run")  # type: ignore[arg-type]
     console = Console(width=80, file=io.StringIO())
     for part in found.show():
         console.print(part)
@@ -62,7 +62,7 @@ def test_what_is_planned_grows_with_what_is_learned_from(tmp_path: Path) -> None
     made = table("table2")
 
     def totals(*overrides: str) -> dict[str, int]:
-        found = main.dry_run(main.settings(made, "cpu", (), overrides), made, tmp_path / "run")
+        found = main.plan(load_config(ReproduceConfig, "cpu", (), overrides), made, tmp_path / "run")
         return dict(json.loads(found.json)["totals"])
 
     few, more = totals(), totals("aloe.train_dialogues=96")

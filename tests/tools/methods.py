@@ -19,9 +19,10 @@ from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.reproduce.cells import Grid
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.main import reproduce
+from pamdp.reproduce.main import render
 from pamdp.reproduce.offline import Offline
 from pamdp.reproduce.tables import Table
+from pamdp.reproduce.work import do_missing
 from pamdp.types import Dialogue, Message, Turn
 from pamdp.workflows import Result
 from tests.tools.tiny import make_tiny_backbone
@@ -89,7 +90,8 @@ class Bench:
 
     def run(self, config: ReproduceConfig, table: Table, path: Path, jobs: int = 1) -> Result:
         """Do what is missing, and write the page."""
-        return reproduce(config, table, path, partial(self.work, config, table, path), jobs)
+        do_missing(partial(self.work, config, table, path), jobs)
+        return render(config, table, path)
 
     def _load(self, name: str) -> Backbone:
         if self.home not in (None, os.getpid()):

@@ -22,9 +22,10 @@ from pamdp.llm.scripted import Answer, Faulty, ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.reproduce.config import OnlineReproduceConfig
-from pamdp.reproduce.main import reproduce
+from pamdp.reproduce.main import render
 from pamdp.reproduce.online import Online, split_online
 from pamdp.reproduce.tables import Table, table
+from pamdp.reproduce.work import do_missing
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import new_policy
 from pamdp.types import Message, Persona
@@ -60,7 +61,8 @@ class Bench:
 
     def run(self, config: OnlineReproduceConfig, name: str, path: Path) -> Result:
         """Do what is missing, and write the page."""
-        return reproduce(config, table(name), path, lambda: self.work(config, table(name), path))
+        do_missing(lambda: self.work(config, table(name), path))
+        return render(config, table(name), path)
 
     def policy(self, config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
         """A cloned policy whose actions shift something."""

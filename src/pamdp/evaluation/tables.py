@@ -1,4 +1,4 @@
-"""Tidy tables: records of unrounded values, how a column writes them, and every form of both.
+"""Tidy tables: records of unrounded values, how each is written, and every form of both.
 
 Owns the spelling of rates, intervals and unknowns, and Markdown, LaTeX, CSV, JSON and terminal tables of any records;
 success rates are one kind. Knows nothing of how numbers were computed.
@@ -22,8 +22,12 @@ from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.success import SuccessRate
 
 UNKNOWN_TEXT = "n/a"
+WIDE = ("soft", "p_value", "masked")
+"""Columns of success rates for which a terminal has no room, unless something is masked."""
 Record = Mapping[str, Any]
 """One row, by names of columns. What a record lacks is an empty cell."""
+Write = Callable[[Any], str] | None
+"""How the values of a column are written; None hides it."""
 
 
 def number(value: float, digits: int = 2, plus: str = "") -> str:
@@ -52,22 +56,14 @@ def measured(estimate: Estimate, digits: int = 3, plus: str = "+") -> str:
     return f"{text} {interval(estimate, digits, plus)}" if math.isfinite(estimate.low) else text
 
 
-def p_text(p: float) -> str:
-    """`0.031`, `< 0.001`, or `n/a`."""
-    return "< 0.001" if p < 0.001 else number(p, 3)
-
-
 def coloured(estimate: Estimate, digits: int = 3, clear: bool = True) -> Text:
     """An estimate for a terminal: in colour where its interval excludes 0 and the difference is CLEAR."""
     return Text(measured(estimate, digits), {1: "bold green", 0: "", -1: "bold red"}[estimate.sign if clear else 0])
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """How a column is written where its name and the kinds of its values do not say it; see `written`."""
-
-    name: str = ""
-    write: Callable[[Any], str] | None = None
+def p_text(p: float) -> str:
+    """`0.031`, `< 0.001`, or `n/a`."""
+    return "< 0.001" if p < 0.001 else number(p, 3)
 
 
 def written(value: Any) -> str:
@@ -83,67 +79,65 @@ def written(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TidyTable:
-    """Records under columns.
+    """Records under columns that are called as their keys; words stand at the left, all else at the right.
 
     Attributes:
-      columns: by key of the records; None hides one. What is not named is written as its kind is.
-      left: how many of the first columns are words; the others are numbers and stand at the right.
+      write: by key, where values are not written as their kind is.
     """
 
     records: Sequence[Record]
-    columns: Mapping[str, Column | None] = field(default_factory=dict)
-    left: int = 1
+    write: Mapping[str, Write] = field(default_factory=dict)
 
     def markdown(self) -> str:
         """A pipe table."""
         frame = self._frame(lambda text: re.sub(r"[|*`]|<(?=\S)", r"\\\g<0>", text))
-        align = [self._side(i) for i in range(frame.shape[1])]
+        align = list(self._columns().values())
         return f"{frame.to_markdown(index=False, disable_numparse=True, colalign=align)}\n"
 
     def latex(self) -> str:
         """A `tabular` for booktabs, like Table 2 of the paper."""
-        frame = self._frame(str)
-        align = "".join(self._side(i)[0] for i in range(frame.shape[1]))
-        text: str = frame.to_latex(index=False, escape=True, column_format=align)
+        align = "".join(side[0] for side in self._columns().values())
+        text: str = self._frame(str).to_latex(index=False, escape=True, column_format=align)
         # What fonts of LaTeX have as mathematics only.
         return text.replace("−", "$-$").replace("<", "$<$").replace(r"r\_w", "$r_w$")
 
     def terminal(self, title: str, by: Sequence[str] = ()) -> list[RichTable]:
         """Tables for a terminal, one for all records that have the same values of BY; a `Text` keeps its colour."""
-        heads = [", ".join(str(record[key]) for key in by) for record in self.records]
-        columns = {key: column for key, column in self._shown().items() if key not in by}
-        out = []
-        for head in dict.fromkeys(heads):
+        groups: dict[str, list[Record]] = {} if by else {"": []}
+        for record in self.records:
+            groups.setdefault(", ".join(str(record[key]) for key in by), []).append(record)
+        tables = []
+        for head, records in groups.items():
             # Text, not markup: a name may hold brackets.
             heading = Text(f"{title}\n{head}" if head else title)
-            table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-            for i, name in enumerate(columns.values()):
-                table.add_column(Text(name), justify=self._side(i), overflow="fold", no_wrap=i >= self.left)
-            for record in (record for record, own in zip(self.records, heads, strict=True) if own == head):
+            table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+            columns = {key: side for key, side in self._columns().items() if key not in by}
+            for key, side in columns.items():
+                table.add_column(Text(_name(key)), justify=side, overflow="fold", no_wrap=side == "right")
+            for record in records:
                 cells = (self._cell(record, key) for key in columns)
                 table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-            out.append(table)
-        return out
+            tables.append(table)
+        return tables
 
-    def _frame(self, escape: Callable[[str], str]) -> pd.DataFrame:
-        shown = self._shown()
-        cells = [[escape(" ".join(str(self._cell(record, key)).split())) for key in shown] for record in self.records]
-        return pd.DataFrame(cells, columns=[escape(name) for name in shown.values()], dtype=object)
-
-    def _shown(self) -> dict[str, str]:
-        """Heading of every column that is not hidden, by key."""
-        keys = {key: self.columns.get(key, Column()) for record in self.records for key in record}
-        spelled = {key: key if key == "r_w" else key.replace("_", " ") for key in keys}
-        return {key: column.name or spelled[key] for key, column in keys.items() if column is not None}
+    def _columns(self) -> dict[str, Any]:
+        """Every column that is not hidden, and its side."""
+        sides = dict[str, str]()
+        for key, value in (item for record in self.records for item in record.items()):
+            words = value is None or isinstance(value, str)
+            sides[key] = sides.get(key, "left") if words else "right"
+        return {key: side for key, side in sides.items() if self.write.get(key, written) is not None}
 
     def _cell(self, record: Record, key: str) -> str | Text:
-        value, column = record.get(key), self.columns.get(key)
+        value = record.get(key)
         if value is None or isinstance(value, Text):
             return value or ""
-        return ((column and column.write) or written)(value)
+        return (self.write.get(key) or written)(value)
 
-    def _side(self, place: int) -> Any:
-        return "left" if place < self.left else "right"
+    def _frame(self, escape: Callable[[str], str]) -> pd.DataFrame:
+        keys = list(self._columns())
+        cells = [[escape(" ".join(str(self._cell(record, key)).split())) for key in keys] for record in self.records]
+        return pd.DataFrame(cells, columns=[escape(_name(key)) for key in keys], dtype=object)
 
 
 def plain(value: Any) -> Any:
@@ -160,17 +154,17 @@ def plain(value: Any) -> Any:
 def flat(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Records as CSV and JSON have them, unrounded.
 
-    The ends of an estimate stand beside it as `low` and `high`, after its name where there are several in a record.
+    The ends of an estimate stand beside it as `low` and `high`, after its name where there are several.
     """
-    out = []
+    several = len({key for record in records for key, x in record.items() if isinstance(x, Estimate)}) > 1
+    rows = []
     for record in records:
-        one = sum(isinstance(x, Estimate) for x in record.values()) == 1
         row = dict[str, Any]()
         for key, x in record.items():
-            low, high = ("low", "high") if one else (f"{key}_low", f"{key}_high")
-            row |= {key: x.value, low: x.low, high: x.high} if isinstance(x, Estimate) else {key: x}
-        out.append(plain(row))
-    return out
+            name = f"{key}_" if several else ""
+            row |= {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
+        rows.append(plain(row))
+    return rows
 
 
 def records_csv(records: Sequence[Record]) -> str:
@@ -178,12 +172,6 @@ def records_csv(records: Sequence[Record]) -> str:
     rows = [{key: x for key, x in row.items() if not isinstance(x, dict | list)} for row in flat(records)]
     text: str = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
     return text
-
-
-SUCCESS = {
-    "baseline": Column("against"), "r_w": Column(write=measured), "soft": Column(write=lambda e: signed(e.value, 3)),
-    "p_value": Column("p", p_text), "comparisons": None, "users": None,
-}  # fmt: skip
 
 
 def success_table(rows: Sequence[SuccessRate]) -> TidyTable:
@@ -196,7 +184,8 @@ def success_table(rows: Sequence[SuccessRate]) -> TidyTable:
         }
         for row in rows
     ]  # fmt: skip
-    return TidyTable(records, SUCCESS, left=3)
+    hidden: dict[str, Write] = dict.fromkeys(("comparisons", "users"))
+    return TidyTable(records, {"r_w": measured, "soft": measured, "p_value": p_text, **hidden})
 
 
 def to_json(rows: Sequence[SuccessRate]) -> str:
@@ -206,8 +195,13 @@ def to_json(rows: Sequence[SuccessRate]) -> str:
 
 def to_table(rows: Sequence[SuccessRate], title: str = "Success rate r_w") -> RichTable:
     """Success rates for a terminal of 80 columns; those whose interval excludes 0 stand in colour."""
-    wide = {key: None for key in ("soft", "p_value", *(() if any(row.masked for row in rows) else ("masked",)))}
-    records = [{**record, "r_w": coloured(record["r_w"])} for record in success_table(rows).records]
-    (table,) = TidyTable(records, SUCCESS | wide, left=3).terminal(title)
+    found = success_table(rows)
+    wide: dict[str, Write] = dict.fromkeys(("soft", "p_value") if any(row.masked for row in rows) else WIDE)
+    records = [{**record, "r_w": coloured(record["r_w"])} for record in found.records]
+    (table,) = TidyTable(records, {**found.write, **wide}).terminal(title)
     table.caption = "r_w = (wins − losses) / (wins + losses + ties), Eq. 15"
     return table
+
+
+def _name(key: str) -> str:
+    return key.replace("_", " ").replace("r w", "r_w")

@@ -12,7 +12,7 @@ from pamdp.evaluation.imitation import Imitation, imitation
 from pamdp.evaluation.recoverability import recovery
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.simulator import Audit, SimulatedDialogue, audit
-from pamdp.evaluation.tables import Column, Record, TidyTable
+from pamdp.evaluation.tables import Record, TidyTable
 from pamdp.reproduce.audit import COMPARED, TOLD, audit_file, talks_of
 from pamdp.reproduce.config import OnlineReproduceConfig
 from pamdp.reproduce.figures import steps
@@ -30,43 +30,46 @@ def audit_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
     """
     seed, pace, n = config.seeds[0], PACE[config.online.difficulty], config.resamples
     i = imitation(read_records(audit_file(path, "compared", seed), COMPARED), config.auditor, n=n)
+    shares = (("simulated", i.aligned, ALIGNED), ("recorded", i.recorded, None))
+    better = (("simulated", i.won, WON), ("recorded", i.lost, None))
     rows: list[Record] = [
-        {"measure": "suits its persona", "whose": "simulated", "value": i.aligned, "paper": ALIGNED},
-        {"measure": "suits its persona", "whose": "recorded", "value": i.recorded},
-        {"measure": "better of the two", "whose": "simulated", "value": i.won, "paper": WON},
-        {"measure": "better of the two", "whose": "recorded", "value": i.lost},
+        {"measure": measure, "whose": whose, "value": e, "n": e.n, "paper": paper}
+        for measure, found in (("suits its persona", shares), ("better of the two", better))
+        for whose, e, paper in found
     ]
     turns, lines, audits = list[Record](), dict[str, tuple[Estimate, ...]](), dict[str, Audit]()
     for whose, talks in talks_of(path, split_online(config).test, seed).items():
         dialogues = [SimulatedDialogue(t.persona, t.messages, t.said) for t in talks]
         audits[whose] = found = audit(dialogues, pace, opened=config.online.opening == "own")
-        rows += [{"measure": measure, "whose": whose, "value": value} for measure, value in _shares(found).items()]
+        rows += [{"measure": what, "whose": whose, "value": x, "n": n} for what, x, n in _shares(found)]
+        for what, by_turn in (("profile told", found.told), ("leaked", found.leaked)):
+            turns += [{"measure": what, "whose": whose, "turn": t, "value": x} for t, x in enumerate(by_turn, 1)]
         told = read_records(audit_file(path, f"told-{whose}", seed), TOLD)
         for name in dict.fromkeys(t.recogniser for t in told):
             known = recovery([t for t in told if t.recogniser == name], config.others, n=n)
             lines[f"{name}, {whose}"] = known.accuracy
-            for t, e in enumerate(known.accuracy):
-                told_by, leaked = ((xs[t] if t < len(xs) else None) for xs in (found.told, found.leaked))
-                at = {"turn": t + 1, "whose": whose, "profile_told": told_by, "leaked": leaked, "told_apart_by": name}
-                turns.append({**at, "accuracy": e, "n": e.n, "masked": known.masked[t], "chance": known.chance})
-    main = TidyTable(rows, {"whose": Column("whose messages"), "paper": Column("paper's")}, 2)
-    figure = steps(table.name, table.title, "messages of the user; how many are told apart", lines, turns[0]["chance"])
+            for t, (e, masked) in enumerate(zip(known.accuracy, known.masked, strict=True), 1):
+                at = {"measure": f"told apart by {name}", "whose": whose, "turn": t, "value": e, "n": e.n}
+                turns.append({**at, "masked": masked, "chance": known.chance})
+    main = TidyTable(rows)
+    figure = steps(table, "messages of the user; share told apart", lines, 1 / (1 + config.others))
     return Page(
-        table.name, table.title, _notes(i, pace), main, (),
-        {"by_turn": TidyTable(turns, {"whose": Column("whose messages")}, 2)},
+        table, _notes(i, pace), main, (), {"by_turn": TidyTable(turns)},
         {"imitation": i, "audits": audits, "pace": pace}, {"": figure}, main.terminal(table.title), [*rows, *turns],
     )  # fmt: skip
 
 
-def _shares(found: Audit) -> dict[str, float]:
-    """What was measured of the messages alone."""
-    out = {"role broken, of what was said": found.role_breaks, "own words repeated": found.repetitions}
+def _shares(found: Audit) -> list[tuple[str, float, int]]:
+    """What was measured of the messages alone: its name, a share, and of how many."""
+    out = [("role broken, of what was said", found.role_breaks), ("own words repeated", found.repetitions)]
+    shares = [(name, share, found.messages) for name, share in out]
     if found.answers:
         rejected = {"any reason": sum(found.rejected.values()), BROKEN: 0, **found.rejected}
-        out |= {f"answers rejected: {why}": count / found.answers for why, count in rejected.items()}
+        shares += [(f"answers rejected: {why}", k / found.answers, found.answers) for why, k in rejected.items()]
     if found.stock or found.answers:
-        out["stock messages"] = found.stock / (found.stock + found.messages)
-    return out
+        every = found.stock + found.messages
+        shares.append(("stock messages", found.stock / every, every))
+    return shares
 
 
 def _notes(found: Imitation, pace: float) -> list[str]:

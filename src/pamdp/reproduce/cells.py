@@ -5,7 +5,6 @@ Owns which methods, comparisons and seeds a cell has, and its splits. Knows noth
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,13 +14,13 @@ from pydantic import TypeAdapter
 
 from pamdp.baselines.registry import find
 from pamdp.config import DataConfig
-from pamdp.errors import DataError, RunError
+from pamdp.errors import DataError
 from pamdp.files import Json
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.policy import path
 from pamdp.prompts.render import load
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.store import read_records, said_file, slug
+from pamdp.reproduce.store import read_json, read_records, said_file, slug
 from pamdp.reproduce.tables import DataSet, Table
 from pamdp.train.factory import Split, load_split
 from pamdp.types import Dialogue
@@ -61,17 +60,8 @@ class Cell:
         return f"{self.source}, {self.model}"
 
     def inapplicable(self) -> dict[str, str]:
-        """Methods that cannot learn from these data, with the reason.
-
-        Raises:
-          RunError: the file is damaged.
-        """
-        file = self.folder / "inapplicable.json"
-        try:
-            found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-            return {str(name): str(reason) for name, reason in found.items()}
-        except (OSError, ValueError, AttributeError) as error:
-            raise RunError(f"{file} is damaged: {error!r}; run the same command without --render") from error
+        """Methods that cannot learn from these data, with the reason."""
+        return read_json(self.folder / "inapplicable.json")
 
 
 class Grid:

@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from pamdp.evaluation import svg
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.tables import Record, measured, signed
+from pamdp.reproduce.tables import Table
 
 MARKS = "osD^vPX*"
 """Colours repeat after four lines; marks do not."""
 
 
-def steps(name: str, title: str, x_label: str, lines: Mapping[str, Sequence[Estimate]], level: float = 0.0) -> str:
+def steps(table: Table, x_label: str, lines: Mapping[str, Sequence[Estimate]], level: float = 0.0) -> str:
     """A line over steps with intervals for each name in LINES, and a horizontal one at LEVEL."""
 
     def draw(axes: Axes) -> None:
@@ -36,10 +37,10 @@ def steps(name: str, title: str, x_label: str, lines: Mapping[str, Sequence[Esti
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=across, frameon=False, handlelength=1.2)
 
     last = "; ".join(f"{label} {signed(line[-1].value, 3)}" for label, line in lines.items())
-    return svg.draw(2.6, draw, f"{title}, last: {last}", name) + "\n"
+    return svg.draw(2.6, draw, f"{table.title}, {x_label}, last: {last}", table.name) + "\n"
 
 
-def rates(name: str, title: str, records: Sequence[Record]) -> str:
+def rates(table: Table, records: Sequence[Record]) -> str:
     """A bar for each comparison, and the paper's figures."""
 
     def paint(axes: Axes, y: int, r: Record) -> None:
@@ -52,10 +53,10 @@ def rates(name: str, title: str, records: Sequence[Record]) -> str:
         for p in r["printed"]:
             axes.plot(p["rate"], y, "D", markersize=4.5, markerfacecolor="none", markeredgecolor=svg.SECOND, zorder=4)
 
-    return _rows(name, title, records, "r_w; ◇ the paper's", paint)
+    return _rows(table, records, "r_w; ◇ the paper's", paint)
 
 
-def shares(name: str, title: str, records: Sequence[Record]) -> str:
+def shares(table: Table, records: Sequence[Record]) -> str:
     """Wins, ties and losses of each comparison as parts of a bar, and the paper's below."""
 
     def paint(axes: Axes, y: int, r: Record) -> None:
@@ -68,12 +69,10 @@ def shares(name: str, title: str, records: Sequence[Record]) -> str:
                 axes.barh(at, share, left=left, height=height, color=colour, alpha=alpha)
                 left += share
 
-    return _rows(name, title, records, "won, tied, lost: ours above, the paper's below", paint)
+    return _rows(table, records, "won, tied, lost: ours above, the paper's below", paint)
 
 
-def _rows(
-    name: str, title: str, records: Sequence[Record], x_label: str, paint: Callable[[Axes, int, Record], None]
-) -> str:
+def _rows(table: Table, records: Sequence[Record], x_label: str, paint: Callable[[Axes, int, Record], None]) -> str:
     """A row for each record under its name, and a heading over each judge's."""
     rows: list[tuple[str, Record | None]] = []
     for r in records:
@@ -92,4 +91,4 @@ def _rows(
         axes.set_xlabel(x_label)
 
     said = (f"{r['method']} against {r['against']} under {r['judge']} {signed(r['r_w'].value)}" for r in records)
-    return svg.draw(0.6 + 0.5 * len(rows), draw, f"{title}: {'; '.join(said)}", name) + "\n"
+    return svg.draw(0.6 + 0.5 * len(rows), draw, f"{table.title}: {'; '.join(said)}", table.name) + "\n"

@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import RenderableType
 
+from pamdp.registry import load_plugins
 from pamdp.reproduce.audit_page import audit_page
 from pamdp.reproduce.cells import Grid
 from pamdp.reproduce.config import OnlineReproduceConfig, Preset, ReproduceConfig, load_config
@@ -20,79 +22,79 @@ from pamdp.reproduce.offline import standard_offline
 from pamdp.reproduce.offline_page import offline_page
 from pamdp.reproduce.online import standard_online, with_start
 from pamdp.reproduce.online_page import online_page
+from pamdp.reproduce.page import Page
 from pamdp.reproduce.plan import plan_offline, plan_online
-from pamdp.reproduce.tables import Table
+from pamdp.reproduce.tables import Table, table
 from pamdp.reproduce.work import Work, do_missing
 from pamdp.runs import Run
 from pamdp.workflows import Result
 
 AnyConfig = ReproduceConfig | OnlineReproduceConfig
-
-
-def settings(table: Table, preset: Preset, sources: Sequence[str | Path], overrides: Sequence[str]) -> AnyConfig:
-    """The settings of a comparison: the preset, then further sources, then overrides.
-
-    Raises:
-      ConfigError: a key is unknown or a value wrong.
-    """
-    if table.online:
-        return load_config(OnlineReproduceConfig, preset, sources, overrides)
-    return load_config(ReproduceConfig, preset, sources, overrides)
-
-
-def stored_settings(table: Table, path: Path) -> AnyConfig:
-    """The settings that a run was made with.
-
-    Raises:
-      RunError: there is no such run.
-    """
-    return Run(path).config(OnlineReproduceConfig) if table.online else Run(path).config(ReproduceConfig)
-
-
-def dry_run(config: AnyConfig, table: Table, path: Path) -> Result:
-    """What there would be to do; nothing is written."""
-    if isinstance(config, OnlineReproduceConfig):
-        return plan_online(config, table)
-    return plan_offline(Grid(config, table, path))
+C = TypeVar("C", ReproduceConfig, OnlineReproduceConfig)
 
 
 def reproduce(
-    config: AnyConfig,
-    table: Table,
+    name: str,
+    preset: Preset,
     path: Path,
-    make: Callable[[], Work] | None = None,
-    jobs: int = 1,
+    sources: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
     plugins: Sequence[Path] = (),
+    jobs: int = 1,
+    *,
+    dry: bool = False,
+    rendered: bool = False,
 ) -> Result:
-    """Do what is missing, then write the page.
+    """A table or figure by name, in the run directory at PATH.
 
     Args:
-      make: gives the work, in every process; None: with models from disk and servers of the settings.
+      plugins: Python files that register methods.
       jobs: processes that share the work.
-      plugins: Python files that register methods, for these processes.
+      dry: only say what there would be to do; nothing is written.
+      rendered: only write the page again, under the settings of the run.
 
     Raises:
+      ConfigError: there is no such table, a key is unknown or a value wrong.
+      RunError: there is no such run, or it is of something else.
       EndpointError: a model cannot be reached; the same command goes on.
     """
-    if make is None:
-        config = with_start(config) if isinstance(config, OnlineReproduceConfig) else config
-    do_missing(make or partial(_work, config, table, path), jobs, plugins)
-    return render(config, table, path)
+    load_plugins(plugins)
+    found = table(name)
+
+    def settings(kind: type[C]) -> C:
+        return Run(path).config(kind) if rendered else load_config(kind, preset, sources, overrides)
+
+    config: AnyConfig = settings(OnlineReproduceConfig) if found.online else settings(ReproduceConfig)
+    if rendered:
+        return render(config, found, path)
+    if dry:
+        return plan(config, found, path)
+    if isinstance(config, OnlineReproduceConfig):
+        config = with_start(config)
+    do_missing(_parts(config, found, path)[2], jobs, plugins)
+    return render(config, found, path)
+
+
+def plan(config: AnyConfig, table: Table, path: Path) -> Result:
+    """What there would be to do."""
+    return _parts(config, table, path)[0]()
 
 
 def render(config: AnyConfig, table: Table, path: Path) -> Result:
     """Write the page from what is stored: the same bytes every time."""
-    if not isinstance(config, OnlineReproduceConfig):
-        page = offline_page(Grid(config, table, path))
-    else:
-        page = (audit_page if table.name == "simulator" else online_page)(config, table, path)
+    page = _parts(config, table, path)[1]()
     files = page.write(path / table.name)
     document = {"run": str(path), "files": [str(file) for file in files], **page.body()}
     shown: list[RenderableType] = [*page.shown, *page.findings, *(f"written: {file}" for file in files)]
     return Result(json.dumps(document, allow_nan=False), shown)
 
 
-def _work(config: AnyConfig, table: Table, path: Path) -> Work:
+def _parts(
+    config: AnyConfig, table: Table, path: Path
+) -> tuple[Callable[[], Result], Callable[[], Page], Callable[[], Work]]:
+    """How a table is planned, how its page is made, and what does the work."""
     if isinstance(config, OnlineReproduceConfig):
-        return standard_online(config, table, path)
-    return standard_offline(Grid(config, table, path))
+        page, own = audit_page if table.name == "simulator" else online_page, (config, table, path)
+        return partial(plan_online, config, table), partial(page, *own), partial(standard_online, *own)
+    grid = Grid(config, table, path)
+    return partial(plan_offline, grid), partial(offline_page, grid), partial(standard_offline, grid)

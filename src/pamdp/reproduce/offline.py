@@ -6,12 +6,11 @@ how results are shown.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cache, partial
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property, partial
+from typing import TypeVar
 
 from rich.console import Console
 
@@ -29,25 +28,26 @@ from pamdp.judges.base import Judge
 from pamdp.judges.remote import JudgeRegistry
 from pamdp.judges.scores import ReplyCase, ReplyScorer
 from pamdp.models.backbone import Backbone
+from pamdp.models.chat import ChatEncoder
 from pamdp.models.embedded import load_backbone
 from pamdp.progress import Progress
 from pamdp.reproduce.cells import REPLIES, Cell, Grid, StoredReply, split_of, users_of
-from pamdp.reproduce.store import said_file, verdict_file, write_records
+from pamdp.reproduce.store import read_json, said_file, verdict_file, write_records
 from pamdp.reproduce.tables import DataSet
 from pamdp.reproduce.work import Piece, hold
+from pamdp.train.env_factory import OPERATION
 from pamdp.train.factory import Split, load_split
 
-REACHED = ("base_url", "urls", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
-MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"grader.{name}" for name in REACHED))
+T = TypeVar("T")
+MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"grader.{name}" for name in (*OPERATION, "urls")))
 """Settings that a run may go on with when they are others: what is stored stays right. Who judges and scores is in
 fingerprints of their own."""
 
-Question = Literal["fit", "adherence"]
-QUESTIONS: dict[DataSet, tuple[Question, ...]] = {"ALOE": ("fit",), "PrefEval": ("fit", "adherence")}
-"""ALOE's 1 to 5 is asked of all data; PrefEval's categories need a preference, which only its own persons have."""
+PREFERENCES: tuple[DataSet, ...] = ("PrefEval",)
+"""Data whose persons have a preference. Scorers give ALOE's 1 to 5 on all data, and PrefEval's categories on these."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Offline:
     """The work of a table, for `do_missing`.
 
@@ -63,8 +63,22 @@ class Offline:
     judge: Callable[[str], Judge]
     scorer: Callable[[str], ReplyScorer]
     say: Callable[[str], None]
-    _splits: dict[str, dict[int, Split]] = field(default_factory=dict)
     _waited_for: frozenset[str] = frozenset()
+
+    @cached_property
+    def _probes(self) -> dict[str, tuple[ChatEncoder, str]]:
+        """Encoder and revision of every backbone; its weights go: every method loads a backbone of its own."""
+        loaded = ((name, self.load(name)) for name in self.grid.config.models)
+        return {name: (probe.chat, probe.revision) for name, probe in loaded}
+
+    @cached_property
+    def _splits(self) -> dict[str, dict[int, Split]]:
+        """By folder of the cell, and seed."""
+        config = self.grid.config
+        return {
+            cell.folder.name: {seed: split_of(cell, config, seed, self._probes[cell.model][0]) for seed in config.seeds}
+            for cell in self.grid.cells
+        }
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -79,26 +93,31 @@ class Offline:
             # All data of the settings, not only this table's: tables with other columns share the run.
             data=", ".join(load_split(source).sha256 for source in (config.aloe, config.prefeval) if source.path),
             model=", ".join(config.models),
-            revision=", ".join(self._cut()),
+            revision=", ".join(revision for _, revision in self._probes.values()),
             judges=tuple({**graders[name].fingerprint, "role": role} for name, role in roles.items()),
         )
+        splits = self._splits
         with hold(self.grid.path, config, fingerprint, MAY_CHANGE):
             for cell in self.grid.cells:
-                self._describe(cell, scorers)
+                self._describe(cell, splits[cell.folder.name], scorers)
             yield
 
     def stages(self) -> Iterator[list[Piece]]:
         """Replies, verdicts of each judge, scores."""
-        grid, config = self.grid, self.grid.config
+        grid = self.grid
+        every = [
+            (cell, name, seed)
+            for cell in grid.cells
+            for seed in grid.config.seeds
+            for name in grid.methods(cell)
+            if seed in grid.seeds(cell, name)
+        ]
         yield [
             Piece(
                 said_file(cell.folder, name, seed), f"{cell.title}, seed {seed}: {name}",
                 partial(self._reply, cell, name, seed), f"{cell.folder.name} {seed} {find(name).shares or name}",
             )
-            for cell in grid.cells
-            for seed in config.seeds
-            for name in grid.methods(cell)
-            if seed in grid.seeds(cell, name)
+            for cell, name, seed in every
         ]  # fmt: skip
         yield [
             Piece(
@@ -107,7 +126,7 @@ class Offline:
                 partial(self._compare, cell, judge, pair, seed),
                 "" if judge in self._waited_for else f"{cell.folder.name} {seed} judged by {judge}",
             )
-            for judge in config.judges
+            for judge in grid.config.judges
             for cell in grid.cells
             for pair in grid.pairs(cell)
             for seed in grid.seeds(cell, *pair)
@@ -117,36 +136,18 @@ class Offline:
                 verdict_file(cell.folder, "scored", scorer, (name,), seed),
                 f"{cell.title}, seed {seed}: {scorer} scores {name}", partial(self._score, cell, scorer, name, seed),
             )
-            for scorer in config.scorers
-            for cell in grid.cells
-            for name in grid.methods(cell)
-            for seed in grid.seeds(cell, name)
+            for scorer in grid.config.scorers
+            for cell, name, seed in every
         ]  # fmt: skip
 
-    def _cut(self) -> list[str]:
-        """Split the data of every cell, which takes an encoder: histories have a limit; gives backbones' revisions."""
-        revisions = []
-        for model in self.grid.config.models:
-            probe = self.load(model)  # its weights go: every method loads a backbone of its own
-            revisions.append(probe.revision)
-            for cell in (cell for cell in self.grid.cells if cell.model == model):
-                seeds = self.grid.config.seeds
-                self._splits[cell.folder.name] = {s: split_of(cell, self.grid.config, s, probe.chat) for s in seeds}
-        return revisions
-
-    def _split(self, cell: Cell, seed: int) -> Split:
-        if not self._splits:
-            self._cut()
-        return self._splits[cell.folder.name][seed]
-
-    def _describe(self, cell: Cell, scorers: list[ReplyScorer]) -> None:
+    def _describe(self, cell: Cell, splits: dict[int, Split], scorers: list[ReplyScorer]) -> None:
         """Record who trains, tests and scores, what methods may use and lack; beside what is known of other tables.
 
         Raises:
           DataError: none of several methods can learn from these data.
           RunError: another model of a scorer's name has scored here.
         """
-        config, splits = self.grid.config, self._splits[cell.folder.name]
+        config = self.grid.config
         methods = [find(name) for name in self.grid.table.methods(config.methods)]
         reasons = {m.name: next(filter(None, (m.lacks(s.train) for s in splits.values())), "") for m in methods}
         lacking = {name: reason for name, reason in reasons.items() if reason}
@@ -158,13 +159,12 @@ class Offline:
         turns = sum(len(dialogue.turns) for dialogue in splits[config.seeds[0]].train)
         job = config.of_job(cell.model, cell.data, config.seeds[0])
         budgets = cell.folder / "budgets.json"
-        known: dict[str, Json] = json.loads(budgets.read_text(encoding="utf-8")) if budgets.is_file() else {}
-        write_json(budgets, known | {m.name: asdict(m.budget(job, config.tune, turns)) for m in methods})
+        write_json(budgets, read_json(budgets) | {m.name: asdict(m.budget(job, config.tune, turns)) for m in methods})
         write_json(cell.folder / "inapplicable.json", cell.inapplicable() | lacking)
         for scorer in scorers:
             whose = verdict_file(cell.folder, "scored", scorer.name, (), 0).with_name("fingerprint.json")
             now = dict[str, Json](scorer.fingerprint)
-            if whose.is_file() and (before := json.loads(whose.read_text(encoding="utf-8"))) != now:
+            if (before := read_json(whose)) not in ({}, now):
                 raise RunError(f"{whose}: these scores are another model's, {before}; delete the folder to score anew")
             whose.parent.mkdir(parents=True, exist_ok=True)
             write_json(whose, now)
@@ -175,7 +175,7 @@ class Offline:
         Raises:
           RunError: the method left a state without a reply.
         """
-        config, split = self.grid.config, self._split(cell, seed)
+        config, split = self.grid.config, self._splits[cell.folder.name][seed]
         job = Job(
             split.train, config.of_job(cell.model, cell.data, seed), config.tune, partial(self.load, cell.model),
             partial(self.judge, config.reward), cell.folder / f"seed-{seed}", split.sha256,
@@ -195,7 +195,7 @@ class Offline:
         ours, theirs = (
             {(s.dialogue, s.turn): s.reply for s in self.grid.replies(cell, name, seed)} for name in pair
         )  # fmt: skip
-        found = compare_replies(self.judge(judge), self._split(cell, seed).test, ours, theirs, pair)
+        found = compare_replies(self.judge(judge), self._splits[cell.folder.name][seed].test, ours, theirs, pair)
         # A seed is one more sample of the same state: intervals are over users, however many seeds there are.
         judgements = [replace(j, judge=judge, sample=seed) for j in found]
         write_judgements(verdict_file(cell.folder, "judged", judge, pair, seed), judgements)
@@ -203,12 +203,11 @@ class Offline:
     def _score(self, cell: Cell, name: str, method: str, seed: int) -> None:
         """Have a scorer answer for every reply of a method."""
         scorer, stored = self.scorer(name), self.grid.replies(cell, method, seed)
-        test = {d.id: d for d in self._split(cell, seed).test}
+        test = {d.id: d for d in self._splits[cell.folder.name][seed].test}
         asked = [ReplyCase(test[s.dialogue].persona, test[s.dialogue].history(s.turn), s.reply) for s in stored]
-        questions = QUESTIONS[cell.column]
-        with Progress("scoring", len(asked) * len(questions)) as bar:
+        with Progress("scoring", len(asked) * (1 + (cell.column in PREFERENCES))) as bar:
             fit = scorer.fit(asked, bar.advance)
-            kept = scorer.adherence(asked, bar.advance) if "adherence" in questions else [None] * len(asked)
+            kept = scorer.adherence(asked, bar.advance) if cell.column in PREFERENCES else [None] * len(asked)
         scores = [
             Scored(method, name, s.user, s.dialogue, s.turn, seed, rating, None if a is None else a.category)
             for s, rating, a in zip(stored, fit, kept, strict=True)
@@ -221,14 +220,12 @@ def standard_offline(grid: Grid) -> Offline:
     graders = JudgeRegistry(grid.config.grader, cache(load_backbone))
     check = cache(graders.check)
 
-    def judge(name: str) -> Judge:
-        found = graders.judge(name)
-        check(name)
-        return found
+    def reached(get: Callable[[str], T]) -> Callable[[str], T]:
+        def one(name: str) -> T:
+            found = get(name)
+            check(name)
+            return found
 
-    def scorer(name: str) -> ReplyScorer:
-        found = graders.scorer(name)
-        check(name)
-        return found
+        return one
 
-    return Offline(grid, load_backbone, judge, scorer, Console(stderr=True).print)
+    return Offline(grid, load_backbone, reached(graders.judge), reached(graders.scorer), Console(stderr=True).print)

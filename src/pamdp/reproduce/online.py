@@ -7,7 +7,6 @@ nothing of how results are shown.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from pamdp.progress import Progress
 from pamdp.prompts.render import load
 from pamdp.reproduce.audit import audit_pieces, require_audience
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
-from pamdp.reproduce.store import run_folder, said_file, verdict_file, write_records
+from pamdp.reproduce.store import read_json, run_folder, said_file, verdict_file, write_records
 from pamdp.reproduce.tables import VANILLA, Table
 from pamdp.reproduce.trained import PLANNER, copy_run, runs_to_copy
 from pamdp.reproduce.work import Piece, hold
@@ -99,8 +98,7 @@ class Online:
         with hold(path, config, fingerprint, MAY_CHANGE):
             for source, own in copies.items():
                 copy_run(source, own)
-            if (path / "costs.json").is_file():
-                world.ledger.load(json.loads((path / "costs.json").read_text(encoding="utf-8")))
+            world.ledger.load(read_json(path / "costs.json"))
             parts = {"train": self.split.train, "test": self.split.test}
             write_json(path / "users.json", {name: sorted({d.user_id for d in part}) for name, part in parts.items()})
             try:

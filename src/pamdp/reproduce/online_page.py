@@ -5,17 +5,16 @@ Owns what the results are. Reads files only: no model is needed.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pamdp.evaluation.returns import curves, leads
-from pamdp.evaluation.tables import Column, Record, TidyTable, coloured, measured, p_text, signed
+from pamdp.evaluation.tables import Record, TidyTable, Write, coloured, measured, p_text, signed
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
 from pamdp.reproduce.figures import steps
 from pamdp.reproduce.online import STEPS
-from pamdp.reproduce.page import Page, about, corrected, rest, told
-from pamdp.reproduce.store import read_records, run_folder, slug, verdict_file
+from pamdp.reproduce.page import COMPARED, Page, about, corrected, findings
+from pamdp.reproduce.store import read_json, read_records, run_folder, slug, verdict_file
 from pamdp.reproduce.tables import GAINS, RETURNS, VANILLA, Table
 
 BASELINES = (VANILLA, "BC")
@@ -39,7 +38,7 @@ def online_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page
     Raises:
       RunError: something is missing or damaged; the message names the file.
     """
-    name, title, judges = table.name, table.title, (config.online.judge.model, config.second.model)
+    judges, whole = (config.online.judge.model, config.second.model), table.name == "table3"
     rewards = [
         reward
         for judge in judges
@@ -47,58 +46,44 @@ def online_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page
         for seed in config.seeds
         for reward in read_records(verdict_file(path, "graded", judge, (method,), seed), STEPS)
     ]
-    ahead = leads(rewards, BASELINES, n=config.resamples)
+    ahead = {(a.method, a.judge, a.other): a for a in leads(rewards, BASELINES, n=config.resamples)}
     compared = corrected(
         [
             {"method": a.method, "other": a.other, "judge": a.judge, "difference": a.returns[-1], "p": a.p_value}
-            for a in ahead
+            for a in ahead.values()
         ],
         "difference",
     )
     rows, shown, long, lines = list[Record](), list[Record](), list[Record](), dict[str, Any]()
     for c in curves(rewards, n=config.resamples):
-        line, paper, what = (c.returns, RETURNS, "return") if name == "table3" else (c.gains, GAINS, "gain")
+        line, paper = (c.returns, RETURNS) if whole else (c.gains, GAINS)
         lines.setdefault(c.judge, {})[c.method] = line
-        own = {
-            a.other: (a, r) for a, r in zip(ahead, compared, strict=True) if (a.method, a.judge) == (c.method, c.judge)
-        }
-        row: dict[str, Any] = {"method": c.method, "judge": c.judge}
-        brief: dict[str, Any] = {"method": c.method, "judge": f"judged by {c.judge}", what: measured(line[-1], 2)}
-        long += [
-            {
-                **row, "step": t + 1, "return": total, "gain": gain, "users": total.clusters, "replies": gain.n,
-                **{f"minus_{other}": lead.returns[t] for other, (lead, _) in own.items()},
-            }
-            for t, (total, gain) in enumerate(zip(c.returns, c.gains, strict=True))
-        ]  # fmt: skip
-        row |= {f"step_{t}": e.value for t, e in enumerate(line[:-1], 1)} | {f"step_{len(line)}": line[-1]}
-        if name == "table3":
-            for other in BASELINES:
-                _, r = own.get(other, (None, {"difference": None, "p_holm": None, "significant": False}))
-                row |= {f"final − {other}": r["difference"], f"p (Holm), {other}": r["p_holm"]}
-                brief[f"− {other}"] = r["difference"] and coloured(r["difference"], 2, r["significant"])
+        key: dict[str, Any] = {"method": c.method, "judge": c.judge}
+        for t, (total, gain) in enumerate(zip(c.returns, c.gains, strict=True)):
+            step = {"step": t + 1, "return": total, "gain": gain, "users": total.clusters, "replies": gain.n}
+            found = {other: ahead.get((c.method, c.judge, other)) for other in BASELINES}
+            long.append(key | step | {f"minus_{other}": a.returns[t] for other, a in found.items() if a is not None})
+        row = key | {f"step_{t}": e.value for t, e in enumerate(line[:-1], 1)} | {f"step_{len(line)}": line[-1]}
+        brief = {"method": c.method, "judge": f"judged by {c.judge}", "return" if whole else "gain": line[-1]}
+        for r in (r for r in compared if whole and (r["method"], r["judge"]) == (c.method, c.judge)):
+            row |= {f"final − {r['other']}": r["difference"], f"p (Holm), {r['other']}": p_text(r["p_holm"])}
+            brief[f"− {r['other']}"] = coloured(r["difference"], 2, r["significant"])
         rows.append(row | {"masked": c.masked, "paper": paper.get(c.method)})
         shown.append(brief)
-    columns = {key: Column(write=p_text if key[0] == "p" else _signed) for row in rows for key in row}
-    columns = {key: column for key, column in columns.items() if key not in ("method", "judge", "masked")}
-    columns["paper"] = Column("paper's", lambda x: signed(x, 4))
     users = len({reward.user_id for reward in rewards})
-    said = told(compared, "difference", "ends above {other}", "ends below {other}")
+    said = findings((compared, "difference", "ends above {other}", "ends below {other}"))
     learned = [{"method": method, **_calls(config, path, method)} for method in config.methods if learns(method)]
+    write: dict[str, Write] = {key: _signed for row in rows for key in row if key.startswith(("step", "final"))}
     return Page(
-        name, title,
-        [WHAT[name] + NOTE.format(users=users, seeds=len(config.seeds)), *about(config.seeds, judges[0])],
-        TidyTable(rows, columns, 2), [*said, rest(len(said), len(compared))],
-        {
-            "leads": TidyTable(compared, {"p": Column(write=p_text), "p_holm": Column(write=p_text)}, 3),
-            "calls_in_learning": TidyTable(learned),
-        },
-        {"target": name, "seeds": config.seeds, "users": users, "judges": judges, "reward_judge": judges[0]},
-        {
-            f"-{slug(judge)}": steps(name, f"{title}, judged by {judge}", f"step; judged by {judge}", lines[judge])
-            for judge in judges
-        },
-        TidyTable(shown).terminal(f"{title}: step {config.rl.horizon}", ("judge",)), long,
+        table, [WHAT[table.name] + NOTE.format(users=users, seeds=len(config.seeds)), *about(config.seeds, judges[0])],
+        TidyTable(rows, write | {"paper": lambda x: signed(x, 4)}), said,
+        {"leads": TidyTable(compared, COMPARED), "calls_in_learning": TidyTable(learned)},
+        {"target": table.name, "seeds": config.seeds, "users": users, "judges": judges, "reward_judge": judges[0]},
+        {f"-{slug(judge)}": steps(table, f"step; judged by {judge}", lines[judge]) for judge in judges},
+        TidyTable(shown, dict.fromkeys(("return", "gain"), lambda e: measured(e, 2))).terminal(
+            f"{table.title}: step {config.rl.horizon}", ("judge",)
+        ),
+        long,
     )  # fmt: skip
 
 
@@ -110,8 +95,6 @@ def _calls(config: OnlineReproduceConfig, path: Path, method: str) -> dict[str, 
     """Calls by role that were answered while a method learned, all seeds together."""
     total = dict[str, int]()
     for seed in config.seeds:
-        file = run_folder(path, method, seed) / "costs.json"
-        costs = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for role, entry in costs.items():
+        for role, entry in read_json(run_folder(path, method, seed) / "costs.json").items():
             total[role] = total.get(role, 0) + int(entry["calls"]) - int(entry["failed"])
     return total

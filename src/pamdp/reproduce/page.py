@@ -7,7 +7,7 @@ number, no path goes in. Knows nothing of what was measured.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from pamdp.evaluation.significance import holm
-from pamdp.evaluation.tables import Record, TidyTable, flat, measured, plain, records_csv
+from pamdp.evaluation.tables import Record, TidyTable, Write, flat, measured, p_text, plain, records_csv
 from pamdp.files import write_atomic
+from pamdp.reproduce.tables import Table
+
+COMPARED: dict[str, Write] = {"difference": measured, "p": p_text, "p_holm": p_text}
+"""How records of differences are written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,6 @@ class Page:
     """Everything that is written of one table or figure.
 
     Attributes:
-      name, title: of its files and of itself.
       notes: how to read it, and what it cannot say.
       main: the table; LaTeX has nothing else.
       findings: sentences below the table.
@@ -35,24 +38,15 @@ class Page:
       records: for CSV, where they are not those of the main table.
     """
 
-    name: str
-    title: str
+    table: Table
     notes: Sequence[str]
     main: TidyTable
     findings: Sequence[str]
-    tables: dict[str, TidyTable]
-    facts: dict[str, Any]
-    figures: dict[str, str]
+    tables: Mapping[str, TidyTable]
+    facts: Mapping[str, Any]
+    figures: Mapping[str, str]
     shown: Sequence[RichTable]
     records: Sequence[Record] = ()
-
-    def markdown(self) -> str:
-        """The page."""
-        parts = [f"# {self.title}\n", *(f"{note}\n" for note in self.notes), self.main.markdown()]
-        parts += ["".join(f"- {sentence}\n" for sentence in self.findings)] if self.findings else []
-        for name, table in self.tables.items():
-            parts += [f"## {name.replace('_', ' ').capitalize()}\n", table.markdown()] if table.records else []
-        return "\n".join(parts)
 
     def body(self) -> dict[str, Any]:
         """Everything for JSON, unrounded; null where there is no number."""
@@ -61,15 +55,21 @@ class Page:
 
     def write(self, folder: Path) -> list[Path]:
         """Write every form into FOLDER, atomically; gives the files."""
+        parts = [f"# {self.table.title}\n", *(f"{note}\n" for note in self.notes), self.main.markdown()]
+        parts.append("".join(f"- {sentence}\n" for sentence in self.findings))
+        for name, table in self.tables.items():
+            parts += [f"## {name.replace('_', ' ').capitalize()}\n", table.markdown()] if table.records else []
         texts = {
-            ".csv": records_csv(self.records or self.main.records), ".md": self.markdown(), ".tex": self.main.latex(),
+            ".csv": records_csv(self.records or self.main.records), ".md": "\n".join(filter(None, parts)),
+            ".tex": self.main.latex(),
             ".json": json.dumps(self.body(), ensure_ascii=False, indent=2, allow_nan=False) + "\n",
             **{f"{end}.svg": figure for end, figure in self.figures.items()},
         }  # fmt: skip
+        files = {folder / f"{self.table.name}{end}": text for end, text in texts.items()}
         folder.mkdir(parents=True, exist_ok=True)
-        for end, text in texts.items():
-            write_atomic(folder / f"{self.name}{end}", text)
-        return [folder / f"{self.name}{end}" for end in texts]
+        for file, text in files.items():
+            write_atomic(file, text)
+        return list(files)
 
 
 def corrected(records: Sequence[Record], key: str) -> list[dict[str, Any]]:
@@ -83,19 +83,21 @@ def corrected(records: Sequence[Record], key: str) -> list[dict[str, Any]]:
     return [record | {"significant": record[key].sign != 0 and record["p_holm"] < 0.05} for record in found]
 
 
-def told(records: Sequence[Record], key: str, above: str, below: str) -> list[str]:
-    """A sentence for each significant record: METHOD, ABOVE or BELOW with its values filled in, judge and numbers."""
-    return [
+def findings(*compared: tuple[Sequence[Record], str, str, str]) -> list[str]:
+    """A sentence for each significant record, and one on the others.
+
+    Args:
+      compared: records, key of their estimate, and what is said where it is above and where it is below 0.
+    """
+    said = [
         f"{r['method']} {(above if r[key].sign > 0 else below).format_map(r)} under {r['judge']}: {measured(r[key])}."
+        for records, key, above, below in compared
         for r in records
         if r["significant"]
     ]
-
-
-def rest(said: int, count: int) -> str:
-    """The sentence after SAID sentences on significant ones of COUNT comparisons."""
-    other = "No other" if said else "No"
-    return f"{other} difference is significant ({count - said} of {count} comparisons)."
+    count = sum(len(records) for records, *_ in compared)
+    others = f"{'No other' if said else 'No'} difference is significant ({count - len(said)} of {count} comparisons)."
+    return [*said, others]
 
 
 def about(seeds: Sequence[int], reward: str) -> list[str]:

@@ -10,17 +10,19 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import accumulate
 from typing import Any
 
 import pandas as pd
 
 from pamdp.baselines.registry import find
+from pamdp.config import Config
 from pamdp.errors import DataError
-from pamdp.evaluation.tables import Column, Record, TidyTable, plain
+from pamdp.evaluation.tables import Record, TidyTable, plain
 from pamdp.models.embedded import EMBEDDED
 from pamdp.reproduce.cells import Cell, Grid
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
-from pamdp.reproduce.offline import QUESTIONS
+from pamdp.reproduce.offline import PREFERENCES
 from pamdp.reproduce.online import methods_of, split_online
 from pamdp.reproduce.tables import TEST_TURNS, DataSet, Table
 from pamdp.settings import Settings, flatten
@@ -35,14 +37,13 @@ ASSUMED: dict[DataSet, tuple[int, int]] = {
 }
 """Training and test turns where the data are not there: ALOE's as the paper counts them, PrefEval's 1,000 dialogues of
 about five turns in three folds."""
-HEADS = {"prompt_tokens": "tokens in", "completion_tokens": "tokens out"}
 
 
 def plan_offline(grid: Grid) -> Result:
     """The plan of a table: a record for each method in each cell, over all its seeds.
 
     Examples, draws and verdicts are those of learning; tokens the most that reading and writing test replies takes;
-    judgements and scores are questions about these.
+    judged and scores are questions about these.
 
     Raises:
       ConfigError: a method is unknown.
@@ -52,26 +53,24 @@ def plan_offline(grid: Grid) -> Result:
     for cell in grid.cells:
         split, train, test, data[cell.source] = _turns(cell, config.clone.max_context, config.seeds[0])
         job = config.of_job(cell.model, cell.data, config.seeds[0])
-        reasons = {name: find(name).lacks(split.train) if split else "" for name in names}
-        lacking = {name: reason for name, reason in reasons.items() if reason}
+        lacking = {name: reason for name in names if split and (reason := find(name).lacks(split.train))}
         inapplicable |= {f"{name}, {cell.source}": f"not applicable, {reason}" for name, reason in lacking.items()}
         pairs = [pair for pair in grid.table.comparisons(config.methods) if not lacking.keys() & set(pair)]
         for name in (name for name in names if name not in lacking):
             budget, times = find(name).budget(job, config.tune, train), len(grid.seeds(cell, name))
             judged = sum(len(grid.seeds(cell, *pair)) for pair in pairs if pair[0] == name)
+            questions = len(config.scorers) * (1 + (cell.column in PREFERENCES))
             pieces.append(
                 {
                     "data": cell.source, "backbone": cell.model, "method": name,
                     "trained": 0 if budget.weights == "none" else times, "examples": budget.examples * times,
                     "draws": budget.draws * times, "verdicts": budget.verdicts * times, "replies": test * times,
                     "tokens": test * times * (budget.context + budget.beside + budget.reply),
-                    "judged": test * judged * 2 * len(config.judges),
-                    "scores": test * times * len(config.scorers) * len(QUESTIONS[cell.column]),
+                    "judged": test * judged * 2 * len(config.judges), "scores": test * times * questions,
                 }
             )  # fmt: skip
-    weights = {name: _weights(name) for name in config.models}
-    shown, by = TidyTable(pieces), ("data", "backbone")
-    return _result(grid.table, config, pieces, shown, by, data=data, weights=weights, inapplicable=inapplicable)
+    shown, weights = TidyTable(pieces), {name: _weights(name) for name in config.models}
+    return _plan(grid.table, config, pieces, shown, data=data, weights=weights, inapplicable=inapplicable)
 
 
 def plan_online(config: OnlineReproduceConfig, table: Table) -> Result:
@@ -80,56 +79,52 @@ def plan_online(config: OnlineReproduceConfig, table: Table) -> Result:
     Judges of the package are no calls; the assistant's replies are calls of this machine.
     """
     train, test, data = _users(config)
-    seeds, first, pieces = len(config.seeds), config.seeds[0], list[Record]()
-    world = config.of_evaluation(first)
+    seeds, pieces, horizon = len(config.seeds), list[Record](), config.rl.horizon
+    world = config.of_evaluation(config.seeds[0])
+
+    def calls(run: Config, who: Sequence[Dialogue], **online: Any) -> list[RoleCost]:
+        return estimate(run.model_copy(update={"online": run.online.model_copy(update=online)}), who)
+
     # Every seed is one more round.
-    once = world.model_copy(update={"online": world.online.model_copy(update={"rounds": seeds, "users": len(test)})})
-    evaluated = estimate(once, test)
+    evaluated = calls(world, test, rounds=seeds, users=len(test))
     if config.second.kind != "embedded":
-        second = once.model_copy(update={"online": once.online.model_copy(update={"judge": config.second})})
-        evaluated += [row for row in estimate(second, test) if row.role == "judge"]
+        second = calls(world, test, rounds=seeds, users=len(test), judge=config.second)
+        evaluated += [row for row in second if row.role == "judge"]
     for method in methods_of(config, table):
-        run, stages = config.of_run(first, method), {"is evaluated": evaluated}
+        stages = {"is evaluated": (len(test), evaluated)}
         if learns(method) and method not in config.trained:
-            rounds = run.online.model_copy(update={"rounds": run.online.rounds * seeds})
-            stages = {"learns": estimate(run.model_copy(update={"online": rounds}), train), **stages}
-        for stage, roles in stages.items():
-            played = min(run.online.users, len(train)) * run.online.rounds if stage == "learns" else len(test)
-            own = RoleCost("assistant", config.model.name, "local", played * run.rl.horizon * seeds, 0, 0, 0.0)
+            rounds = config.online.rounds * seeds
+            learned = calls(config.of_run(config.seeds[0], method), train, rounds=rounds)
+            stages = {"learns": (min(config.online.users, len(train)) * config.online.rounds, learned), **stages}
+        for stage, (played, roles) in stages.items():
+            own = RoleCost("assistant", config.model.name, "local", played * horizon * seeds, 0, 0, 0.0)
             pieces += [{"method": method, "stage": stage, **asdict(role)} for role in (own, *roles)]
     if table.name == "simulator":
-        pieces += [{"method": "", "stage": "is audited", **asdict(role)} for role in _audit(config, test, evaluated)]
+        pieces += [{"method": "", "stage": "is audited", **row} for row in _audit(config, test, evaluated)]
     groups = pd.DataFrame(pieces).groupby(["stage", "role", "model"], sort=False)
     shown = groups[["calls", "prompt_tokens", "completion_tokens", "money"]].sum(min_count=1).reset_index()
-    return _result(table, config, pieces, TidyTable(shown.to_dict("records"), left=3), (), data={"users": data})
+    return _plan(table, config, pieces, TidyTable(shown.to_dict("records")), data={"users": data})
 
 
-def _result(
-    table: Table, config: Settings, pieces: Sequence[Record], shown: TidyTable, by: Sequence[str], **more: Any
-) -> Result:
-    """The plan; MORE is what the numbers rest on, text or text by name."""
-    totals = {
-        key: None if any(piece[key] is None for piece in pieces) else sum(piece[key] for piece in pieces)
-        for key in pieces[0]
-        if not isinstance(pieces[0][key], str)
-    }
-    columns = {key: Column(HEADS.get(key, ""), _round) if total else None for key, total in totals.items()}
+def _plan(table: Table, config: Settings, pieces: Sequence[Record], shown: TidyTable, **more: dict[str, str]) -> Result:
+    """PIECES for machines and SHOWN for people; MORE is what the numbers rest on."""
+    numbers = [key for key, value in pieces[0].items() if not isinstance(value, str)]
+    known = [key for key in numbers if all(piece[key] is not None for piece in pieces)]
+    totals = {key: sum(piece[key] for piece in pieces) if key in known else None for key in numbers}
+    tables = replace(shown, write={key: _round if total else None for key, total in totals.items()}).terminal(
+        f"{table.name}: what there is to do", () if table.online else ("data", "backbone")
+    )
     facts = [f"{name}: {text}" for said in more.values() for name, text in said.items()]
     facts.append(f"all: {', '.join(f'{_round(x)} {key}'.replace('_', ' ') for key, x in totals.items() if x)}")
     body = {"table": table.name, "pieces": pieces, "totals": totals, **more, "settings": flatten(config)}
-    tables = replace(shown, columns=columns).terminal(f"{table.name}: what there is to do", by)
     return Result(json.dumps(plain(body), ensure_ascii=False), [*tables, *facts])
 
 
 def _round(count: float) -> str:
     """A count that is long enough to blur the table in thousands or millions."""
-    return (
-        f"{count:,.2f}".removesuffix(".00")
-        if count < 1e5
-        else f"{count / 1e3:,.0f}k"
-        if count < 1e7
-        else f"{count / 1e6:,.1f}M"
-    )
+    if count < 1e5:
+        return f"{count:,.2f}".removesuffix(".00")
+    return f"{count / 1e3:,.0f}k" if count < 1e7 else f"{count / 1e6:,.1f}M"
 
 
 def _turns(cell: Cell, limit: int, seed: int) -> tuple[Split | None, int, int, str]:
@@ -144,13 +139,9 @@ def _turns(cell: Cell, limit: int, seed: int) -> tuple[Split | None, int, int, s
 
 
 def _fitting(dialogue: Dialogue, limit: int) -> int:
-    """Turns, about, until a history would outgrow LIMIT tokens; a token has four characters, about."""
-    said = 0
-    for t, turn in enumerate(dialogue.turns):
-        if (said := said + len(turn.user)) > 4 * limit:
-            return t
-        said += len(turn.reply or "")
-    return len(dialogue.turns)
+    """Turns, about, whose history has no more than LIMIT tokens; a token has four characters, about."""
+    said = accumulate(len(turn.user) + len(turn.reply or "") for turn in dialogue.turns)
+    return sum(so_far - len(turn.reply or "") <= 4 * limit for so_far, turn in zip(said, dialogue.turns, strict=True))
 
 
 def _weights(name: str) -> str:
@@ -162,20 +153,17 @@ def _weights(name: str) -> str:
     return f"{billions:g} billion weights: {2 * billions:g} GB in bfloat16, {16 * billions:g} GB to train all of them"
 
 
-def _audit(config: OnlineReproduceConfig, test: Sequence[Dialogue], known: Sequence[RoleCost]) -> list[RoleCost]:
+def _audit(config: OnlineReproduceConfig, test: Sequence[Dialogue], known: Sequence[RoleCost]) -> list[Record]:
     """A simulated message at every turn of the records; where language models audit, three questions about each."""
     places = sum(len(d.turns) - 1 for d in test)
-    calls = {"simulator": places}
-    if config.auditor == "judge":
-        calls["judge"] = 3 * places
-    if "profiler" in config.recognisers:
-        calls["profiler"] = places + len(test) * (config.rl.horizon + 2)
-    found, out = {row.role: row for row in reversed(known)}, list[RoleCost]()
-    for role, n in calls.items():
-        row, share = found[role], n / max(found[role].calls, 1)
-        tokens = {name: round(getattr(row, name) * share) for name in ("prompt_tokens", "completion_tokens")}
-        out.append(replace(row, calls=n, money=None if row.money is None else row.money * share, **tokens))
-    return out
+    asked = {"simulator": places, "judge": 3 * places, "profiler": places + len(test) * (config.rl.horizon + 2)}
+    used = {"simulator", *(["judge"] if config.auditor == "judge" else []), *config.recognisers}
+    rows = {row.role: asdict(row) for row in reversed(known) if row.role in used & asked.keys()}
+    for role, row in rows.items():
+        share = asked[role] / max(row["calls"], 1)
+        row |= {key: round(row[key] * share) for key in ("calls", "prompt_tokens", "completion_tokens")}
+        row["money"] = None if row["money"] is None else row["money"] * share
+    return list(rows.values())
 
 
 def _users(config: OnlineReproduceConfig) -> tuple[Sequence[Dialogue], Sequence[Dialogue], str]:

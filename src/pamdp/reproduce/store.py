@@ -1,7 +1,7 @@
-"""Where a comparison keeps what, as files of records that are there whole or not at all.
+"""Where a comparison keeps what, as files that are there whole or not at all.
 
-Owns folders, file names and reading back. Knows nothing of what is in the records. A run online, and every cell
-(a column's backbone and data) of one offline, has a folder with
+Owns folders, file names and reading back. A run online, and every cell (a column's backbone and data) of one offline,
+has a folder with
 
     seed-0/NAME/, seed-0/NAME.jsonl         a method's run, and what it said
     judged/JUDGE/NAME-BASELINE.seed-0.jsonl offline: the judgements of one comparison
@@ -15,10 +15,11 @@ Owns folders, file names and reading back. Knows nothing of what is in the recor
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -65,5 +66,17 @@ def read_records(file: Path, kind: TypeAdapter[list[T]]) -> list[T]:
     try:
         return kind.validate_python(read_json_lines(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise RunError(f"{file} is damaged ({first['msg']}); delete it to have this part done again") from error
+        first = error.errors()[0]["msg"]
+        raise RunError(f"{file} is damaged ({first}); delete it to have this part done again") from error
+
+
+def read_json(file: Path, needed: bool = False) -> dict[str, Any]:
+    """What a file holds by name; nothing where it is not there and not NEEDED.
+
+    Raises:
+      RunError: it is damaged or missing.
+    """
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if needed or file.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{file} is missing or damaged ({error}); run the same command without --render") from error

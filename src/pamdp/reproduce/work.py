@@ -7,12 +7,11 @@ processes, goes on at the piece where it was. Knows nothing of what pieces do.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import AbstractContextManager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, redirect_stderr
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
@@ -45,17 +44,17 @@ class Piece:
 class Work(Protocol):
     """What is to be done, and where."""
 
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Told what is done next."""
+        ...
+
     def open(self) -> AbstractContextManager[None]:
         """Refuse what can be refused, then hold the run directory."""
         ...
 
     def stages(self) -> Iterable[Sequence[Piece]]:
         """All pieces in order; each stage needs the files of those before it."""
-        ...
-
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Told what is done next."""
         ...
 
 
@@ -70,59 +69,39 @@ def do_missing(make: Callable[[], Work], jobs: int = 1, plugins: Sequence[Path] 
     """Do every piece whose file is not there.
 
     Args:
-      make: gives the work; with more than one job it is called in each process, which is started anew.
-      jobs: processes that share what has a group, one thread each; whatever has none is done here afterwards.
-      plugins: Python files that such a process reads first.
+      make: gives the work, in this process and, with more jobs than one, in processes that are started anew.
+      jobs: how many share what has a group, one thread each; whatever has none is done here afterwards.
+      plugins: Python files that such processes read first.
 
     Raises:
       PamdpError: what a piece failed with; other processes finish what they are at.
     """
     work = make()
     with work.open():
-        pool = ProcessPoolExecutor(jobs, get_context("spawn"), _alone, (make, plugins)) if jobs > 1 else None
-        try:
-            for stage in work.stages():
-                if pool is not None:
-                    _share(pool, [piece for piece in stage if piece.group and not piece.file.is_file()], work.say)
+        for stage in work.stages():
+            if jobs > 1:
+                groups: dict[str, list[Piece]] = {}
                 for piece in stage:
-                    if not piece.file.is_file():
-                        work.say(piece.title)
-                        piece.do()
-        finally:
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
+                    if piece.group and not piece.file.is_file():
+                        groups.setdefault(piece.group, []).append(piece)
+                # The longest first, so that nobody is left with one at the end.
+                order = sorted(groups.values(), key=len, reverse=True)
+                with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+                    files = [[piece.file for piece in group] for group in order]
+                    for group, _ in zip(order, pool.map(partial(_do, make, plugins), files), strict=True):
+                        for piece in group:
+                            work.say(f"done: {piece.title}")
+            for piece in stage:
+                if not piece.file.is_file():
+                    work.say(piece.title)
+                    piece.do()
 
 
-def _share(pool: ProcessPoolExecutor, pieces: Sequence[Piece], say: Callable[[str], None]) -> None:
-    groups: dict[str, list[Piece]] = {}
-    for piece in pieces:
-        groups.setdefault(piece.group, []).append(piece)
-    # The longest first, so that nobody is left with one at the end.
-    order = sorted(groups.values(), key=len, reverse=True)
-    futures = {pool.submit(_do, [piece.file for piece in group]): group for group in order}
-    for future in as_completed(futures):
-        future.result()
-        for piece in futures[future]:
-            say(f"done: {piece.title}")
-
-
-_made: list[Callable[[], Work]] = []
-"""In a process of its own: what gives the work there."""
-
-
-def _alone(make: Callable[[], Work], plugins: Sequence[Path]) -> None:
-    """A process of its own: one thread, and no bars across those of the others."""
+def _do(make: Callable[[], Work], plugins: Sequence[Path], files: Sequence[Path]) -> None:
+    """The pieces of FILES in a process of its own: one thread, and no bars across those of the others."""
     torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     load_plugins(plugins)
-    _made.append(make)
-
-
-@cache
-def _pieces() -> dict[Path, Piece]:
-    return {piece.file: piece for stage in _made[0]().stages() for piece in stage}
-
-
-def _do(files: Sequence[Path]) -> None:
-    for file in files:
-        _pieces()[file].do()
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        pieces = {piece.file: piece for stage in make().stages() for piece in stage}
+        for file in files:
+            pieces[file].do()
