@@ -5,10 +5,9 @@ Owns building these from settings and folders. Knows nothing of options and prin
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,7 +15,6 @@ import torch
 from rich.console import RenderableType
 from rich.table import Table
 
-from pamdp import checkpoint
 from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.controls import Control
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
@@ -31,7 +29,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
-from pamdp.train.factory import Split, load_policy, load_split
+from pamdp.train.factory import Split, load_policy, load_split, with_planner
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,7 @@ def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None
     trained = {"PAMDP": path / "trained"} | ({} if permuted is None else {"Permuted": permuted / "trained"})
     for name, folder in trained.items():
         if folder.is_dir():
-            planner = copy.deepcopy(cloned.trained_planner)
-            planner.load_state_dict(checkpoint.load_tensors(folder / "planner.safetensors"))
-            out[name] = replace(cloned, planner=planner)
+            out[name] = with_planner(cloned, folder / "planner.safetensors")
     return out
 
 

@@ -13,8 +13,8 @@ from pamdp.evaluation.transcripts import Transcript, read_talks
 from pamdp.files import Json, read_json_lines
 from pamdp.journal import Journal
 from pamdp.llm.scripted import ERRORS, FAULTS
-from pamdp.reproduce.online import main, work
-from pamdp.reproduce.online.config import OnlineReproduceConfig
+from pamdp.reproduce import online
+from pamdp.reproduce.config import OnlineReproduceConfig
 from pamdp.types import Message
 from tests.tools.online import TEST, Bench, T, make_config
 
@@ -46,7 +46,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
 @pytest.fixture(scope="module")
 def plain(config: OnlineReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plain") / "run"
-    main.reproduce_online(config, "table3", path, _bench().tools)
+    _bench().run(config, "table3", path)
     return path
 
 
@@ -61,7 +61,7 @@ def test_the_table_ends_and_what_failed_is_masked_and_counted(
     config: OnlineReproduceConfig, plain: Path, tmp_path: Path, role: str, faults: tuple[str, ...]
 ) -> None:
     path, bench = tmp_path / "run", _bench(**{role: dict.fromkeys(faults, 0.6 / len(faults))})
-    main.reproduce_online(config, "table3", path, bench.tools)
+    bench.run(config, "table3", path)
     lacking = sum(
         e.reference is None for m in METHODS for t in read_talks(path / "seed-0" / f"{m}.jsonl") for e in t.exchanges
     )
@@ -75,9 +75,9 @@ def test_the_table_ends_and_what_failed_is_masked_and_counted(
         assert masked > 0
     assert lacking == (masked if role == "reference" else 0)
     found = json.loads((path / "table3" / "table3.json").read_text(encoding="utf-8"))
-    assert sum(c["masked"] for c in found["curves"] if c["judge"] == "stops") == masked
+    assert sum(row["masked"] for row in found["rows"] if row["judge"] == "stops") == masked
     kept = [x for x in after if x is not None]
-    assert sum(c["gains"][t]["n"] for c in found["curves"] if c["judge"] == "stops" for t in range(T)) == len(kept)
+    assert sum(step["replies"] for step in found["records"] if step["judge"] == "stops") == len(kept)
     costs = json.loads((path / "costs.json").read_text(encoding="utf-8"))
     assert bool(costs[role]["failed"]) == bool(set(faults) & set(ERRORS))
 
@@ -86,7 +86,7 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
     config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill runs no `finally`: whatever is stored must have been paid for on disk."""
-    path, append, store = tmp_path / "run", Journal._append, work.write_talks
+    path, append, store = tmp_path / "run", Journal._append, online.write_talks
     paid, stored = list[int](), list[dict[str, int]]()
 
     def calls(role: str) -> int:
@@ -103,8 +103,8 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
         store(file, talks)
 
     monkeypatch.setattr(Journal, "_append", spy)
-    monkeypatch.setattr(work, "write_talks", spy_too)
-    main.reproduce_online(config, "table3", path, _bench().tools)
+    monkeypatch.setattr(online, "write_talks", spy_too)
+    _bench().run(config, "table3", path)
     # One turn, one call of the simulator: none is in the journal and not in the costs.
     assert len(paid) == 2 * TEST * T and all(n >= i + 1 for i, n in enumerate(paid))
     assert stored == [{"simulator": n * TEST * T, "reference": n * TEST * T} for n in (1, 2)]
@@ -124,7 +124,7 @@ def test_users_of_a_pool_learn_and_evaluate_from_their_own_first_words(
             "online": config.online.model_copy(update={"opening": "own"}),
         }
     )  # fmt: skip
-    main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
+    Bench().run(mine, "table3", tmp_path / "run")
     talks = read_talks(tmp_path / "run" / "seed-0" / "PAMDP.jsonl")
     assert len(talks) == TEST and all(t.messages[0].content.startswith("Well, about") for t in talks)
     assert all(t.persona.profile.startswith("Keeps") and t.persona.personality for t in talks)

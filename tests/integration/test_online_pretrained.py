@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,13 @@ import torch
 from pamdp.config import DataConfig
 from pamdp.errors import ConfigError, RunError
 from pamdp.evaluation.transcripts import read_talks
-from pamdp.models.backbone import Backbone
-from pamdp.models.policy import Policy
-from pamdp.reproduce.online import main
-from pamdp.reproduce.online.config import OnlineReproduceConfig, load_online_config
+from pamdp.reproduce import main
+from pamdp.reproduce.config import OnlineReproduceConfig, load_config
+from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.train.provenance import provenance_of, read_provenance
 from tests.tools.online import TEACH, Bench, T, make_config
+from tests.tools.tiny import make_tiny_backbone
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
 def here(config: OnlineReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A comparison that trained ODC itself, with two seeds."""
     path = tmp_path_factory.mktemp("here") / "run"
-    main.reproduce_online(config.model_copy(update={"seeds": (0, 1)}), "table3", path, Bench().tools)
+    Bench().run(config.model_copy(update={"seeds": (0, 1)}), "table3", path)
     return path
 
 
@@ -44,29 +45,45 @@ def test_it_says_what_it_would_have_said_trained_here(
 ) -> None:
     bench = Bench()
     both = _with(config, here / "seed-{seed}" / "ODC", seeds=(0, 1))
-    main.reproduce_online(both, "table3", tmp_path / "run", bench.tools)
+    bench.run(both, "table3", tmp_path / "run")
     assert not any("learns" in said for said in bench.said)
     for seed in (0, 1):
         ours, theirs = (read_talks(path / f"seed-{seed}" / "ODC.jsonl") for path in (tmp_path / "run", here))
         assert [t.messages for t in ours] == [t.messages for t in theirs]
     found = json.loads((tmp_path / "run" / "table3" / "table3.json").read_text(encoding="utf-8"))
-    assert found["calls_in_learning"]["ODC"]["simulator"] == TEACH * T * 2
+    assert found["calls_in_learning"] == [{"method": "ODC", "simulator": TEACH * T * 2}]
 
 
-def test_calls_of_a_run_that_seeds_share_are_counted_once(
+def test_what_it_is_taken_from_may_go_away(config: OnlineReproduceConfig, here: Path, tmp_path: Path) -> None:
+    run, path = tmp_path / "odc", tmp_path / "run"
+    shutil.copytree(here / "seed-0" / "ODC", run)
+    Bench().run(_with(config, run), "table3", path)
+    before = (path / "table3" / "table3.json").read_bytes()
+    shutil.rmtree(run)
+    main.render(Run(path).config(OnlineReproduceConfig), table("table3"), path)
+    assert (path / "table3" / "table3.json").read_bytes() == before
+    again = Bench()
+    again.run(config, "table3", path)
+    assert again.said == []
+
+
+def test_a_comparison_of_an_earlier_version_goes_on_with_the_policy_it_had(
     config: OnlineReproduceConfig, here: Path, tmp_path: Path
 ) -> None:
-    """No page of such a run is made any more; what is rendered of an older one counts what was called."""
-    main.reproduce_online(_with(config, here / "seed-0" / "ODC"), "table3", tmp_path / "run", Bench().tools)
-    for folder in ("seed-0", "graded"):
-        for file in (tmp_path / "run" / folder).rglob("*.jsonl"):
-            text = file.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1')
-            twin = tmp_path / "run" / str(file.relative_to(tmp_path / "run")).replace("seed-0", "seed-1")
-            twin.parent.mkdir(exist_ok=True)
-            twin.write_text(text, encoding="utf-8")
-    shared = _with(config, here / "seed-0" / "ODC", seeds=(0, 1))
-    found = json.loads(main.render_online(shared, "table3", tmp_path / "run").json)
-    assert found["calls_in_learning"]["ODC"]["simulator"] == TEACH * T
+    """It copied nothing, and wrote beside the dialogues which policy they are by."""
+    path, run, again = tmp_path / "run", here / "seed-0" / "ODC", Bench()
+    Bench().run(_with(config, run), "table3", path)
+    before = (path / "table3" / "table3.json").read_bytes()
+    shutil.rmtree(path / "seed-0" / "ODC")
+    given = path / "seed-0" / "ODC.given.json"
+    planner = (run / "trained" / "planner.safetensors").read_bytes()
+    given.write_text(json.dumps({"run": "elsewhere", "planner": hashlib.sha256(planner).hexdigest()}), encoding="utf-8")
+    again.run(_with(config, run), "table3", path)
+    assert again.said == [] and (path / "table3" / "table3.json").read_bytes() == before
+    shutil.rmtree(path / "seed-0" / "ODC")
+    given.write_text(json.dumps({"run": "elsewhere", "planner": "another"}), encoding="utf-8")
+    with pytest.raises(RunError, match="choose another --run"):
+        again.run(_with(config, run), "table3", path)
 
 
 def test_a_run_that_is_missing_damaged_or_of_another_start_is_refused(
@@ -74,12 +91,12 @@ def test_a_run_that_is_missing_damaged_or_of_another_start_is_refused(
 ) -> None:
     def refused(run: Path, says: str) -> None:
         with pytest.raises(RunError, match=says):
-            main.reproduce_online(_with(config, run), "table3", tmp_path / "other", Bench().tools)
+            Bench().run(_with(config, run), "table3", tmp_path / "other")
         assert not (tmp_path / "other").exists()
 
     refused(tmp_path / "no-run", "no-run")
     run = here / "seed-0" / "ODC"
-    for field, says in (("data", "other data"), ("revision", "another cloned policy")):
+    for field, says in (("data", "other data"), ("revision", "other cloned policy")):
         copy = tmp_path / field
         shutil.copytree(run, copy)
         record = json.loads((copy / "fingerprint.json").read_text(encoding="utf-8"))
@@ -88,11 +105,17 @@ def test_a_run_that_is_missing_damaged_or_of_another_start_is_refused(
     silent = tmp_path / "silent"
     shutil.copytree(run, silent)
     (silent / "origin.json").unlink()
-    refused(silent, "does not say which users taught it")
-    (silent / "origin.json").write_text(json.dumps({**asdict(read_provenance(run)), "policy": "0"}), encoding="utf-8")
-    refused(silent, "another cloned policy")
+    refused(silent, "does not say who taught it")
+    (silent / "origin.json").write_text(json.dumps({**read_provenance(run), "policy": "0"}), encoding="utf-8")
+    refused(silent, "other cloned policy; train it")
     (silent / "origin.json").write_text("{}", encoding="utf-8")
-    refused(silent, "is damaged")
+    refused(silent, "other users to learn from; other cloned policy")
+    (silent / "origin.json").write_text("{", encoding="utf-8")
+    refused(silent, "does not say who taught it")
+    (run_without := tmp_path / "unfinished").mkdir()
+    for name in ("config.toml", "fingerprint.json"):
+        shutil.copy(run / name, run_without / name)
+    refused(run_without, "holds no trained policy")
 
 
 @pytest.mark.parametrize(
@@ -103,9 +126,9 @@ def test_a_run_that_is_missing_damaged_or_of_another_start_is_refused(
         ({"rl": {"horizon": 1}}, "rl.horizon was 2, is 1"),
         ({"online": {"rounds": 2}}, "online.rounds was 1, is 2"),
         ({"online": {"users": 2}}, "online.users was 3, is 2"),
-        ({"online": {"difficulty": "reserved"}}, "its users, references or judge were others"),
-        ({"data": {"split_seed": 3}}, "users that test here"),
-        ({"train_users": 2}, "not the 2 of the other methods"),
+        ({"online": {"difficulty": "reserved"}}, "other simulator, references or judge"),
+        ({"data": {"split_seed": 3}}, "other users to learn from"),
+        ({"train_users": 2}, "other users to learn from"),
     ],
 )
 def test_a_run_that_learned_under_other_conditions_is_refused(
@@ -117,7 +140,7 @@ def test_a_run_that_learned_under_other_conditions_is_refused(
     }
     with pytest.raises(RunError, match=says) as error:
         strange = _with(config, here / "seed-0" / "ODC", **update)
-        main.reproduce_online(strange, "table3", tmp_path / "run", Bench().tools)
+        Bench().run(strange, "table3", tmp_path / "run")
     assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
 
 
@@ -127,14 +150,14 @@ def test_another_advantage_and_another_judge_are_other_conditions(
     run = here / "seed-0" / "ODC"
     other = config.model_copy(update={"methods": ("Vanilla", "PAMDP"), "trained": {"PAMDP": str(run)}})
     with pytest.raises(RunError, match=r"rl\.advantage was 'odc', is 'pamdp'"):
-        main.reproduce_online(other, "table3", tmp_path / "run", Bench().tools)
+        Bench().run(other, "table3", tmp_path / "run")
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     record = json.loads((copy / "fingerprint.json").read_text(encoding="utf-8"))
     record["judges"][1]["letters"] = "xyz"
     (copy / "fingerprint.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(RunError, match="its users, references or judge were others"):
-        main.reproduce_online(_with(config, copy), "table3", tmp_path / "run", Bench().tools)
+    with pytest.raises(RunError, match="other simulator, references or judge"):
+        Bench().run(_with(config, copy), "table3", tmp_path / "run")
 
 
 def test_stored_dialogues_are_not_taken_for_those_of_another_policy(
@@ -142,25 +165,23 @@ def test_stored_dialogues_are_not_taken_for_those_of_another_policy(
 ) -> None:
     path, run = tmp_path / "run", tmp_path / "odc"
     shutil.copytree(here / "seed-0" / "ODC", run)
-    main.reproduce_online(_with(config, run), "table3", path, Bench().tools)
+    Bench().run(_with(config, run), "table3", path)
     before = (path / "config.toml").read_bytes()
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
-    main.reproduce_online(_with(config, moved), "table3", path, Bench().tools)  # the same policy elsewhere
-    with pytest.raises(RunError, match="another policy that was trained elsewhere said"):
-        main.reproduce_online(config, "table3", path, Bench().tools)
+    Bench().run(_with(config, moved), "table3", path)  # the same policy elsewhere
     planner = here / "seed-1" / "ODC" / "trained" / "planner.safetensors"
     (run / "trained" / "planner.safetensors").write_bytes(planner.read_bytes())
     with pytest.raises(RunError, match="choose another --run"):
-        main.reproduce_online(_with(config, run), "table3", path, Bench().tools)
-    with pytest.raises(RunError, match="a policy that was trained here said"):
-        main.reproduce_online(_with(config, moved, seeds=(0,)), "table3", here, Bench().tools)
+        Bench().run(_with(config, run), "table3", path)
+    with pytest.raises(RunError, match=r"is of another policy than trained\.ODC"):
+        Bench().run(_with(config, run, seeds=(0,)), "table3", here)
     assert (path / "config.toml").read_bytes() == before.replace(str(run).encode(), str(moved).encode())
 
 
 def test_only_methods_that_learn_can_be_trained_elsewhere() -> None:
     with pytest.raises(ConfigError, match="'Foo' is no method that learns; there are: RL-base"):
-        load_online_config("cpu", (), ["trained.Foo=runs/foo"])
+        load_config(OnlineReproduceConfig, "cpu", (), ["trained.Foo=runs/foo"])
 
 
 def test_the_weights_tell_cloned_policies_apart_also_where_every_weight_was_cloned(
@@ -168,12 +189,12 @@ def test_the_weights_tell_cloned_policies_apart_also_where_every_weight_was_clon
 ) -> None:
     def digest(change: bool) -> str:
         full = config.model_copy(update={"clone": config.clone.model_copy(update={"backbone": "full"})})
-        backbone: Backbone = Bench().tools.load("tiny")
-        policy: Policy = Bench().tools.policy(full, backbone)
+        backbone = make_tiny_backbone()
+        policy = Bench().policy(full, backbone)
         if change:
             with torch.no_grad():
                 next(backbone.model.parameters()).mul_(1.001)
-        return provenance_of(policy, (), "full").policy
+        return str(provenance_of(policy, (), "full")["policy"])
 
     assert digest(False) == digest(False) != digest(True)
 
@@ -182,5 +203,5 @@ def test_data_settings_that_come_to_the_same_users_are_no_obstacle(
     config: OnlineReproduceConfig, here: Path, tmp_path: Path
 ) -> None:
     data = DataConfig(**{**config.data.model_dump(), "train_dialogues": TEACH})
-    main.reproduce_online(_with(config, here / "seed-0" / "ODC", data=data), "table3", tmp_path / "run", Bench().tools)
+    Bench().run(_with(config, here / "seed-0" / "ODC", data=data), "table3", tmp_path / "run")
     assert (tmp_path / "run" / "table3" / "table3.md").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,8 +18,11 @@ from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
 from pamdp.errors import ConfigError, EndpointError, RunError
 from pamdp.evaluation.transcripts import read_talks, write_talks
 from pamdp.files import read_json_lines
-from pamdp.reproduce.online import main
-from pamdp.reproduce.online.config import ADVANTAGES, METHODS, OnlineReproduceConfig, load_online_config
+from pamdp.reproduce import main
+from pamdp.reproduce.config import REINFORCED, UNTRAINED, OnlineReproduceConfig, load_config
+from pamdp.reproduce.online import MAY_CHANGE
+from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.settings import load
 from pamdp.types import Message
 from tests.tools.online import CANARY, TEACH, TEST, Bench, T, make_config
@@ -36,7 +41,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> OnlineReproduceConfig:
 def whole(config: OnlineReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
     path, bench = tmp_path_factory.mktemp("whole") / "run", Bench()
     for target in ("table3", "fig4", "simulator"):
-        main.reproduce_online(config, target, path, bench.tools)  # type: ignore[arg-type]
+        bench.run(config, target, path)
     return path, bench
 
 
@@ -52,21 +57,22 @@ def test_the_pages_are_written_with_everything_in_them(
         ends = (".csv", ".md", ".tex", ".json", "-vowels.svg", "-stops.svg")
         assert set(_files(path / target)) == {f"{target}{end}" for end in ends}
     found = json.loads((path / "table3" / "table3.json").read_text(encoding="utf-8"))
-    assert {(c["method"], c["judge"]) for c in found["curves"]} == {
-        (m, j) for m in config.methods for j in ("vowels", "stops")
-    }
-    for curve in found["curves"]:
-        assert len(curve["returns"]) == T and curve["returns"][-1]["users"] == TEST
-        assert curve["gains"][0]["n"] == TEST * len(config.seeds) and curve["masked"] == 0
-        totals, gains = ([e["value"] for e in curve[key]] for key in ("returns", "gains"))
+    rows = {(r["method"], r["judge"]): r for r in found["rows"]}
+    assert set(rows) == {(m, j) for m in config.methods for j in ("vowels", "stops")}
+    for (method, judge), row in rows.items():
+        steps = [s for s in found["records"] if (s["method"], s["judge"]) == (method, judge)]
+        assert [s["step"] for s in steps] == list(range(1, T + 1)) and steps[-1]["users"] == TEST
+        assert steps[0]["replies"] == TEST * len(config.seeds) and row["masked"] == 0
+        totals, gains = ([s[key] for s in steps] for key in ("return", "gain"))
         assert totals == pytest.approx([sum(gains[: t + 1]) for t in range(T)])
-        if curve["method"] == "PAMDP":
-            assert curve["paper"] == 1.7389
+        assert totals == [row[f"step_{t + 1}"] for t in range(T)]
+        if method == "PAMDP":
+            assert row["paper"] == 1.7389
     pairs = {(lead["method"], lead["other"]) for lead in found["leads"]}
     assert pairs == {(m, "Vanilla") for m in config.methods[1:]} | {(m, "BC") for m in ("Prompt", "RL-base", "PAMDP")}
     assert all(lead["p"] <= lead["p_holm"] for lead in found["leads"])
     # Every method that learned made the same calls.
-    calls = found["calls_in_learning"]
+    calls = {row.pop("method"): row for row in found["calls_in_learning"]}
     assert set(calls) == {"RL-base", "PAMDP"} and calls["RL-base"] == calls["PAMDP"]
     assert calls["PAMDP"]["simulator"] == TEACH * T * len(config.seeds)
     page = (path / "table3" / "table3.md").read_text(encoding="utf-8")
@@ -97,10 +103,11 @@ def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
     assert set(_files(path / "simulator")) == {f"simulator.{end}" for end in ("csv", "md", "tex", "json", "svg")}
     found = json.loads((path / "simulator" / "simulator.json").read_text(encoding="utf-8"))
     assert found["imitation"]["places"] == 2 * TEST and found["imitation"]["masked"] == 0
-    assert set(found["recovered"]["simulated"]) == {"likelihood", "words"}
     for name, turns in (("simulated", T + 1), ("recorded", 3)):
-        for recovery in found["recovered"][name].values():
-            assert len(recovery["accuracy"]) == turns and recovery["chance"] == pytest.approx(1 / 3)
+        for recogniser in ("likelihood", "words"):
+            key = (name, f"told apart by {recogniser}")
+            rows = [row for row in found["by_turn"] if (row["whose"], row["measure"]) == key]
+            assert len(rows) == turns and all(row["chance"] == pytest.approx(1 / 3) for row in rows)
         assert len(found["audits"][name]["leaked"]) == turns and found["audits"][name]["role_breaks"] == 0
     assert found["audits"]["recorded"]["messages"] == 3 * TEST
 
@@ -108,7 +115,7 @@ def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
 def test_an_audit_that_could_not_be_ended_is_not_begun(config: OnlineReproduceConfig, tmp_path: Path) -> None:
     bench = Bench()
     with pytest.raises(ConfigError, match=r"from 3 others, and the 3 test users are 3 different .* set others=2"):
-        main.reproduce_online(config.model_copy(update={"others": 3}), "simulator", tmp_path / "run", bench.tools)
+        bench.run(config.model_copy(update={"others": 3}), "simulator", tmp_path / "run")
     assert bench.said == [] and not (tmp_path / "run").exists()
 
 
@@ -120,16 +127,18 @@ def test_an_audit_follows_seeds_and_resamples_that_changed(
     shutil.copytree(whole[0], path)
     before = (path / "simulator" / "simulator.csv").read_text(encoding="utf-8")
     more = config.model_copy(update={"resamples": 7})
-    main.reproduce_online(more, "simulator", path, again.tools)
+    again.run(more, "simulator", path)
     resampled = (path / "simulator" / "simulator.csv").read_text(encoding="utf-8")
     assert again.said == [] and resampled != before
-    values = [[line.split(",")[:4] for line in text.splitlines()] for text in (before, resampled)]
-    assert values[0] == values[1]  # the intervals alone are others
-    main.reproduce_online(config.model_copy(update={"seeds": (1, 0)}), "simulator", path, again.tools)
-    assert [said.split()[0] for said in again.said] == ["simulated", "the", "likelihood", "words"]
+    rows = [list(csv.DictReader(io.StringIO(text))) for text in (before, resampled)]
+    for row in (row for some in rows for row in some):
+        del row["low"], row["high"]
+    assert rows[0] == rows[1]  # the intervals alone are others
+    again.run(config.model_copy(update={"seeds": (1, 0)}), "simulator", path)
+    assert [said.split()[0] for said in again.said] == ["simulated", "likelihood", "simulated"]
     places = [(path / "audit" / f"seed-{seed}" / "places.jsonl").read_bytes() for seed in (0, 1)]
     assert places[0] != places[1]
-    main.reproduce_online(config, "simulator", path, Bench(0).tools)
+    Bench(0).run(config, "simulator", path)
     assert (path / "simulator" / "simulator.csv").read_text(encoding="utf-8") == before
 
 
@@ -145,7 +154,7 @@ def test_the_pace_of_leaks_is_that_of_the_difficulty(
     write_talks(file, telling)  # all is told in the second message
     online = config.online.model_copy(update={"difficulty": "reserved"})
     found = [
-        json.loads(main.render_online(each, "simulator", tmp_path / "run").json)
+        json.loads(main.render(each, table("simulator"), tmp_path / "run").json)
         for each in (config, config.model_copy(update={"online": online}))
     ]
     assert [f["pace"] for f in found] == [1.0, 0.5]
@@ -167,7 +176,7 @@ def test_answers_that_broke_the_part_are_counted_with_the_dialogues(
         return "As an AI, I have no bees." if silent or len(count) % 2 else f"Well, about {seed % 1000} bees."
 
     bench.answers["simulator"] = answer
-    main.reproduce_online(config.model_copy(update={"seeds": (0,)}), "simulator", tmp_path / "run", bench.tools)
+    bench.run(config.model_copy(update={"seeds": (0,)}), "simulator", tmp_path / "run")
     found = json.loads((tmp_path / "run" / "simulator" / "simulator.json").read_text(encoding="utf-8"))
     audit = found["audits"]["simulated"]
     said = [s for talk in read_talks(tmp_path / "run" / "seed-0" / "Vanilla.jsonl") for s in talk.said]
@@ -188,9 +197,9 @@ def test_rendered_again_it_is_the_same_bytes_and_nothing_is_done_twice(
     again = Bench(0)
     for target in ("table3", "fig4", "simulator"):
         before = _files(path / target)
-        main.render_online(main.stored_online_config(path), target, path)  # type: ignore[arg-type]
+        main.render(Run(path).config(OnlineReproduceConfig), table(target), path)
         assert _files(path / target) == before
-        main.reproduce_online(config, target, path, again.tools)  # type: ignore[arg-type]
+        again.run(config, target, path)
     assert again.said == []
 
 
@@ -200,8 +209,8 @@ def test_a_run_whose_users_fell_silent_goes_on_at_the_turn(
 ) -> None:
     first, second = Bench(calls), Bench()
     with pytest.raises(EndpointError, match="nobody answers"):
-        main.reproduce_online(config, "table3", tmp_path / "run", first.tools)
-    main.reproduce_online(config, "table3", tmp_path / "run", second.tools)
+        first.run(config, "table3", tmp_path / "run")
+    second.run(config, "table3", tmp_path / "run")
     assert _files(tmp_path / "run" / "table3") == _files(whole[0] / "table3")
     for seed in config.seeds:
         for method in config.methods:
@@ -214,7 +223,7 @@ def test_no_profile_is_in_what_a_policy_reads(
 ) -> None:
     read = spy_on_reading(monkeypatch)
     mine = config.model_copy(update={"seeds": (0,), "methods": ("Vanilla", "BC")})
-    main.reproduce_online(mine, "table3", tmp_path / "run", Bench().tools)
+    Bench().run(mine, "table3", tmp_path / "run")
     decode = make_tiny_backbone().tokenizer.decode
     assert len(read.policy) >= 2 * TEST * (T + 1) and not any(CANARY in decode(list(ids)) for ids in read.policy)
     stored = (tmp_path / "run" / "seed-0" / "BC.jsonl").read_text(encoding="utf-8")
@@ -228,7 +237,7 @@ def test_a_missing_piece_is_named(config: OnlineReproduceConfig, whole: tuple[Pa
     try:
         file.unlink()
         with pytest.raises(RunError, match=r"BC\.seed-1\.jsonl"):
-            main.render_online(config, "table3", whole[0])
+            main.render(config, table("table3"), whole[0])
     finally:
         file.write_text(text, encoding="utf-8")
 
@@ -242,26 +251,30 @@ def test_every_page_can_be_planned_where_nothing_is_at_hand(
     shown = RUN.invoke(cli.app, ["reproduce", target, "--preset", preset, "--dry-run", "--json"])
     assert shown.exit_code == 0, shown.output
     found = json.loads(shown.output)
-    assert list(tmp_path.iterdir()) == [] and found["totals"]["replies"] > 0
+    pieces = found["pieces"]
+    assert list(tmp_path.iterdir()) == [] and found["totals"]["calls"] == sum(p["calls"] for p in pieces) > 0
     if preset == "paper" and target != "simulator":
-        assert {p["method"] for p in found["parts"]} == set(METHODS)
-        learns = [p for p in found["parts"] if p["stage"] == "learns"]
-        assert len(learns) == len(ADVANTAGES) and len({json.dumps(p["roles"]) for p in learns}) == 1
-        assert all(p["replies"] == 256 * 6 * 3 for p in learns) and "assumed" in found["data"]
-        (vanilla,) = [p for p in found["parts"] if p["method"] == "Vanilla"]
-        calls = [row["calls"] for row in vanilla["roles"] if row["role"] == "judge"]
-        assert calls == [2 * 128 * 6 * 3] * 2  # two judges, both orders
+        assert {p["method"] for p in pieces} == {*UNTRAINED, *REINFORCED}
+        learns = [p for p in pieces if p["stage"] == "learns"]
+        assert len({json.dumps({**p, "method": ""}) for p in learns}) == len(learns) / len(REINFORCED)
+        assert [p["calls"] for p in learns if p["role"] == "assistant"] == [256 * 6 * 3] * len(REINFORCED)
+        calls = [p["calls"] for p in pieces if (p["method"], p["role"]) == ("Vanilla", "judge")]
+        assert calls == [2 * 128 * 6 * 3] * 2 and "assumed" in found["data"]["users"]  # two judges, both orders
+        assert all(
+            p["prompt_tokens"] > p["calls"] and p["completion_tokens"] > 0 for p in learns if p["kind"] != "local"
+        )
     if preset == "paper" and target == "simulator":
-        (audit,) = [p for p in found["parts"] if p["method"] == "the audit"]
-        assert {row["role"]: row["calls"] for row in audit["roles"]} == {
+        assert {p["role"]: p["calls"] for p in pieces if p["stage"] == "is audited"} == {
             "simulator": 128 * 7, "judge": 3 * 128 * 7, "profiler": 128 * 7 + 128 * 8,
         }  # fmt: skip
+    shown = RUN.invoke(cli.app, ["reproduce", target, "--preset", preset, "--dry-run"], env={"COLUMNS": "80"}).output
+    assert all(word in shown for word in ("evaluated", "assistant", "simulator")) and "…" not in shown
     if preset == "cpu":
         assert found["settings"]["train_users"] == 24 and found["settings"]["test_users"] == 12
 
 
 def test_the_cpu_preset_meets_every_user_once() -> None:
-    found = load_online_config("cpu")
+    found = load_config(OnlineReproduceConfig, "cpu")
     assert found.online.rounds * found.online.users == found.train_users == 24 and found.test_users == 12
     assert found.online.simulator.kind == found.online.writer.kind == found.online.judge.kind == "embedded"
 
@@ -278,11 +291,11 @@ def test_the_cpu_preset_meets_every_user_once() -> None:
 )
 def test_what_a_user_can_mend_is_said(override: str, says: str) -> None:
     with pytest.raises(ConfigError) as error:
-        load_online_config("cpu", (), [override])
+        load_config(OnlineReproduceConfig, "cpu", (), [override])
     assert says in str(error.value) and len(str(error.value)) < 250 and "\n" not in str(error.value)
 
 
 def test_a_role_may_move_to_another_server_in_the_middle(config: OnlineReproduceConfig) -> None:
-    assert {"second.base_url", "online.simulator.base_url"} <= set(main.may_change(["second"]))
+    assert {"second.base_url", "online.simulator.base_url"} <= set(MAY_CHANGE)
     moved = load(SimulatorConfig, (), ["base_url=http://there/v1"])
     assert isinstance(moved, EndpointConfig) and moved.base_url == "http://there/v1"

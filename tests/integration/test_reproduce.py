@@ -20,11 +20,11 @@ from pamdp.files import read_json_lines
 from pamdp.registry import METHODS, load_plugins
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.parallel import Crew
 from pamdp.reproduce.tables import table
+from pamdp.runs import Run
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.cli_docs import ROOT
-from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few, tiny_tools
+from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few
 
 pytest.importorskip("trl")
 DIALOGUES = [*few("train", 3), *few("test", 2)]
@@ -44,7 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
 @pytest.fixture(scope="module")
 def whole(config: ReproduceConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Bench]:
     path, bench = tmp_path_factory.mktemp("whole") / "run", Bench()
-    main.reproduce(config, SMALL, path, bench.tools)
+    bench.run(config, SMALL, path)
     return path, bench
 
 
@@ -56,8 +56,7 @@ def test_a_table_is_written_with_everything_in_it(whole: tuple[Path, Bench]) -> 
     path, _ = whole
     assert set(_files(path / "table6")) == {f"table6.{end}" for end in ("csv", "md", "tex", "json", "svg")}
     found = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))
-    (cell,) = found["cells"]
-    rows = {(c["method"], c["against"], c["judge"]): c for c in cell["comparisons"]}
+    rows = {(c["method"], c["against"], c["judge"]): c for c in found["rows"]}
     pairs = [*((m, "Vanilla") for m in SMALL.rows), ("PAMDP", "BC")]
     assert set(rows) == {(m, b, judge) for m, b in pairs for judge in ("vowels", "stops")}
     states = json.loads((path / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8"))["seed-0"]["test_turns"]
@@ -66,12 +65,15 @@ def test_a_table_is_written_with_everything_in_it(whole: tuple[Path, Bench]) -> 
         assert row["seeds"] == seeds and row["wins"] + row["losses"] + row["ties"] == seeds * states
         assert row["low"] <= row["r_w"] <= row["high"] and 0 <= row["p"] <= row["p_holm"] <= 1
     assert rows["PAMDP", "Vanilla", "stops"]["printed"][0]["rate"] == 0.4655
-    assert {a["second"] for a in cell["agreement"]} == {"vowels", "stops"}
-    assert len(cell["differences"]) == 2 * 6  # every two of four methods, under two judges
-    assert set(cell["budgets"]) == set(cell["texts"]) == {"Vanilla", *SMALL.rows}
-    assert cell["texts"]["BC"]["nll"]["value"] > 0 and cell["budgets"]["PAMDP"]["verdicts"] > 0
+    assert {a["second"] for a in found["agreement"]} == {"vowels", "stops"}
+    assert len(found["differences"]) == 2 * 6  # every two of four methods, under two judges
+    texts, budgets = ({r["method"]: r for r in found[part]} for part in ("texts", "budgets"))
+    assert set(budgets) == set(texts) == {"Vanilla", *SMALL.rows}
+    assert texts["BC"]["nll"] > 0 and budgets["PAMDP"]["verdicts"] > 0
     page = (path / "table6" / "table6.md").read_text(encoding="utf-8")
-    assert "significant" in page and "+0.466" in page and "Only 2 seed(s)" in page and "vowels also gave" in page
+    assert (
+        "significant" in page and "0.4655 (unnamed" in page and "Only 2 seed(s)" in page and "vowels also gave" in page
+    )
 
 
 def test_no_user_is_in_both_parts(whole: tuple[Path, Bench]) -> None:
@@ -112,7 +114,7 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
     monkeypatch.setattr(METHODS, "_parts", spies)
     every = replace(SMALL, rows=tuple(name for name in spies if name != "Vanilla"), pairs=())
     mine = config.model_copy(update={"aloe": data, "seeds": (0,)})
-    main.reproduce(mine, every, tmp_path / "run", Bench().tools)
+    Bench().run(mine, every, tmp_path / "run")
     split = json.loads((tmp_path / "run" / "ALOE-tiny" / "splits.json").read_text(encoding="utf-8"))["seed-0"]
     assert len(split["test"]) == 2 and len(seen) == 2 * len(spies)
     for phase, text in seen:
@@ -127,14 +129,14 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
 def test_rendered_again_it_is_the_same_bytes(whole: tuple[Path, Bench]) -> None:
     path, _ = whole
     before = _files(path / "table6")
-    main.render(main.stored_config(path), SMALL, path)
+    main.render(Run(path).config(ReproduceConfig), SMALL, path)
     assert _files(path / "table6") == before
 
 
 def test_what_is_there_is_not_done_again(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
     path, _ = whole
     again = Bench()
-    main.reproduce(config, SMALL, path, again.tools)
+    again.run(config, SMALL, path)
     assert again.said == []
 
 
@@ -145,34 +147,35 @@ def test_a_killed_run_goes_on_where_it_was(
     path, bench = whole
     first, second = Bench(dies_at), Bench()
     with pytest.raises(KeyboardInterrupt):
-        main.reproduce(config, SMALL, tmp_path / "run", first.tools)
-    main.reproduce(config, SMALL, tmp_path / "run", second.tools)
+        first.run(config, SMALL, tmp_path / "run")
+    second.run(config, SMALL, tmp_path / "run")
     assert [*first.said[:-1], *second.said] == bench.said
     assert _files(tmp_path / "run" / "table6") == _files(path / "table6")
 
 
 def test_two_processes_make_the_same_table(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:
     """One that was begun by one process is continued by two: its clone is there, and what it lacks is done once."""
-    first, crew = Bench(dies_at=2), Crew(2, tiny_tools)
+    first, second = Bench(dies_at=2), Bench()
     with pytest.raises(KeyboardInterrupt):
-        main.reproduce(config, SMALL, tmp_path / "run", first.tools)
-    said: list[str] = []
-    main.reproduce(config, SMALL, tmp_path / "run", replace(first.tools, say=said.append), crew)
+        first.run(config, SMALL, tmp_path / "run")
+    second.run(config, SMALL, tmp_path / "run", jobs=2)
     assert _files(tmp_path / "run" / "table6") == _files(whole[0] / "table6")
-    assert len(said) == len(set(said)) and not any(text.endswith((": Vanilla", ": Prompt")) for text in said)
-    assert "done: ALOE, tiny, seed 1: BC, PAMDP" in said and len(said) == 2 * 2 + 2 * 2
+    assert sorted(second.said) == sorted(f"done: {said}" for said in whole[1].said[2:])
+    # What shares a clone is one process's.
+    assert second.said.index("done: ALOE, tiny, seed 1: PAMDP") == second.said.index("done: ALOE, tiny, seed 1: BC") + 1
 
 
 def test_what_a_process_of_a_crew_fails_with_is_raised(config: ReproduceConfig, tmp_path: Path) -> None:
-    mine = config.model_copy(update={"models": ("elsewhere",)})
-    with pytest.raises(PamdpError, match="no model elsewhere"):
-        main.reproduce(mine, SMALL, tmp_path / "run", Bench().tools, Crew(2, tiny_tools))
+    bench = Bench(only_here=True)
+    with pytest.raises(PamdpError, match="no model tiny in this process"):
+        bench.run(config, SMALL, tmp_path / "run", jobs=2)
+    assert bench.said == []
 
 
 def test_other_settings_are_refused(config: ReproduceConfig, whole: tuple[Path, Bench]) -> None:
     other = config.model_copy(update={"aloe": config.aloe.model_copy(update={"test_dialogues": 1})})
     with pytest.raises(ConfigError, match=r"aloe\.test_dialogues was 0, is 1"):
-        main.reproduce(other, SMALL, whole[0], Bench().tools)
+        Bench().run(other, SMALL, whole[0])
 
 
 def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> None:
@@ -189,15 +192,15 @@ def test_folds_turn_with_the_seed(config: ReproduceConfig, tmp_path: Path) -> No
     sources = {"aloe": DataConfig(path=""), "prefeval": DataConfig(path=str(folder), format="prefeval", folds=3)}
     mine = config.model_copy(update={**sources, "seeds": (0, 1, 2), "scorers": ("kind",)})
     only = replace(table("table2"), rows=("Prompt",))
-    main.reproduce(mine, only, tmp_path / "run", Bench().tools)
+    Bench().run(mine, only, tmp_path / "run")
     cell = tmp_path / "run" / "PrefEval-tiny"
     tested = [row["dialogue"] for n in range(3) for row in read_json_lines(cell / f"seed-{n}" / "Prompt.jsonl")]
     assert len(tested) == 12 and len(set(tested)) == 6
     found = json.loads((tmp_path / "run" / "table2" / "table2.json").read_text(encoding="utf-8"))
-    (row, _) = found["cells"][0]["comparisons"]
+    (row, _) = found["rows"]
     assert row["wins"] + row["losses"] + row["ties"] == 12 and len(row["printed"]) == 2
     # PrefEval's persons have a preference, so it is asked for.
-    shares = found["cells"][0]["scores"][1]["categories"]
+    shares = found["scores"][1]["categories"]
     assert sum(shares.values()) == pytest.approx(1) and shares["followed"] + shares["inconsistent"] == pytest.approx(1)
 
 
@@ -207,46 +210,49 @@ def test_a_method_that_cannot_learn_from_the_data_stops_no_table(config: Reprodu
     mine = config.model_copy(update={"aloe": DataConfig(path=str(tmp_path / "d.jsonl"), test_share=0.4)})
     two = replace(SMALL, rows=("Prompt", "DPO"), pairs=(("DPO", "Prompt"),))
     path, bench = tmp_path / "run", Bench()
-    main.reproduce(mine, two, path, bench.tools)
+    bench.run(mine, two, path)
     assert not any("DPO" in said for said in bench.said)
     before = _files(path / "table6")
-    (cell,) = json.loads(before["table6.json"])["cells"]
-    assert cell["not_applicable"] == {"DPO": "no training turn has a preferred and a rejected reply"}
-    assert {c["method"] for c in cell["comparisons"]} == set(cell["texts"]) - {"Vanilla"} == {"Prompt"}
+    found = json.loads(before["table6.json"])
+    lacking = {r["method"]: r["not_applicable"] for r in found["rows"] if "not_applicable" in r}
+    assert lacking == {"DPO": "no training turn has a preferred and a rejected reply"}
+    said = {r["method"] for r in found["texts"]}
+    assert {r["method"] for r in found["rows"]} - set(lacking) == said - {"Vanilla"} == {"Prompt"}
     assert b"DPO is not applicable: no training turn" in before["table6.md"]
     assert before["table6.csv"].decode().splitlines()[-1].endswith("a preferred and a rejected reply")
-    main.render(main.stored_config(path), two, path)
+    main.render(Run(path).config(ReproduceConfig), two, path)
     assert _files(path / "table6") == before
-    planned = json.loads(main.dry_run(mine, two, path).json)
+    planned = json.loads(main.plan(mine, two, path).json)
     assert {p["method"] for p in planned["pieces"]} == {"Vanilla", "Prompt"}
-    assert "DPO" in planned["inapplicable"]["ALOE"]
+    assert planned["inapplicable"] == {"DPO, ALOE": f"not applicable, {lacking['DPO']}"}
     with pytest.raises(DataError, match="no method can learn"):
-        main.reproduce(mine, replace(two, rows=("DPO",), pairs=()), tmp_path / "other", Bench().tools)
+        Bench().run(mine, replace(two, rows=("DPO",), pairs=()), tmp_path / "other")
 
 
 def test_scores_of_single_replies_are_given_once_and_shown(config: ReproduceConfig, tmp_path: Path) -> None:
     path, bench = tmp_path / "run", Bench()
     only = replace(SMALL, rows=("Prompt",), pairs=())
-    main.reproduce(config, only, path, bench.tools)
+    bench.run(config, only, path)
     # Scorers may come later, to a run that is there.
     scored = config.model_copy(update={"scorers": ("kind", "strict")})
-    main.reproduce(scored, only, path, bench.tools)
+    bench.run(scored, only, path)
     assert next(said for said in bench.said if "scores" in said).endswith("kind scores Vanilla")
-    (cell,) = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))["cells"]
-    rows = {(s["method"], s["scorer"]): s for s in cell["scores"]}
+    found = json.loads((path / "table6" / "table6.json").read_text(encoding="utf-8"))
+    rows = {(s["method"], s["scorer"]): s for s in found["scores"]}
     assert set(rows) == {(m, s) for m in ("Vanilla", "Prompt") for s in ("kind", "strict")}
     replies = read_json_lines(path / "ALOE-tiny" / "seed-0" / "Prompt.jsonl")
     ratings = [1 + len(str(row["reply"])) % 5 for row in replies]
-    assert rows["Prompt", "kind"]["rating"]["value"] == pytest.approx(sum(ratings) / len(ratings))
-    assert cell["scorers"][0]["kappa_rating"] == pytest.approx(1.0) and not rows["Prompt", "kind"]["categories"]
+    assert rows["Prompt", "kind"]["rating"] == pytest.approx(sum(ratings) / len(ratings))
+    (both,) = found["scorers"]
+    assert both["kappa_of_ratings"] == pytest.approx(1.0) and not rows["Prompt", "kind"]["categories"]
     before, count = _files(path / "table6"), len(bench.said)
-    assert "Scores of single replies" in before["table6.md"].decode()
-    main.reproduce(scored, only, path, bench.tools)
+    assert "## Scores\n" in before["table6.md"].decode()
+    bench.run(scored, only, path)
     assert len(bench.said) == count and _files(path / "table6") == before
     print_file = path / "ALOE-tiny" / "scored" / "kind" / "fingerprint.json"
     print_file.write_text('{"name": "other"}', encoding="utf-8")
     with pytest.raises(RunError, match="another model"):
-        main.reproduce(scored, only, path, bench.tools)
+        bench.run(scored, only, path)
 
 
 def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path) -> None:
@@ -254,14 +260,14 @@ def test_the_example_adds_a_row(config: ReproduceConfig, tmp_path: Path) -> None
     load_plugins([example])
     with_it = config.model_copy(update={"methods": ("Brief",)})
     only = replace(table("table6"), rows=(), pairs=())
-    main.reproduce(with_it, only, tmp_path / "run", Bench().tools)
+    Bench().run(with_it, only, tmp_path / "run")
     assert "Brief" in (tmp_path / "run" / "table6" / "table6.csv").read_text(encoding="utf-8")
 
 
 def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, tmp_path: Path) -> None:
     bench = Bench()
     with pytest.raises(PamdpError, match="no judge 'moon'"):
-        main.reproduce(config.model_copy(update={"judges": ("vowels", "moon")}), SMALL, tmp_path / "run", bench.tools)
+        bench.run(config.model_copy(update={"judges": ("vowels", "moon")}), SMALL, tmp_path / "run")
     assert bench.said == [] and not (tmp_path / "run").exists()
 
 
@@ -271,6 +277,6 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
     try:
         file.unlink()
         with pytest.raises(RunError, match=r"BC\.jsonl"):
-            main.render(main.stored_config(whole[0]), SMALL, whole[0])
+            main.render(Run(whole[0]).config(ReproduceConfig), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")

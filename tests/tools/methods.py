@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pamdp.baselines.config import DpoConfig, FitConfig, GrpoConfig, OppuConfig, TuneConfig
 from pamdp.baselines.method import Job
-from pamdp.config import CloneConfig, Config, GraderConfig, ModelConfig, RLConfig
+from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.data import load_sample
 from pamdp.errors import ConfigError, ModelError
-from pamdp.judges.base import Case, Judge, Verdict
+from pamdp.judges.base import Case, Verdict
 from pamdp.judges.scores import ReplyScorer
 from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
-from pamdp.reproduce.work import Tools
+from pamdp.reproduce.cells import Grid
+from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.main import render
+from pamdp.reproduce.offline import Offline
+from pamdp.reproduce.tables import Table
+from pamdp.reproduce.work import do_missing
 from pamdp.types import Dialogue, Message, Turn
+from pamdp.workflows import Result
 from tests.tools.tiny import make_tiny_backbone
 
 FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}
@@ -56,20 +64,6 @@ def vowel_judge(name: str) -> VowelJudge:
     return VowelJudge(name, {"vowels": "aeiou", "stops": "ptkbdg"}[name])
 
 
-def tiny_tools(grader: GraderConfig) -> Tools:
-    """The tools of a miniature comparison, for processes that cannot be given any."""
-
-    def load(name: str) -> Backbone:
-        if name != "tiny":
-            raise ModelError(f"no model {name}")
-        return make_tiny_backbone()
-
-    def scorer(name: str) -> ReplyScorer:
-        raise ConfigError(f"no scorer {name!r}")
-
-    return Tools(load, vowel_judge, scorer, lambda text: None)
-
-
 def _scores(messages: Sequence[Message], seed: int) -> str:
     """Likes long answers; where the preference is named, so does it follow it."""
     text = messages[-1].content
@@ -80,29 +74,38 @@ def _scores(messages: Sequence[Message], seed: int) -> str:
 
 
 class Bench:
-    """The tools of a comparison; remembers what was done, and can die at any piece of work."""
+    """What a comparison is done with; remembers what was done, and can die at any piece of work.
 
-    def __init__(self, dies_at: int | None = None) -> None:
+    It may be sent to another process, which then has one of its own; that process may lack the models.
+    """
+
+    def __init__(self, dies_at: int | None = None, only_here: bool = False) -> None:
         self.said: list[str] = []
         self.dies_at = dies_at
+        self.home = os.getpid() if only_here else None
 
-    @property
-    def tools(self) -> Tools:
-        return Tools(self._load, self._judge, self._scorer, self._say)
+    def work(self, config: ReproduceConfig, table: Table, path: Path) -> Offline:
+        """The work of a table."""
+        return Offline(Grid(config, table, path), self._load, vowel_judge, _scorer, self._say)
+
+    def run(self, config: ReproduceConfig, table: Table, path: Path, jobs: int = 1) -> Result:
+        """Do what is missing, and write the page."""
+        do_missing(partial(self.work, config, table, path), jobs)
+        return render(config, table, path)
 
     def _load(self, name: str) -> Backbone:
+        if self.home not in (None, os.getpid()):
+            raise ModelError(f"no model {name} in this process")
         return make_tiny_backbone()
-
-    def _judge(self, name: str) -> Judge:
-        return vowel_judge(name)
-
-    def _scorer(self, name: str) -> ReplyScorer:
-        return ReplyScorer(name, ScriptedChat(_scores, name))
 
     def _say(self, text: str) -> None:
         self.said.append(text)
         if self.dies_at is not None and len(self.said) > self.dies_at:
             raise KeyboardInterrupt
+
+
+def _scorer(name: str) -> ReplyScorer:
+    return ReplyScorer(name, ScriptedChat(_scores, name))
 
 
 def few(part: str, users: int, turns: int = 2) -> tuple[Dialogue, ...]:

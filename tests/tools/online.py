@@ -21,11 +21,15 @@ from pamdp.llm.limits import Retrying
 from pamdp.llm.scripted import Answer, Faulty, ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
-from pamdp.reproduce.online.config import OnlineReproduceConfig
-from pamdp.reproduce.online.main import OnlineTools
+from pamdp.reproduce.config import OnlineReproduceConfig
+from pamdp.reproduce.main import render
+from pamdp.reproduce.online import Online, split_online
+from pamdp.reproduce.tables import Table, table
+from pamdp.reproduce.work import do_missing
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import new_policy
 from pamdp.types import Message, Persona
+from pamdp.workflows import Result
 from tests.tools.methods import VowelJudge
 from tests.tools.tiny import make_tiny_backbone
 
@@ -34,7 +38,7 @@ CANARY = "xyzzy"
 
 
 class Bench:
-    """The tools of a comparison; remembers what was said, and its simulator can die after some calls.
+    """What a comparison is done with; remembers what was said, and its simulator can die after some calls.
 
     Attributes:
       answers: what the model of a role says, where it is not about bees.
@@ -49,11 +53,19 @@ class Bench:
         self.faults: dict[Role, dict[str, float]] = {}
         self.asks = False
 
-    @property
-    def tools(self) -> OnlineTools:
-        return OnlineTools(lambda name: make_tiny_backbone(), self._policy, self._world, self.said.append)
+    def work(self, config: OnlineReproduceConfig, table: Table, path: Path) -> Online:
+        """The work of a page."""
+        backbone, split = make_tiny_backbone(), split_online(config)
+        world, policy = self._world(config), self.policy(config, backbone)
+        return Online(config, table, path, backbone, policy, split, world, self.said.append)
 
-    def _policy(self, config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
+    def run(self, config: OnlineReproduceConfig, name: str, path: Path) -> Result:
+        """Do what is missing, and write the page."""
+        do_missing(lambda: self.work(config, table(name), path))
+        return render(config, table(name), path)
+
+    def policy(self, config: OnlineReproduceConfig, backbone: Backbone) -> Policy:
+        """A cloned policy whose actions shift something."""
         policy = new_policy(backbone, config.of_run(0))
         assert policy.planner is not None
         policy.planner.actor.sigma.fill_(1.0)
@@ -62,7 +74,7 @@ class Bench:
         torch.nn.init.normal_(policy.planner.actor.a1.weight)
         return policy
 
-    def _world(self, config: OnlineReproduceConfig, backbone: Backbone) -> EnvFactory:
+    def _world(self, config: OnlineReproduceConfig) -> EnvFactory:
         ledger = Ledger()
 
         def model(role: Role) -> ChatModel:

@@ -12,9 +12,9 @@ import pytest
 from pamdp.config import Config, DataConfig, OnlineConfig
 from pamdp.data import is_pool, load_dialogues, load_pool
 from pamdp.errors import ConfigError, DataError
-from pamdp.reproduce.online.audit import require_audience
-from pamdp.reproduce.online.config import load_online_config
-from pamdp.reproduce.online.main import split_online
+from pamdp.reproduce.audit import require_audience
+from pamdp.reproduce.config import OnlineReproduceConfig, load_config
+from pamdp.reproduce.online import split_online
 from pamdp.train.estimate import estimate
 from pamdp.train.factory import load_split
 from pamdp.train.users import load_users
@@ -87,7 +87,7 @@ def test_what_it_costs_and_the_online_comparison_know_such_users(tmp_path: Path)
     rows = {row.role: row for row in estimate(_config(folder), load_users(_config(folder)).train)}
     assert rows["simulator"].calls == 6 * 8 * 7 and rows["simulator"].prompt_tokens > 0
     settings = [f"data.path={folder}", "online.opening=own", "train_users=4", "test_users=4"]
-    config = load_online_config("cpu", (), settings)
+    config = load_config(OnlineReproduceConfig, "cpu", (), settings)
     split = split_online(config)
     assert (len(split.train), len(split.test)) == (4, 4) and len({d.user_id for d in split.test}) == 2
     with pytest.raises(ConfigError, match="a pool of personas without records"):

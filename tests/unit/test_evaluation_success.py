@@ -19,6 +19,7 @@ from pamdp.errors import DataError
 from pamdp.evaluation import tables
 from pamdp.evaluation.agreement import between_judges, between_orders, cohens_kappa
 from pamdp.evaluation.records import Judgement, read_judgements, write_judgements
+from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.success import by_turn, compare, differences
 from pamdp.judges.base import Outcome, Verdict
 
@@ -250,12 +251,41 @@ def test_every_format_says_the_same() -> None:
     )
     parsed = json.loads(tables.to_json(rows))
     assert parsed[0]["r_w"] == pytest.approx(0.4) and parsed[1]["r_w"] is None and parsed[0]["users"] == 2
-    read = list(csv.DictReader(io.StringIO(tables.to_csv(rows))))
+    made = tables.success_table(rows)
+    read = list(csv.DictReader(io.StringIO(tables.records_csv(made.records))))
     assert float(read[0]["r_w_low"]) == parsed[0]["r_w_low"] and read[1]["r_w"] == ""
-    assert "| +0.400 |" in tables.to_markdown(rows) and r"$c\|d" in tables.to_markdown(rows)
-    latex = tables.to_latex(rows)
-    assert r"a\_b [x] \& \$c|d" in latex and "$r_w$" in latex and latex.count(r"\\") == 3
-    console = Console(width=200, file=io.StringIO(), record=True)
-    console.print(tables.to_table(rows))
-    shown = console.export_text()
-    assert "a_b [x] & $c|d" in shown and "+0.400" in shown and "n/a" in shown
+    low, high = (tables.signed(parsed[0][key], 3) for key in ("r_w_low", "r_w_high"))
+    page = made.markdown()
+    assert f"+0.400 [{low}, {high}] |" in page and r"$c\|d" in page and page.count("n/a") == 3
+    assert len({len(line.replace(r"\|", "").split("|")) for line in page.splitlines()}) == 1
+    latex = made.latex()
+    assert r"a\_b [x] \& \$c|d" in latex and "$r_w$" in latex and latex.count(r"\\") == 3 and "−" not in latex
+    assert r"\begin{tabular}{lllrrrrrrr}" in latex and r"\toprule" in latex
+    for width in (80, 200):
+        console = Console(width=width, file=io.StringIO(), record=True)
+        console.print(tables.to_table(rows))
+        shown = console.export_text()
+        assert "+0.400" in shown and "n/a" in shown and "…" not in shown
+    assert "a_b [x] & $c|d" in shown
+
+
+def test_a_value_is_written_as_its_kind_is() -> None:
+    low, none = Estimate(-0.5, -0.75, 0.0, 4, 2), Estimate(1.0, math.nan, math.nan, 1, 1)
+    assert [tables.written(x) for x in (True, 3, 0.25, -0.25, low, none, "a", (1.0, math.nan), {"a": 0.5})] == [
+        "yes", "3", "0.250", "−0.250", "−0.500 [−0.750, 0.000]", "1.000", "a", "1.000 n/a", "a 0.500",
+    ]  # fmt: skip
+    assert tables.interval(none) == "n/a" and tables.measured(low, 2) == "−0.50 [−0.75, 0.00]"
+
+
+def test_records_that_differ_share_one_table() -> None:
+    e = Estimate(0.5, 0.25, 0.75, 4, 2)
+    records = [{"who": "a", "hidden": 1, "x": e, "by_seed": {0: 1.0}}, {"who": "b *`<c>", "why": "no data"}]
+    made = tables.TidyTable(records, {"hidden": None, "x": tables.Column("x (95 %)", tables.measured)})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.markdown().splitlines()]
+    assert cells[0] == ["who", "x (95 %)", "by seed", "why"]
+    assert cells[2:] == [["a", "+0.500 [+0.250, +0.750]", "0 1.000", ""], [r"b \*\`\<c>", "", "", "no data"]]
+    assert r"x (95 \%)" in made.latex() and "$<$c>" in made.latex()
+    assert tables.records_csv(records) == "who,hidden,x,low,high,why\na,1,0.5,0.25,0.75,\nb *`<c>,,,,,no data\n"
+    assert tables.flat([{"x": e, "y": e}])[0].keys() == {"x", "x_low", "x_high", "y", "y_low", "y_high"}
+    titles = [str(grid.title) for grid in tables.TidyTable(records).terminal("t [0]", ("who",))]
+    assert titles == ["t [0]\na", "t [0]\nb *`<c>"]

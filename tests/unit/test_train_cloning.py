@@ -139,12 +139,15 @@ def test_dialogues_are_cut_where_their_histories_outgrow_the_context(
     policy = new_policy(tiny_backbone, CONFIG)
     [dialogue] = plain_dialogues(1)
     first, second = policy.backbone.chat.history(dialogue.history(1), policy.system).heads
-    assert within_context(policy, [dialogue], second) == (dialogue,) and not capsys.readouterr().err
-    [cut] = within_context(policy, [dialogue], second - 1)
+    assert (
+        within_context(policy.backbone.chat, [dialogue], second, policy.system) == (dialogue,)
+        and not capsys.readouterr().err
+    )
+    [cut] = within_context(policy.backbone.chat, [dialogue], second - 1, policy.system)
     assert cut.turns == dialogue.turns[:1]
     assert "clone.max_context" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"no history fits into .*raise clone\.max_context"):
-        within_context(policy, [dialogue], first - 1)
+        within_context(chat, [dialogue], first - 1, system)
     config = CONFIG.model_copy(update={"clone": CONFIG.clone.model_copy(update={"max_context": second - 1})})
     _cloned(tiny_backbone, tmp_path / "run", config)
     assert "turns with longer histories are left out" in capsys.readouterr().err

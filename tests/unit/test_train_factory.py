@@ -9,8 +9,8 @@ import pytest
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, ModelError
+from pamdp.reproduce.cells import Cell, split_of, users_of
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.grid import Cell, split_of, users_of
 from pamdp.train.factory import load_split, new_policy
 from pamdp.workflows import fingerprint_of, tell_skipped
 from tests.tools.methods import few

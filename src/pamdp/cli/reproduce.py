@@ -41,31 +41,9 @@ def reproduce(
 
     Example: `pamdp reproduce table2 --preset cpu prefeval.path=data/prefeval`
     """
-    if table == "table3" or table == "fig4" or table == "simulator":
-        from pamdp.reproduce.online import main as online
-        from pamdp.reproduce.online.config import load_online_config
+    from pamdp.reproduce.main import reproduce as make
 
-        path = run or Path(f"runs/reproduce-online-{preset}")
-        if render:
-            result = online.render_online(online.stored_online_config(path), table, path)
-        elif dry_run:
-            result = online.dry_run_online(load_online_config(preset, config, overrides), table)
-        else:
-            learned = online.with_start(load_online_config(preset, config, overrides))
-            result = online.reproduce_online(learned, table, path, online.online_tools())
-    else:
-        from pamdp.reproduce import main as offline
-        from pamdp.reproduce.config import load_config
-        from pamdp.reproduce.parallel import Crew
-        from pamdp.reproduce.tables import table as table_of
-
-        path, page = run or Path(f"runs/reproduce-{preset}"), table_of(table)
-        if render:
-            result = offline.render(offline.stored_config(path), page, path)
-        elif dry_run:
-            result = offline.dry_run(load_config(preset, config, overrides), page, path)
-        else:
-            settings = load_config(preset, config, overrides)
-            crew = Crew(jobs, offline.standard_tools, (*plugin, *method)) if jobs > 1 else None
-            result = offline.reproduce(settings, page, path, offline.standard_tools(settings.grader), crew)
+    online = table in ("table3", "fig4", "simulator")
+    path = run or Path(f"runs/reproduce-{'online-' if online else ''}{preset}")
+    result = make(table, preset, path, config, overrides, (*plugin, *method), jobs, dry=dry_run, rendered=render)
     show(as_json, result.json, *result.shown)

@@ -1,130 +1,207 @@
-"""Success rates as JSON, terminal table, CSV, Markdown and LaTeX.
+"""Tidy tables: records of unrounded values, how each is written, and every form of both.
 
-Owns spelling: how a rate, an interval and an unknown are written. Knows nothing of how they were computed.
+Owns the spelling of rates, intervals and unknowns, and Markdown, LaTeX, CSV, JSON and terminal tables of any records;
+success rates are one kind. Knows nothing of how numbers were computed.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any
 
-from rich.box import SIMPLE
-from rich.table import Table
+import pandas as pd
+from rich import box
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.success import SuccessRate
 
-HEADER = ("method", "against", "judge", "wins", "losses", "ties", "masked", "r_w", "95 % interval", "soft", "p")
-WIDE = ("masked", "soft", "p")
-"""Columns for which a terminal has no room; every other format has them."""
 UNKNOWN_TEXT = "n/a"
-_MATHS = {"r_w": "$r_w$", "p": "$p$"}
+WIDE = ("soft", "p_value", "masked")
+"""Columns of success rates for which a terminal has no room, unless something is masked."""
+Record = Mapping[str, Any]
+"""One row, by names of columns. What a record lacks is an empty cell."""
+Write = Callable[[Any], str] | None
+"""How the values of a column are written; None hides it."""
+
+
+def number(value: float, digits: int = 2, plus: str = "") -> str:
+    """`0.31`, `−0.02`, `0.00` without a sign, or `n/a`; PLUS stands before what is above 0."""
+    text = f"{abs(value):.{digits}f}"
+    if not math.isfinite(value) or float(text) == 0:
+        return text if math.isfinite(value) else UNKNOWN_TEXT
+    return (plus if value > 0 else "−") + text
 
 
 def signed(value: float, digits: int = 2) -> str:
     """A number with its sign, a real minus and no sign at zero: `+0.31`, `−0.02`, `0.00`."""
-    if not math.isfinite(value):
-        return UNKNOWN_TEXT
-    text = f"{abs(value):.{digits}f}"
-    return text if float(text) == 0 else ("+" if value > 0 else "−") + text
+    return number(value, digits, "+")
 
 
-def interval(estimate: Estimate, digits: int = 2) -> str:
+def interval(estimate: Estimate, digits: int = 2, plus: str = "+") -> str:
     """`[+0.12, +0.49]`, or `n/a` where there is none."""
     if not math.isfinite(estimate.low):
         return UNKNOWN_TEXT
-    return f"[{signed(estimate.low, digits)}, {signed(estimate.high, digits)}]"
+    return f"[{number(estimate.low, digits, plus)}, {number(estimate.high, digits, plus)}]"
+
+
+def measured(estimate: Estimate, digits: int = 3, plus: str = "+") -> str:
+    """An estimate with its interval, where it has one: `+0.310 [+0.120, +0.490]`."""
+    text = number(estimate.value, digits, plus)
+    return f"{text} {interval(estimate, digits, plus)}" if math.isfinite(estimate.low) else text
+
+
+def coloured(estimate: Estimate, digits: int = 3, clear: bool = True) -> Text:
+    """An estimate for a terminal: in colour where its interval excludes 0 and the difference is CLEAR."""
+    return Text(measured(estimate, digits), {1: "bold green", 0: "", -1: "bold red"}[estimate.sign if clear else 0])
 
 
 def p_text(p: float) -> str:
     """`0.031`, `< 0.001`, or `n/a`."""
-    return UNKNOWN_TEXT if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else number(p, 3)
+
+
+def written(value: Any) -> str:
+    """A value as its kind is written: numbers and estimates with three digits, yes or no, parts one after another."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float | Estimate):
+        return number(value, 3) if isinstance(value, float) else measured(value, plus="")
+    if isinstance(value, dict):
+        return " ".join(f"{key} {written(x)}" for key, x in value.items())
+    return " ".join(map(written, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class TidyTable:
+    """Records under columns that are called as their keys; words stand at the left, all else at the right.
+
+    Attributes:
+      write: by key, where values are not written as their kind is.
+    """
+
+    records: Sequence[Record]
+    write: Mapping[str, Write] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """A pipe table."""
+        frame = self._frame(lambda text: re.sub(r"[|*`]|<(?=\S)", r"\\\g<0>", text))
+        align = list(self._columns().values())
+        return f"{frame.to_markdown(index=False, disable_numparse=True, colalign=align)}\n"
+
+    def latex(self) -> str:
+        """A `tabular` for booktabs, like Table 2 of the paper."""
+        align = "".join(side[0] for side in self._columns().values())
+        text: str = self._frame(str).to_latex(index=False, escape=True, column_format=align)
+        # What fonts of LaTeX have as mathematics only.
+        return text.replace("−", "$-$").replace("<", "$<$").replace(r"r\_w", "$r_w$")
+
+    def terminal(self, title: str, by: Sequence[str] = ()) -> list[RichTable]:
+        """Tables for a terminal, one for all records that have the same values of BY; a `Text` keeps its colour."""
+        groups: dict[str, list[Record]] = {} if by else {"": []}
+        for record in self.records:
+            groups.setdefault(", ".join(str(record[key]) for key in by), []).append(record)
+        tables = []
+        for head, records in groups.items():
+            # Text, not markup: a name may hold brackets.
+            heading = Text(f"{title}\n{head}" if head else title)
+            table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+            columns = {key: side for key, side in self._columns().items() if key not in by}
+            for key, side in columns.items():
+                table.add_column(Text(_name(key)), justify=side, overflow="fold", no_wrap=side == "right")
+            for record in records:
+                cells = (self._cell(record, key) for key in columns)
+                table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
+            tables.append(table)
+        return tables
+
+    def _columns(self) -> dict[str, Any]:
+        """Every column that is not hidden, and its side."""
+        sides = dict[str, str]()
+        for key, value in (item for record in self.records for item in record.items()):
+            words = value is None or isinstance(value, str)
+            sides[key] = sides.get(key, "left") if words else "right"
+        return {key: side for key, side in sides.items() if self.write.get(key, written) is not None}
+
+    def _cell(self, record: Record, key: str) -> str | Text:
+        value = record.get(key)
+        if value is None or isinstance(value, Text):
+            return value or ""
+        return (self.write.get(key) or written)(value)
+
+    def _frame(self, escape: Callable[[str], str]) -> pd.DataFrame:
+        keys = list(self._columns())
+        cells = [[escape(" ".join(str(self._cell(record, key)).split())) for key in keys] for record in self.records]
+        return pd.DataFrame(cells, columns=[escape(_name(key)) for key in keys], dtype=object)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a dataclass as its fields, null for what is not a number."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def flat(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Records as CSV and JSON have them, unrounded.
+
+    The ends of an estimate stand beside it as `low` and `high`, after its name where there are several.
+    """
+    several = len({key for record in records for key, x in record.items() if isinstance(x, Estimate)}) > 1
+    rows = []
+    for record in records:
+        row = dict[str, Any]()
+        for key, x in record.items():
+            name = f"{key}_" if several else ""
+            row |= {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
+        rows.append(plain(row))
+    return rows
+
+
+def records_csv(records: Sequence[Record]) -> str:
+    """Comma-separated values with a header line; empty where there are none, and nothing that holds further values."""
+    rows = [{key: x for key, x in row.items() if not isinstance(x, dict | list)} for row in flat(records)]
+    text: str = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def success_table(rows: Sequence[SuccessRate]) -> TidyTable:
+    """Success rates as a table."""
+    records = [
+        {
+            "method": row.method, "baseline": row.baseline, "judge": row.judge, "wins": row.wins, "losses": row.losses,
+            "ties": row.ties, "masked": row.masked, "r_w": row.rate, "soft": row.soft, "p_value": row.p_value,
+            "comparisons": row.n, "users": row.rate.clusters,
+        }
+        for row in rows
+    ]  # fmt: skip
+    hidden: dict[str, Write] = dict.fromkeys(("comparisons", "users"))
+    return TidyTable(records, {"r_w": measured, "soft": measured, "p_value": p_text, **hidden})
 
 
 def to_json(rows: Sequence[SuccessRate]) -> str:
-    """A JSON list with unrounded numbers; null where there is none."""
-    return json.dumps([_record(row) for row in rows], ensure_ascii=False, indent=2, allow_nan=False)
+    """A JSON list of success rates with unrounded numbers; null where there is none."""
+    return json.dumps(flat(success_table(rows).records), ensure_ascii=False, indent=2, allow_nan=False)
 
 
-def to_table(rows: Sequence[SuccessRate], title: str = "Success rate r_w") -> Table:
-    """A table for the terminal, as narrow as 80 columns; rates whose interval excludes 0 stand in colour."""
-    caption = "r_w = (wins − losses) / (wins + losses + ties), Eq. 15"
-    table = Table(title=title, title_justify="left", caption=caption, box=SIMPLE, padding=(0, 1, 0, 0))
-    shown = [name for name in HEADER if name not in WIDE or (name == "masked" and any_masked(rows))]
-    for name in shown:
-        numbers = name not in HEADER[:3]
-        table.add_column(name, justify="right" if numbers else "left", no_wrap=numbers)
-    for row in rows:
-        cells = [Text(cell) for cell in _cells(row)]  # Text, not markup: a name may hold brackets
-        cells[HEADER.index("r_w")].stylize({1: "bold green", 0: "", -1: "bold red"}[row.rate.sign])
-        table.add_row(*(cells[HEADER.index(name)] for name in shown))
+def to_table(rows: Sequence[SuccessRate], title: str = "Success rate r_w") -> RichTable:
+    """Success rates for a terminal of 80 columns; those whose interval excludes 0 stand in colour."""
+    found = success_table(rows)
+    wide: dict[str, Write] = dict.fromkeys(("soft", "p_value") if any(row.masked for row in rows) else WIDE)
+    records = [{**record, "r_w": coloured(record["r_w"])} for record in found.records]
+    (table,) = TidyTable(records, {**found.write, **wide}).terminal(title)
+    table.caption = "r_w = (wins − losses) / (wins + losses + ties), Eq. 15"
     return table
 
 
-def any_masked(rows: Sequence[SuccessRate]) -> bool:
-    """Whether a failed judgement is left out of any row."""
-    return any(row.masked for row in rows)
-
-
-def to_csv(rows: Sequence[SuccessRate]) -> str:
-    """Comma-separated values with a header line; numbers unrounded, empty where there are none."""
-    out = io.StringIO()
-    records = [_record(row) for row in rows]
-    writer = csv.DictWriter(out, fieldnames=_FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue()
-
-
-def to_markdown(rows: Sequence[SuccessRate]) -> str:
-    """A pipe table."""
-    return markdown_grid(HEADER, [_cells(row) for row in rows], left=3)
-
-
-def to_latex(rows: Sequence[SuccessRate]) -> str:
-    """A `tabular` for booktabs, like Table 2 of the paper."""
-    return latex_grid(HEADER, [_cells(row) for row in rows], left=3)
-
-
-def markdown_grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Any cells as a pipe table; all but the first LEFT columns are aligned to the right."""
-    lines = ["| " + " | ".join(header) + " |", "|" + "|".join(["---"] * left + ["---:"] * (len(header) - left)) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def latex_grid(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """Any cells as a `tabular`; r_w and p of the header are set as mathematics."""
-    head = " & ".join(_MATHS.get(name, _latex(name)) for name in header)
-    body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
-    start = r"\begin{tabular}{" + "l" * left + "r" * (len(header) - left) + "}"
-    return "\n".join([start, r"\toprule", head + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
-
-
-_FIELDS = (
-    "method", "baseline", "judge", "wins", "losses", "ties", "masked", "r_w", "r_w_low", "r_w_high",
-    "soft", "soft_low", "soft_high", "p_value", "comparisons", "users",
-)  # fmt: skip
-
-
-def _record(row: SuccessRate) -> dict[str, str | int | float | None]:
-    rate, soft = row.rate, row.soft
-    numbers = (rate.value, rate.low, rate.high, soft.value, soft.low, soft.high, row.p_value)
-    known = [x if math.isfinite(x) else None for x in numbers]
-    counts = (row.wins, row.losses, row.ties, row.masked)
-    return dict(zip(_FIELDS, (row.method, row.baseline, row.judge, *counts, *known, row.n, rate.clusters), strict=True))
-
-
-def _cells(row: SuccessRate) -> list[str]:
-    counts = (row.wins, row.losses, row.ties, row.masked)
-    numbers = (signed(row.rate.value, 3), interval(row.rate, 3), signed(row.soft.value, 3), p_text(row.p_value))
-    return [row.method, row.baseline, row.judge, *map(str, counts), *numbers]
-
-
-def _latex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "<": "$<$"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+def _name(key: str) -> str:
+    return key.replace("_", " ").replace("r w", "r_w")

@@ -1,6 +1,6 @@
-"""The settings of a comparison: which data, backbones, judges and seeds, and how each method learns.
+"""The settings of a comparison, offline or online: data, backbones, judges, seeds, and how each method learns.
 
-Owns names, defaults and ranges, and the presets `cpu` and `paper`. Knows nothing of tables.
+Owns names, defaults and ranges, the presets, and which settings each method's run gets. Knows nothing of tables.
 """
 
 from __future__ import annotations
@@ -8,56 +8,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pamdp.baselines.config import TuneConfig
-from pamdp.config import CloneConfig, Config, DataConfig, GraderConfig, ModelConfig, RLConfig
+from pamdp.baselines.latent import ADVANTAGES as REINFORCED
+from pamdp.config import CloneConfig, Config, DataConfig, GraderConfig, JudgeConfig, ModelConfig, OnlineConfig, RLConfig
+from pamdp.registry import ADVANTAGES
 from pamdp.settings import Settings, load
 
 Preset = Literal["cpu", "paper"]
 BASE: dict[str, tuple[str, ...]] = {"cpu": (), "paper": ("paper",)}
 """Presets of the package that a preset of this folder stands on."""
+UNTRAINED = ("Vanilla", "Prompt", "BC")
+"""Methods that are played online as they are; the others are reinforced there."""
+Recogniser = Literal["likelihood", "words", "profiler"]
+C = TypeVar("C", bound=Settings)
 
 
-class ReproduceConfig(Settings):
-    """Everything that decides what a comparison computes. All methods share it.
+class ComparisonConfig(Settings):
+    """What every comparison decides.
 
     Attributes:
-      seeds: of training; with folds over topics, also of the part that tests.
-      models: backbones, each a column.
-      judges: who grades; two or more, because the one that rewards is never the only one.
-      reward: who rewards.
-      scorers: language models that score single replies beside the comparisons; none by default.
-      grader: how judges and scorers that are language models are reached.
-      methods: more rows than the table's own.
-      aloe, prefeval: the data of the columns; an empty path leaves the column out.
+      seeds: of training.
+      methods: rows by name.
       resamples: of the bootstrap.
-      model, clone, rl, tune: how methods learn, as in a run of their own.
+      model, clone, rl: how methods learn, as in a run of their own.
     """
 
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    judges: tuple[str, ...] = Field(default=("match+sense", "likelihood"), min_length=2)
-    reward: str = "match+sense"
-    scorers: tuple[str, ...] = ()
-    grader: GraderConfig = GraderConfig()
     methods: tuple[str, ...] = ()
-    aloe: DataConfig = DataConfig()
-    prefeval: DataConfig = DataConfig(path="", folds=3)
     resamples: int = Field(default=10_000, ge=1)
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
-    tune: TuneConfig = TuneConfig()
 
-    @field_validator("seeds", "models", "judges", "scorers")
+    @field_validator("seeds", "methods", "models", "judges", "scorers", "recognisers", check_fields=False)
     @classmethod
     def _distinct(cls, values: tuple[object, ...]) -> tuple[object, ...]:
         if len(set(values)) < len(values):
             raise ValueError("the same one stands twice")
         return values
+
+
+class ReproduceConfig(ComparisonConfig):
+    """Everything that decides what an offline comparison computes. All methods share it.
+
+    Attributes:
+      seeds: with folds over topics, also of the part that tests.
+      methods: more rows than the table's own.
+      models: backbones, each a column.
+      judges: who grades; two or more, because the one that rewards is never the only one.
+      reward: who rewards.
+      scorers: language models that score single replies beside the comparisons; none by default.
+      grader: how judges and scorers that are language models are reached.
+      aloe, prefeval: the data of the columns; an empty path leaves the column out.
+      tune: how methods learn that are no policies of this project.
+    """
+
+    models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
+    judges: tuple[str, ...] = Field(default=("match+sense", "likelihood"), min_length=2)
+    reward: str = "match+sense"
+    scorers: tuple[str, ...] = ()
+    grader: GraderConfig = GraderConfig()
+    aloe: DataConfig = DataConfig()
+    prefeval: DataConfig = DataConfig(path="", folds=3)
+    tune: TuneConfig = TuneConfig()
 
     def of_job(self, model: str, data: DataConfig, seed: int) -> Config:
         """The settings of one method's run."""
@@ -65,11 +82,80 @@ class ReproduceConfig(Settings):
         return Config(seed=seed, data=data, model=named, clone=self.clone, rl=self.rl)
 
 
-def load_config(preset: Preset, sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> ReproduceConfig:
-    """The preset, then further sources, then overrides.
+class OnlineReproduceConfig(ComparisonConfig):
+    """Everything that decides what the online comparison computes. All methods share it.
+
+    Attributes:
+      seeds: also of the users that evaluate.
+      methods: rows, in order: those of UNTRAINED, methods that reinforce the cloned policy, and advantages by name.
+      trained: method -> run of `pamdp train online` whose policy is taken in place of training one; "{seed}" in it
+        stands for the seed, since a run stands in for the one seed that it was trained with.
+      start: the cloned policy that all learn from: "shipped", or a run of `pamdp train bc`.
+      train_users, test_users: how many users teach and evaluate, spread evenly; 0 for all. They share nobody.
+      second: grades beside the judge that rewards (`online.judge`), which is never the only one.
+      recognisers: who has to tell users apart in the audit: "likelihood" of their words under each persona, "words"
+        that they share with it, or "profiler" (words that its profile shares with it).
+      auditor: who says whether a simulated message suits its persona as the recorded one does: the backbone's
+        "likelihood", or "judge", the language model of `online.judge`.
+      others: personas beside the user's own among which it has to be told.
+      data, online: as in a run of their own; model and clone are those of `start`.
+    """
+
+    methods: tuple[str, ...] = (*UNTRAINED, *REINFORCED)
+    trained: dict[str, str] = Field(default_factory=dict)
+    start: str = "shipped"
+    train_users: int = Field(default=0, ge=0)
+    test_users: int = Field(default=0, ge=0)
+    second: JudgeConfig = JudgeConfig(model="likelihood")
+    recognisers: tuple[Recogniser, ...] = ("likelihood", "words")
+    auditor: Literal["likelihood", "judge"] = "likelihood"
+    others: int = Field(default=9, ge=1)
+    data: DataConfig = DataConfig()
+    online: OnlineConfig = OnlineConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> OnlineReproduceConfig:
+        names = (*UNTRAINED, *REINFORCED)
+        if wrong := [name for name in self.methods if name not in names and name not in ADVANTAGES]:
+            raise ValueError(f"methods: no method {wrong[0]!r}; there are: {', '.join(names)}")
+        if wrong := [name for name in self.trained if not learns(name)]:
+            raise ValueError(f"trained: {wrong[0]!r} is no method that learns; there are: {', '.join(REINFORCED)}")
+        if self.second.model == self.online.judge.model:
+            raise ValueError(
+                f"online.judge and second are both {self.second.model!r}, and who rewards is never the only judge; "
+                "set second.model to another judge"
+            )
+        if self.auditor == "judge" and self.online.judge.kind == "embedded":
+            raise ValueError('auditor = "judge" needs a language model: set online.judge.kind to "openai" or "local"')
+        if "profiler" in self.recognisers and self.rl.profile != "inferred":
+            raise ValueError('recognisers names "profiler", and nobody infers profiles: set rl.profile to "inferred"')
+        return self
+
+    def of_run(self, seed: int, method: str = "PAMDP") -> Config:
+        """The settings of one method's run."""
+        rl = self.rl.model_copy(update={"advantage": REINFORCED.get(method, method)} if learns(method) else {})
+        return Config(seed=seed, data=self.data, model=self.model, clone=self.clone, rl=rl, online=self.online)
+
+    def of_evaluation(self, seed: int) -> Config:
+        """The settings of the world that evaluates: as in learning, but references are always written.
+
+        Against its own reply a method ties every time, and a tie is worth +0.5: whoever writes u_g may be no method.
+        """
+        config = self.of_run(seed)
+        return config.model_copy(update={"online": self.online.model_copy(update={"reference": "written"})})
+
+
+def learns(method: str) -> bool:
+    """Whether a method is reinforced online: it is in the table of such methods, or an advantage itself."""
+    return method in REINFORCED or method in ADVANTAGES
+
+
+def load_config(kind: type[C], preset: Preset, sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> C:
+    """Settings of KIND: the preset, then further sources, then overrides.
 
     Raises:
       ConfigError: a key is unknown or a value wrong.
     """
-    with as_file(files("pamdp.reproduce") / "presets" / f"{preset}.toml") as path:
-        return load(ReproduceConfig, [*BASE[preset], path, *sources], overrides)
+    name = f"online-{preset}.toml" if kind is OnlineReproduceConfig else f"{preset}.toml"
+    with as_file(files("pamdp.reproduce") / "presets" / name) as path:
+        return load(kind, [*BASE[preset], path, *sources], overrides)

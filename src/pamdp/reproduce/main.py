@@ -1,124 +1,100 @@
-"""`pamdp reproduce`: plan, or do what is missing, then write the table.
+"""`pamdp reproduce`: plan, or do what is missing, then write the page.
 
-Owns the order. One run directory serves all tables of one preset: what a table needs and another has computed is there.
+Owns the order, which is one for all tables and figures; offline and online differ in their settings, pieces and pages.
+One run directory serves all tables of a kind and preset: what one needs and another has computed is there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from rich.console import Console
+from rich.console import RenderableType
 
-from pamdp.config import GraderConfig
-from pamdp.env.reward import LiveJudge
-from pamdp.fingerprint import Fingerprint
-from pamdp.judges.base import Judge
-from pamdp.judges.remote import JudgeRegistry
-from pamdp.judges.scores import ReplyScorer
-from pamdp.models.embedded import load_backbone
-from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.grid import cells_of
-from pamdp.reproduce.parallel import Crew
-from pamdp.reproduce.plan import plan
-from pamdp.reproduce.render import findings, to_grids, to_json, write_all
-from pamdp.reproduce.results import read_results
-from pamdp.reproduce.scoring import score_all
-from pamdp.reproduce.tables import Table
-from pamdp.reproduce.work import Tools, judge_all, prepare, reply_all, splits_of
+from pamdp.registry import load_plugins
+from pamdp.reproduce.audit_page import audit_page
+from pamdp.reproduce.cells import Grid
+from pamdp.reproduce.config import OnlineReproduceConfig, Preset, ReproduceConfig, load_config
+from pamdp.reproduce.offline import standard_offline
+from pamdp.reproduce.offline_page import offline_page
+from pamdp.reproduce.online import standard_online, with_start
+from pamdp.reproduce.online_page import online_page
+from pamdp.reproduce.page import Page
+from pamdp.reproduce.plan import plan_offline, plan_online
+from pamdp.reproduce.tables import Table, table
+from pamdp.reproduce.work import Work, do_missing
 from pamdp.runs import Run
-from pamdp.train.factory import load_split
 from pamdp.workflows import Result
 
-REACHED = ("base_url", "urls", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
-MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"grader.{name}" for name in REACHED))
-"""Settings that a run may go on with when they are others: what is stored stays right. Who judges and scores is in
-fingerprints of their own."""
+AnyConfig = ReproduceConfig | OnlineReproduceConfig
+C = TypeVar("C", ReproduceConfig, OnlineReproduceConfig)
 
 
-def standard_tools(grader: GraderConfig) -> Tools:
-    """Models from disk; embedded judges, all on one backbone, and language models behind the endpoint of GRADER."""
-    console = Console(stderr=True)
-    shared = cache(load_backbone)
-    graders = JudgeRegistry(grader, shared)
-    check = cache(graders.check)
-
-    def judge(name: str) -> Judge:
-        found = graders.judge(name)
-        check(name)
-        return found
-
-    def scorer(name: str) -> ReplyScorer:
-        found = graders.scorer(name)
-        check(name)
-        return found
-
-    say: Callable[[str], None] = console.print
-    return Tools(load_backbone, judge, scorer, say)
-
-
-def dry_run(config: ReproduceConfig, table: Table, run: Path) -> Result:
-    """What it would cost; nothing is written."""
-    found = plan(config, table, run)
-    return Result(found.to_json(), [*found.grids(), *found.facts()])
-
-
-def reproduce(config: ReproduceConfig, table: Table, path: Path, tools: Tools, crew: Crew | None = None) -> Result:
-    """Train, reply and judge what is missing, then write the table.
+def reproduce(
+    name: str,
+    preset: Preset,
+    path: Path,
+    sources: Sequence[str | Path] = (),
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
+    jobs: int = 1,
+    *,
+    dry: bool = False,
+    rendered: bool = False,
+) -> Result:
+    """A table or figure by name, in the run directory at PATH.
 
     Args:
-      crew: processes that share the work; None: it is all done in this one.
-    """
-    for name in (config.reward, *config.judges):
-        tools.judge(name)  # a judge that is not there is found out before anything is trained
-    for name in config.scorers:
-        tools.scorer(name)
-    probes = {name: tools.load(name) for name in config.models}
-    splits = splits_of(config, table, path, {name: probe.chat for name, probe in probes.items()})
-    revisions = ", ".join(probe.revision for probe in probes.values())
-    del probes  # every method loads a backbone of its own
-    with _open(config, path, tools, revisions):
-        prepare(config, table, path, splits)
-        if crew is not None:
-            # Verdicts that have to be waited for stay here: this process keeps their limits.
-            own = [name for name in config.judges if not isinstance(tools.judge(name), LiveJudge)]
-            crew.work(config, table, path, own, tools.say)
-        reply_all(config, table, path, tools, splits)
-        judge_all(config, table, path, tools, splits)
-        score_all(config, cells_of(config, table, path), table, tools, splits)
-    return render(config, table, path)
-
-
-def render(config: ReproduceConfig, table: Table, path: Path) -> Result:
-    """Write the table from what is stored: the same bytes every time."""
-    results = read_results(config, table, path)
-    files = write_all(results, path / table.name)
-    shown = [f"{c.cell.title}: {sentence}" for c in results.cells for sentence in findings(c)]
-    return Result(
-        json.dumps({"run": str(path), "files": [str(file) for file in files], **to_json(results)}, allow_nan=False),
-        [*to_grids(results), *shown, *(f"written: {file}" for file in files)],
-    )
-
-
-def stored_config(path: Path) -> ReproduceConfig:
-    """The settings that a run was made with.
+      plugins: Python files that register methods.
+      jobs: processes that share the work.
+      dry: only say what there would be to do; nothing is written.
+      rendered: only write the page again, under the settings of the run.
 
     Raises:
-      RunError: there is no such run.
+      ConfigError: there is no such table, a key is unknown or a value wrong.
+      RunError: there is no such run, or it is of something else.
+      EndpointError: a model cannot be reached; the same command goes on.
     """
-    return Run(path).config(ReproduceConfig)
+    load_plugins(plugins)
+    found = table(name)
+
+    def settings(kind: type[C]) -> C:
+        return Run(path).config(kind) if rendered else load_config(kind, preset, sources, overrides)
+
+    config: AnyConfig = settings(OnlineReproduceConfig) if found.online else settings(ReproduceConfig)
+    if rendered:
+        return render(config, found, path)
+    if dry:
+        return plan(config, found, path)
+    if isinstance(config, OnlineReproduceConfig):
+        config = with_start(config)
+    do_missing(_parts(config, found, path)[2], jobs, plugins)
+    return render(config, found, path)
 
 
-def _open(config: ReproduceConfig, path: Path, tools: Tools, revisions: str) -> Run:
-    prints = tuple(
-        {**tools.judge(name).fingerprint, "role": "reward and evaluation" if name == config.reward else "evaluation"}
-        for name in dict.fromkeys((config.reward, *config.judges))
-    )
-    # All data of the settings, not only this table's: tables with other columns share the run.
-    data = ", ".join(load_split(source).sha256 for source in (config.aloe, config.prefeval) if source.path)
-    fingerprint = Fingerprint(data=data, model=", ".join(config.models), revision=revisions, judges=prints)
-    if path.exists():
-        return Run.resume(path, config, fingerprint, MAY_CHANGE)
-    return Run.create(path, config, fingerprint)
+def plan(config: AnyConfig, table: Table, path: Path) -> Result:
+    """What there would be to do."""
+    return _parts(config, table, path)[0]()
+
+
+def render(config: AnyConfig, table: Table, path: Path) -> Result:
+    """Write the page from what is stored: the same bytes every time."""
+    page = _parts(config, table, path)[1]()
+    files = page.write(path / table.name)
+    document = {"run": str(path), "files": [str(file) for file in files], **page.body()}
+    shown: list[RenderableType] = [*page.shown, *page.findings, *(f"written: {file}" for file in files)]
+    return Result(json.dumps(document, allow_nan=False), shown)
+
+
+def _parts(
+    config: AnyConfig, table: Table, path: Path
+) -> tuple[Callable[[], Result], Callable[[], Page], Callable[[], Work]]:
+    """How a table is planned, how its page is made, and what does the work."""
+    if isinstance(config, OnlineReproduceConfig):
+        page, own = audit_page if table.name == "simulator" else online_page, (config, table, path)
+        return partial(plan_online, config, table), partial(page, *own), partial(standard_online, *own)
+    grid = Grid(config, table, path)
+    return partial(plan_offline, grid), partial(offline_page, grid), partial(standard_offline, grid)

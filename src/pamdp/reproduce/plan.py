@@ -1,32 +1,37 @@
-"""What a comparison would cost: trainings, replies and verdicts, with or without models and data at hand.
+"""What a comparison has to do: trainings, replies, verdicts, calls and tokens, with or without models and data at hand.
 
-Owns the estimate and its assumptions. Loads no model. Where data are missing, the paper's numbers of turns stand in.
+Owns the arithmetic and its assumptions. Loads no model. Where data are missing, the paper's numbers of turns and users
+stand in.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from itertools import accumulate
+from typing import Any
 
-from rich import box
-from rich.table import Table as Grid
+import pandas as pd
 
 from pamdp.baselines.registry import find
+from pamdp.config import Config
 from pamdp.errors import DataError
-from pamdp.judges.embedded import NAMES
+from pamdp.evaluation.tables import Record, TidyTable, plain
 from pamdp.models.embedded import EMBEDDED
-from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.cost_model import histories, minutes_of
-from pamdp.reproduce.grid import Cell, cells_of
-from pamdp.reproduce.scoring import QUESTIONS
-from pamdp.reproduce.tables import TEST_TURNS, Column, Table
-from pamdp.reproduce.work import method_seeds, pair_seeds
-from pamdp.settings import flatten
+from pamdp.reproduce.cells import Cell, Grid
+from pamdp.reproduce.config import OnlineReproduceConfig, learns
+from pamdp.reproduce.offline import PREFERENCES
+from pamdp.reproduce.online import methods_of, split_online
+from pamdp.reproduce.tables import TEST_TURNS, DataSet, Table
+from pamdp.settings import Settings, flatten
+from pamdp.train.estimate import RoleCost, estimate
 from pamdp.train.factory import Split, load_split
+from pamdp.types import Dialogue, Persona, Turn
+from pamdp.workflows import Result
 
-ASSUMED: dict[Column, tuple[int, int]] = {
+ASSUMED: dict[DataSet, tuple[int, int]] = {
     "ALOE": (27_480 - TEST_TURNS["ALOE"], TEST_TURNS["ALOE"]),
     "PrefEval": (3_500, 1_750),
 }
@@ -34,147 +39,109 @@ ASSUMED: dict[Column, tuple[int, int]] = {
 about five turns in three folds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One method in one cell, over all its seeds.
+def plan_offline(grid: Grid) -> Result:
+    """The plan of a table: a record for each method in each cell, over all its seeds.
 
-    Attributes:
-      trainings: how often it is trained.
-      examples, draws, verdicts: in learning, all trainings together.
-      replies: test replies.
-      tokens: the most tokens that reading and writing test replies takes.
-      judgements: questions to all judges of the evaluation, both orders.
-      scores: questions to the scorers.
-      minutes: on one thread, where it is known what a step costs (cost_model.py).
-    """
-
-    data: str
-    backbone: str
-    method: str
-    trainings: int
-    examples: int
-    draws: int
-    verdicts: int
-    replies: int
-    tokens: int
-    judgements: int
-    scores: int
-    minutes: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """All pieces, what they rest on, and the resolved settings."""
-
-    table: str
-    pieces: list[Piece]
-    data: dict[str, str]
-    inapplicable: dict[str, dict[str, str]]
-    weights: dict[str, str]
-    settings: dict[str, object]
-
-    def to_json(self) -> str:
-        """One JSON document."""
-        totals = {name: sum(getattr(p, name) for p in self.pieces) for name in _COUNTS}
-        return json.dumps({**asdict(self), "totals": {**totals, "minutes": self.minutes}}, ensure_ascii=False)
-
-    @property
-    def minutes(self) -> float | None:
-        """Of all pieces on one thread; None where one of them is not known."""
-        known = [p.minutes for p in self.pieces if p.minutes is not None]
-        return sum(known) if len(known) == len(self.pieces) else None
-
-    def grids(self) -> list[Grid]:
-        """A table for each backbone on each data set, for a terminal of 80 columns; what is nothing is left out."""
-        shown = {name: head for name, head in _COUNTS.items() if any(getattr(p, name) for p in self.pieces)}
-        found = []
-        for data, backbone in dict.fromkeys((p.data, p.backbone) for p in self.pieces):
-            own = [p for p in self.pieces if (p.data, p.backbone) == (data, backbone)]
-            grid = Grid(title=f"{self.table}: {data}, {backbone}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
-            grid.add_column("method", no_wrap=True)
-            for head in (*shown.values(), "min"):
-                grid.add_column(head, justify="right", no_wrap=True)
-            for piece in own:
-                counts = (_round(getattr(piece, n)) for n in shown)
-                grid.add_row(piece.method, *counts, _spelled(piece.minutes))
-            found.append(grid)
-        return found
-
-    def facts(self) -> list[str]:
-        """What the numbers rest on."""
-        said = [f"{name}: {text}" for name, text in (*self.data.items(), *self.weights.items())]
-        for column, lacking in self.inapplicable.items():
-            said += [f"{name} is not applicable to {column}: {reason}" for name, reason in lacking.items()]
-        totals = (f"{_round(sum(getattr(p, n) for p in self.pieces))} {head}" for n, head in _COUNTS.items())
-        said.append(f"all: {', '.join(totals)}")
-        if self.minutes is not None:
-            said.append(f"{self.minutes:.0f} minutes of one thread; --jobs 2 takes about half of it on two cores")
-        return said
-
-
-_COUNTS = {
-    "trainings": "trained", "examples": "examples", "draws": "draws", "verdicts": "verdicts", "replies": "replies",
-    "tokens": "tokens", "judgements": "judged", "scores": "scores",
-}  # fmt: skip
-"""What is counted -> its head in the table."""
-
-
-def _round(count: int) -> str:
-    """A count that is long enough to blur the table in thousands or millions."""
-    return f"{count:,}" if count < 1e5 else f"{count / 1e3:,.0f}k" if count < 1e7 else f"{count / 1e6:,.1f}M"
-
-
-def _spelled(minutes: float | None) -> str:
-    return "?" if minutes is None else f"{minutes:.1f}"
-
-
-def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
-    """The plan of a comparison.
+    Examples, draws and verdicts are those of learning; tokens the most that reading and writing test replies takes;
+    judged and scores are questions about these.
 
     Raises:
       ConfigError: a method is unknown.
     """
-    pieces, data, inapplicable = list[Piece](), dict[str, str](), dict[str, dict[str, str]]()
-    for cell in cells_of(config, table, run):
-        split, train, test, length, data[cell.source] = _turns(cell, config)
+    config, names = grid.config, grid.table.methods(grid.config.methods)
+    pieces, data, inapplicable = list[Record](), dict[str, str](), dict[str, str]()
+    for cell in grid.cells:
+        split, train, test, data[cell.source] = _turns(cell, config.clone.max_context, config.seeds[0])
         job = config.of_job(cell.model, cell.data, config.seeds[0])
-        methods = {name: find(name) for name in table.methods(config.methods)}
-        lacking = {name: reason for name, m in methods.items() if split and (reason := m.lacks(split.train))}
-        inapplicable[cell.source] = lacking
-        pairs = [pair for pair in table.comparisons(config.methods) if not lacking.keys() & set(pair)]
-        for name in (name for name in methods if name not in lacking):
-            budget = methods[name].budget(job, config.tune, train)
-            times = len(method_seeds(cell, name, config.seeds))
-            learns = 0 if budget.weights == "none" else times
-            most = budget.context + budget.beside + budget.reply
-            judged = sum(len(pair_seeds(cell, *pair, config.seeds)) for pair in pairs if pair[0] == name)
-            scores = test * times * len(config.scorers) * len(QUESTIONS[cell.column])
-            questions = test * judged * 2 * len(config.judges)
-            here = questions if set(config.judges) <= set(NAMES) else 0
-            minutes = minutes_of(name, cell.model, budget, test, here // times, length)
+        lacking = {name: reason for name in names if split and (reason := find(name).lacks(split.train))}
+        inapplicable |= {f"{name}, {cell.source}": f"not applicable, {reason}" for name, reason in lacking.items()}
+        pairs = [pair for pair in grid.table.comparisons(config.methods) if not lacking.keys() & set(pair)]
+        for name in (name for name in names if name not in lacking):
+            budget, times = find(name).budget(job, config.tune, train), len(grid.seeds(cell, name))
+            judged = sum(len(grid.seeds(cell, *pair)) for pair in pairs if pair[0] == name)
+            questions = len(config.scorers) * (1 + (cell.column in PREFERENCES))
             pieces.append(
-                Piece(
-                    cell.source, cell.model, name, learns, budget.examples * times, budget.draws * times,
-                    budget.verdicts * times, test * times, test * times * most, questions, scores,
-                    None if minutes is None else minutes * times,
-                )
+                {
+                    "data": cell.source, "backbone": cell.model, "method": name,
+                    "trained": 0 if budget.weights == "none" else times, "examples": budget.examples * times,
+                    "draws": budget.draws * times, "verdicts": budget.verdicts * times, "replies": test * times,
+                    "tokens": test * times * (budget.context + budget.beside + budget.reply),
+                    "judged": test * judged * 2 * len(config.judges), "scores": test * times * questions,
+                }
             )  # fmt: skip
-    weights = {name: _weights(name) for name in config.models}
-    return Plan(table.name, pieces, data, inapplicable, weights, flatten(config))
+    shown, weights = TidyTable(pieces), {name: _weights(name) for name in config.models}
+    return _plan(grid.table, config, pieces, shown, data=data, weights=weights, inapplicable=inapplicable)
 
 
-def _turns(cell: Cell, config: ReproduceConfig) -> tuple[Split | None, int, int, float, str]:
-    """The split if the data are there, training turns, test turns, a history's mean length, and what these rest on."""
-    limit = config.clone.max_context
+def plan_online(config: OnlineReproduceConfig, table: Table) -> Result:
+    """The plan of a page: a record for each role in each method's learning and evaluation.
+
+    Judges of the package are no calls; the assistant's replies are calls of this machine.
+    """
+    train, test, data = _users(config)
+    seeds, pieces, horizon = len(config.seeds), list[Record](), config.rl.horizon
+    world = config.of_evaluation(config.seeds[0])
+
+    def calls(run: Config, who: Sequence[Dialogue], **online: Any) -> list[RoleCost]:
+        return estimate(run.model_copy(update={"online": run.online.model_copy(update=online)}), who)
+
+    # Every seed is one more round.
+    evaluated = calls(world, test, rounds=seeds, users=len(test))
+    if config.second.kind != "embedded":
+        second = calls(world, test, rounds=seeds, users=len(test), judge=config.second)
+        evaluated += [row for row in second if row.role == "judge"]
+    for method in methods_of(config, table):
+        stages = {"is evaluated": (len(test), evaluated)}
+        if learns(method) and method not in config.trained:
+            rounds = config.online.rounds * seeds
+            learned = calls(config.of_run(config.seeds[0], method), train, rounds=rounds)
+            stages = {"learns": (min(config.online.users, len(train)) * config.online.rounds, learned), **stages}
+        for stage, (played, roles) in stages.items():
+            own = RoleCost("assistant", config.model.name, "local", played * horizon * seeds, 0, 0, 0.0)
+            pieces += [{"method": method, "stage": stage, **asdict(role)} for role in (own, *roles)]
+    if table.name == "simulator":
+        pieces += [{"method": "", "stage": "is audited", **row} for row in _audit(config, test, evaluated)]
+    groups = pd.DataFrame(pieces).groupby(["stage", "role", "model"], sort=False)
+    shown = groups[["calls", "prompt_tokens", "completion_tokens", "money"]].sum(min_count=1).reset_index()
+    return _plan(table, config, pieces, TidyTable(shown.to_dict("records")), data={"users": data})
+
+
+def _plan(table: Table, config: Settings, pieces: Sequence[Record], shown: TidyTable, **more: dict[str, str]) -> Result:
+    """PIECES for machines and SHOWN for people; MORE is what the numbers rest on."""
+    numbers = [key for key, value in pieces[0].items() if not isinstance(value, str)]
+    known = [key for key in numbers if all(piece[key] is not None for piece in pieces)]
+    totals = {key: sum(piece[key] for piece in pieces) if key in known else None for key in numbers}
+    tables = replace(shown, write={key: _round if total else None for key, total in totals.items()}).terminal(
+        f"{table.name}: what there is to do", () if table.online else ("data", "backbone")
+    )
+    facts = [f"{name}: {text}" for said in more.values() for name, text in said.items()]
+    facts.append(f"all: {', '.join(f'{_round(x)} {key}'.replace('_', ' ') for key, x in totals.items() if x)}")
+    body = {"table": table.name, "pieces": pieces, "totals": totals, **more, "settings": flatten(config)}
+    return Result(json.dumps(plain(body), ensure_ascii=False), [*tables, *facts])
+
+
+def _round(count: float) -> str:
+    """A count that is long enough to blur the table in thousands or millions."""
+    if count < 1e5:
+        return f"{count:,.2f}".removesuffix(".00")
+    return f"{count / 1e3:,.0f}k" if count < 1e7 else f"{count / 1e6:,.1f}M"
+
+
+def _turns(cell: Cell, limit: int, seed: int) -> tuple[Split | None, int, int, str]:
+    """The split if the data are there, training turns, test turns, and what these rest on."""
     try:
-        split = load_split(cell.data.model_copy(update={"split_seed": config.seeds[0] if cell.data.folds else 0}))
+        split = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
     except DataError as error:
         train, test = ASSUMED[cell.column]
-        return None, train, test, limit / 2, f"{train:,} training and {test:,} test turns assumed: {error}"
-    learned, tested = histories(split.train, limit), histories(split.test, limit)
-    length = sum((*learned, *tested)) / max(len(learned) + len(tested), 1)
-    what = f"{len(learned):,} training and {len(tested):,} test turns, histories of {length:.0f} tokens, about"
-    return split, len(learned), len(tested), length, what
+        return None, train, test, f"{train:,} training and {test:,} test turns assumed: {error}"
+    learned, tested = (sum(_fitting(d, limit) for d in part) for part in (split.train, split.test))
+    return split, learned, tested, f"{learned:,} training and {tested:,} test turns, about"
+
+
+def _fitting(dialogue: Dialogue, limit: int) -> int:
+    """Turns, about, whose history has no more than LIMIT tokens; a token has four characters, about."""
+    said = accumulate(len(turn.user) + len(turn.reply or "") for turn in dialogue.turns)
+    return sum(so_far - len(turn.reply or "") <= 4 * limit for so_far, turn in zip(said, dialogue.turns, strict=True))
 
 
 def _weights(name: str) -> str:
@@ -184,3 +151,26 @@ def _weights(name: str) -> str:
     if billions is None:
         return "size unknown"
     return f"{billions:g} billion weights: {2 * billions:g} GB in bfloat16, {16 * billions:g} GB to train all of them"
+
+
+def _audit(config: OnlineReproduceConfig, test: Sequence[Dialogue], known: Sequence[RoleCost]) -> list[Record]:
+    """A simulated message at every turn of the records; where language models audit, three questions about each."""
+    places = sum(len(d.turns) - 1 for d in test)
+    asked = {"simulator": places, "judge": 3 * places, "profiler": places + len(test) * (config.rl.horizon + 2)}
+    used = {"simulator", *(["judge"] if config.auditor == "judge" else []), *config.recognisers}
+    rows = {row.role: asdict(row) for row in reversed(known) if row.role in used & asked.keys()}
+    for role, row in rows.items():
+        share = asked[role] / max(row["calls"], 1)
+        row |= {key: round(row[key] * share) for key in ("calls", "prompt_tokens", "completion_tokens")}
+        row["money"] = None if row["money"] is None else row["money"] * share
+    return list(rows.values())
+
+
+def _users(config: OnlineReproduceConfig) -> tuple[Sequence[Dialogue], Sequence[Dialogue], str]:
+    try:
+        split = split_online(config)
+    except DataError as error:
+        stand_in = Dialogue("d", "u", Persona("x" * 400, "x" * 300), (Turn("x" * 200, preferred="x" * 300),) * 8)
+        train, test = config.train_users or 256, config.test_users or 128
+        return [stand_in] * train, [stand_in] * test, f"{train} users to learn from and {test} to test assumed: {error}"
+    return split.train, split.test, f"{len(split.train)} users to learn from and {len(split.test)} to test"

@@ -48,7 +48,9 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
-    train, test = (within_context(policy, part, settings.max_context) for part in (train, test))
+    train, test = (
+        within_context(policy.backbone.chat, part, settings.max_context, policy.system) for part in (train, test)
+    )
     if settings.rejected == "backbone":
         train = with_synthetic_rejected(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pamdp.errors import DataError
+from pamdp.models.chat import ChatEncoder
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch, reply_features
 from pamdp.models.policy import Policy, path
@@ -72,8 +73,8 @@ def prepare(
     return examples
 
 
-def within_context(policy: Policy, dialogues: Sequence[Dialogue], limit: int) -> tuple[Dialogue, ...]:
-    """The dialogues, each cut before the first turn whose history, instruction included, has more than LIMIT tokens.
+def within_context(chat: ChatEncoder, dialogues: Sequence[Dialogue], limit: int, system: str) -> tuple[Dialogue, ...]:
+    """The dialogues, each cut before the first turn whose history, SYSTEM included, has more than LIMIT tokens.
 
     What is cut off is counted in a note.
 
@@ -82,7 +83,7 @@ def within_context(policy: Policy, dialogues: Sequence[Dialogue], limit: int) ->
     """
     kept, cut = list[Dialogue](), 0
     for dialogue in dialogues:
-        heads = policy.backbone.chat.history(path(dialogue), policy.system).heads
+        heads = chat.history(path(dialogue), system).heads
         fit = sum(head <= limit for head in heads)
         cut += len(heads) - fit
         if fit:

@@ -7,6 +7,7 @@ end: everything below takes values.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -186,6 +187,13 @@ def load_policy(folder: Path, backbone: Backbone) -> Policy:
     set_weights(policy, {file.stem: load_tensors(file) for file in files})
     train_backbone(backbone, "frozen")
     return replace(policy, system=about.system, users=frozenset(learned_from(about)))
+
+
+def with_planner(policy: Policy, file: Path) -> Policy:
+    """A cloned POLICY with the planner that was reinforced from it; the adapter is shared."""
+    planner = copy.deepcopy(policy.trained_planner)
+    planner.load_state_dict(load_tensors(file))
+    return replace(policy, planner=planner)
 
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:

@@ -1,0 +1,149 @@
+"""How well simulated users play their part (appendix F and beyond): which dialogues are looked at, and what is kept.
+
+Owns the audit's pieces and files. Persona alignment and quality are measured on recorded histories; leaks, role breaks,
+repetition and recoverability on the dialogues that Vanilla had with the test users, and beside them on the recorded
+ones. What is stored are single answers: shares and intervals are told from them anew, so other resamples and other
+seeds find what is right for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from pamdp.errors import ConfigError
+from pamdp.evaluation.imitation import (
+    Auditor,
+    ChatAuditor,
+    Compared,
+    LikelihoodAuditor,
+    Place,
+    compare_places,
+    places_of,
+)
+from pamdp.evaluation.recoverability import (
+    Likelihood,
+    Profiles,
+    Recogniser,
+    Told,
+    Words,
+    draw_others,
+    recognise,
+)
+from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
+from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.models.backbone import Backbone
+from pamdp.progress import Progress
+from pamdp.reproduce.config import OnlineReproduceConfig
+from pamdp.reproduce.store import read_records, said_file, write_records
+from pamdp.reproduce.work import Piece
+from pamdp.seeds import seed_of
+from pamdp.train.env_factory import EnvFactory
+from pamdp.types import Dialogue
+
+PLACES, COMPARED, TOLD = TypeAdapter(list[Place]), TypeAdapter(list[Compared]), TypeAdapter(list[Told])
+WHOSE = ("simulated", "recorded")
+
+
+def require_audience(config: OnlineReproduceConfig, test: Sequence[Dialogue]) -> None:
+    """Refuse an audit that could not be ended, before anything is played.
+
+    Raises:
+      ConfigError: test users have no records, or too few of them are different people.
+    """
+    if not all(d.turns for d in test):
+        raise ConfigError(
+            f"the audit compares simulated messages with recorded ones, and {config.data.path} is a pool of personas "
+            "without records; set data.path to dialogues"
+        )
+    people = len({d.persona for d in test})
+    if people <= config.others:
+        raise ConfigError(
+            f"the audit has to tell a user from {config.others} others, and the {len(test)} test users are {people} "
+            f"different persona(s); raise test_users or data.test_share, or set others={max(people - 1, 1)}"
+        )
+
+
+def audit_pieces(
+    config: OnlineReproduceConfig,
+    path: Path,
+    test: Sequence[Dialogue],
+    world: EnvFactory,
+    backbone: Backbone,
+    paid: Callable[[], None],
+) -> list[Piece]:
+    """What there is to do, when Vanilla has talked with the users of TEST.
+
+    Args:
+      world: whose users answer.
+      backbone: bare; reads likelihoods.
+      paid: called whenever a call has been paid for.
+    """
+    seed, reader = config.seeds[0], Likelihood(backbone)
+    places, total = audit_file(path, "places", seed), sum(len(d.turns) - 1 for d in test)
+
+    def answer() -> None:
+        with Progress("imitation", total) as bar:
+
+            def answered(count: int) -> None:
+                bar.advance(count)
+                paid()
+
+            found = places_of(test, lambda d: world.user(d, seed_of("audit", seed)), answered)
+        write_records(places, PLACES, found)
+
+    def compare() -> None:
+        found = compare_places(read_records(places, PLACES), _auditor(config, test, world, reader))
+        write_records(audit_file(path, "compared", seed), COMPARED, found)
+
+    def tell(whose: str) -> None:
+        talks = talks_of(path, test, seed)[whose]
+        found = (recognise(talks, each, config.others) for each in _recognisers(config, world, reader))
+        write_records(audit_file(path, f"told-{whose}", seed), TOLD, [told for some in found for told in some])
+
+    names = ", ".join(config.recognisers)
+    return [
+        Piece(places, f"simulated users answer at {total} turns of records", answer),
+        Piece(
+            audit_file(path, "compared", seed), f"{config.auditor} compares these messages with recorded ones", compare
+        ),
+        *(
+            Piece(audit_file(path, f"told-{who}", seed), f"{who} users are told apart by {names}", partial(tell, who))
+            for who in WHOSE
+        ),
+    ]
+
+
+def audit_file(path: Path, what: str, seed: int) -> Path:
+    """Answers that hang on the seed of the dialogues stand in its folder; on real users none bears."""
+    return path / "audit" / ("" if what == "told-recorded" else f"seed-{seed}") / f"{what}.jsonl"
+
+
+def talks_of(path: Path, test: Sequence[Dialogue], seed: int) -> dict[str, list[Transcript]]:
+    """Vanilla's dialogues, and the records as dialogues: what real users said."""
+    recorded = [
+        Transcript(d.id, d.user_id, d.persona, d.history(len(d.turns) - 1), (Exchange(d.persona),) * (len(d.turns) - 1))
+        for d in test
+    ]
+    return dict(zip(WHOSE, (read_talks(said_file(path, "Vanilla", seed)), recorded), strict=True))
+
+
+def _auditor(config: OnlineReproduceConfig, test: Sequence[Dialogue], world: EnvFactory, reader: Likelihood) -> Auditor:
+    if config.auditor == "judge":
+        assert isinstance(world.judge, PairwiseJudge)  # the settings were checked
+        return ChatAuditor(world.judge.model, world.judge.attempts)
+    pool = list(dict.fromkeys(d.persona for d in test))
+    return LikelihoodAuditor(
+        reader,
+        lambda p: draw_others(Transcript(p.dialogue_id, p.user_id, p.persona, (), ()), pool, config.others, 0),
+    )
+
+
+def _recognisers(config: OnlineReproduceConfig, world: EnvFactory, reader: Likelihood) -> list[Recogniser]:
+    made: dict[str, Recogniser] = {"likelihood": reader, "words": Words()}
+    if world.profiler is not None:
+        made["profiler"] = Profiles(world.profiler)
+    return [made[name] for name in config.recognisers]
