@@ -14,7 +14,7 @@ from pamdp import cli, commands
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
-from pamdp.evaluation.order import reward_judge
+from pamdp.evaluation.run_reader import reward_judge
 from pamdp.judges import remote
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy

@@ -5,18 +5,14 @@ Owns what a control's row is, when it passes and its file. Knows nothing of how 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from pamdp.errors import DataError
-from pamdp.evaluation.records import brief, read_utf8
 from pamdp.evaluation.significance import Estimate, cluster_bootstrap
-from pamdp.files import write_atomic
+from pamdp.files import write_json
+from pamdp.stored import read_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +41,19 @@ class Control:
 
     @classmethod
     def measure(
-        cls,
-        values: Sequence[float],
-        clusters: Sequence[Hashable],
-        *,
-        name: str,
-        what: str,
-        judge: str,
-        seed: int = 0,
+        cls, values: Sequence[float], clusters: Sequence[Hashable], *, name: str, what: str, judge: str
     ) -> Control:
-        """The control's row from one number per state.
+        """The control's row from one number per state, and the user of each.
 
         Args:
           values: for example judged score of the own action's reply minus that of the control's reply.
-          clusters: the user of each state.
-          name: short name.
-          what: one sentence.
-          judge: who measured.
-          seed: of the resamples.
 
         Raises:
           DataError: as `cluster_bootstrap`.
         """
-        found = cluster_bootstrap(values, clusters, seed=seed)
+        found = cluster_bootstrap(values, clusters)
         low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
-        return cls(name, what, judge, found.value, low, high, found.n, low is not None and low > 0)
+        return cls(name, what, judge, found.value, low, high, found.n, found.sign > 0)
 
     @property
     def verdict(self) -> str:
@@ -81,19 +65,20 @@ class Control:
     @property
     def estimate(self) -> Estimate:
         """The row's numbers; the count of users is not kept in the file and reads 0."""
-        low = math.nan if self.low is None else self.low
-        high = math.nan if self.high is None else self.high
+        low, high = (math.nan if end is None else end for end in (self.low, self.high))
         return Estimate(self.mean, low, high, self.n, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class ControlsFile:
+    """What the file of a run's controls holds."""
+
     rows: tuple[Control, ...]
 
 
 def write_controls(path: Path, rows: Sequence[Control]) -> None:
     """Write `{"rows": [...]}`, atomically."""
-    write_atomic(path, json.dumps({"rows": [asdict(row) for row in rows]}, ensure_ascii=False, indent=2) + "\n")
+    write_json(path, asdict(ControlsFile(tuple(rows))))
 
 
 def read_controls(path: Path) -> tuple[Control, ...]:
@@ -102,7 +87,4 @@ def read_controls(path: Path) -> tuple[Control, ...]:
     Raises:
       DataError: not such a file; the message names the field.
     """
-    try:
-        return TypeAdapter(_File).validate_json(read_utf8(path), strict=True).rows
-    except ValidationError as error:
-        raise DataError(f"not a file of controls: {brief(error)}", path) from error
+    return read_record(path, ControlsFile).rows

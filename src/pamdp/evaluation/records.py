@@ -1,23 +1,24 @@
-"""What a judge said of one reply against another, and the file that keeps it.
+"""What a judge said of one reply against another: the record from which every success rate is computed, and again.
 
-Owns `Judgement` and its JSON lines. Knows nothing of judges at work, of rates and of reports: every number that a
-report shows about a success rate is computed from these records, so that it can be computed again.
+Owns `Judgement` and its file. Knows nothing of judges at work, of rates and of reports.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from pamdp.errors import DataError
-from pamdp.files import write_atomic
 from pamdp.judges.base import Outcome, Verdict
+from pamdp.stored import read_records, write_records
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 State = tuple[str, str, int]
 """(user, dialogue, turn): the history that was answered."""
@@ -90,27 +91,25 @@ class Judgement:
         Args:
           first: verdict with the method's reply as A; None where the judge failed, which masks the record.
           second: verdict with the method's reply as B, as the judge gave it (not turned round).
-          method: who wrote the graded reply.
-          baseline: who wrote the other one.
-          judge: name of the judge.
-          state: user, dialogue and turn.
-          sample: which of several replies to the same state.
-          kind: `eval`, or the name of a control.
+          method, baseline, judge, state, sample, kind: as they are recorded.
         """
-        user, dialogue, turn = state
+        place = (method, baseline, judge, *state, sample)
         if first is None or second is None:
-            return cls(method, baseline, judge, user, dialogue, turn, sample, 0.0, 0.0, 0.0, "tie", kind, masked=True)
+            return cls(*place, 0.0, 0.0, 0.0, "tie", kind, masked=True)
         back = Verdict(second.p_b, second.p_a, second.p_tie)
         both = Verdict((first.p_a + back.p_a) / 2, (first.p_b + back.p_b) / 2, (first.p_tie + back.p_tie) / 2)
-        return cls(
-            method, baseline, judge, user, dialogue, turn, sample, both.p_a, both.p_b, both.p_tie, both.outcome, kind,
-            orders=(first.outcome, back.outcome),
-        )  # fmt: skip
+        orders = (first.outcome, back.outcome)
+        return cls(*place, both.p_a, both.p_b, both.p_tie, both.outcome, kind, orders=orders)
 
     @property
     def state(self) -> State:
         """Where the reply was asked for."""
         return self.user_id, self.dialogue_id, self.turn
+
+    @property
+    def comparison(self) -> tuple[str, str, str, str, int, int]:
+        """What was compared, whoever judged it."""
+        return self.method, self.baseline, *self.state, self.sample
 
     @property
     def cluster(self) -> str:
@@ -128,75 +127,56 @@ class Judgement:
         return self.p_win - self.p_loss
 
 
-_ADAPTER = TypeAdapter(Judgement)
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, both in the order in which they first appear."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
-def require_unique(judgements: Iterable[Judgement]) -> None:
-    """Refuse a comparison that stands twice: it would count twice.
+def require_unique(items: Iterable[T], key: Callable[[T], object]) -> None:
+    """Refuse a record that stands twice: it would count twice.
 
     Raises:
-      DataError: two records of one comparison; the message names it.
+      DataError: two items have one key; the message names the first of them.
     """
-    seen = set[tuple[object, ...]]()
-    for j in judgements:
-        key = (j.kind, j.method, j.baseline, j.judge, *j.state, j.sample)
-        if key in seen:
-            raise DataError(
-                f"{j.method} against {j.baseline} stands twice: judge {j.judge}, dialogue {j.dialogue_id}, "
-                f"turn {j.turn}, sample {j.sample}, kind {j.kind}",
-                fix="keep one of the two records",
-            )
-        seen.add(key)
+    for same in grouped(items, key).values():
+        if len(same) > 1:
+            raise DataError(f"stands twice: {same[0]}", fix="keep one of the two records")
 
 
-def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
-    """Write JSON lines, atomically: the file is the old one or the whole new one.
+def graded(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """The judgements that rates are made of, masked ones among them; those of controls are left out.
 
     Raises:
       DataError: one comparison stands twice.
     """
-    require_unique(judgements)
-    lines = [json.dumps(asdict(j), ensure_ascii=False, allow_nan=False) + "\n" for j in judgements]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(lines))
+    found = [j for j in judgements if j.kind == "eval"]
+    require_unique(found, _place)
+    return found
+
+
+def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
+    """Write JSON lines, atomically.
+
+    Raises:
+      DataError: one comparison stands twice.
+    """
+    require_unique(judgements, _place)
+    write_records(path, judgements)
 
 
 def read_judgements(path: Path) -> list[Judgement]:
     """Read JSON lines, all of them.
 
     Raises:
-      DataError: the file is missing or not UTF-8, a line is not a judgement, or a comparison stands twice.
+      DataError: the file is missing, a line is not a judgement, or a comparison stands twice.
     """
-    judgements = list[Judgement]()
-    for number, line in enumerate(read_utf8(path).split("\n"), 1):  # splitlines() would also break inside a string
-        if not line.strip():
-            continue
-        try:
-            judgements.append(_ADAPTER.validate_json(line, strict=True))
-        except ValidationError as error:
-            raise DataError(f"not a judgement: {brief(error)}", path, number) from error
-        except DataError as error:
-            raise DataError(error.what, path, number) from error
-    require_unique(judgements)
+    judgements = read_records(path, Judgement)
+    require_unique(judgements, _place)
     return judgements
 
 
-def read_utf8(path: Path) -> str:
-    """The text of a file.
-
-    Raises:
-      DataError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", path) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
-
-
-def brief(error: ValidationError) -> str:
-    """The first fault that pydantic found, in one phrase, with the place inside the JSON value."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+def _place(j: Judgement) -> tuple[object, ...]:
+    return (j.kind, j.judge, *j.comparison)

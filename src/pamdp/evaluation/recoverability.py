@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,8 @@ import torch
 from pamdp.async_bridge import run, together
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
-from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.records import grouped
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.evaluation.simulator import content_words
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.models.backbone import Backbone
@@ -95,14 +96,13 @@ def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int =
       ValueError: there are not so many other users.
     """
     pool = list(dict.fromkeys(talk.persona for talk in talks))
-    questions, places = list[Question](), list[tuple[int, str]]()
+    asked = list[tuple[str, int, Question]]()
     for talk in talks:
         candidates = [talk.persona, *draw_others(talk, pool, others, seed)]
         for k in range(sum(m.role == "user" for m in talk.messages)):
-            questions.append((talk.history(k), candidates))
-            places.append((k + 1, talk.user_id))
-    found = recogniser.scores(questions)
-    return [Told(recogniser.name, user, k, _hit(scores)) for (k, user), scores in zip(places, found, strict=True)]
+            asked.append((talk.user_id, k + 1, (talk.history(k), candidates)))
+    found = recogniser.scores([question for _, _, question in asked])
+    return [Told(recogniser.name, user, k, _hit(x)) for (user, k, _), x in zip(asked, found, strict=True)]
 
 
 def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
@@ -112,11 +112,8 @@ def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recov
       others: among how many other personas it was asked.
       n: bootstrap resamples.
     """
-    rows = [[t for t in told if t.messages == k + 1] for k in range(max(t.messages for t in told))]
-    accuracy = []
-    for row in rows:
-        hits = [(t.hit, t.user_id) for t in row if t.hit is not None]
-        accuracy.append(cluster_bootstrap([x for x, _ in hits], [u for _, u in hits], n=n) if hits else UNKNOWN)
+    rows = grouped(told, lambda t: t.messages).values()
+    accuracy = (cluster_bootstrap([t.hit for t in row], [t.user_id for t in row], n=n) for row in rows)
     masked = tuple(sum(t.hit is None for t in row) for row in rows)
     return Recovery(told[0].recogniser, tuple(accuracy), masked, 1 / (1 + others))
 
@@ -196,18 +193,15 @@ class Likelihood:
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser."""
-        asked: dict[Persona, dict[str, None]] = {}
-        for history, candidates in questions:
-            for persona in candidates:
-                asked.setdefault(persona, {}).update(dict.fromkeys(_said(history)))
-        self.read(asked)
+        self.read((w, m) for history, candidates in questions for w in candidates for m in _said(history))
         return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
 
-    def read(self, asked: Mapping[Persona, Collection[str]]) -> None:
+    def read(self, pairs: Iterable[tuple[Persona, str]]) -> None:
         """Read messages under personas and keep their likelihoods: many after one persona cost little more than one."""
+        asked = grouped(pairs, lambda pair: pair[0])
         with Progress("reading", len(asked)) as bar:
-            for persona, messages in asked.items():
-                self.of(persona, list(messages))
+            for persona, found in asked.items():
+                self.of(persona, [message for _, message in found])
                 bar.advance()
 
     @torch.no_grad()
@@ -232,11 +226,8 @@ class Likelihood:
         with self.backbone.adapter(None):
             last = int(self.backbone.model.config.num_hidden_layers)
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
-            found = reply_log_probs(
-                self.backbone,
-                [states[before] for before, _ in row.predicts],
-                [row.ids[own].tolist() for _, own in row.predicts],
-            )
+            before = [states[at] for at, _ in row.predicts]
+            found = reply_log_probs(self.backbone, before, [row.ids[own].tolist() for _, own in row.predicts])
             return [float(each.sum()) for each in found]
 
 

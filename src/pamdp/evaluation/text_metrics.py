@@ -7,10 +7,10 @@ measure per reply gets an interval; distinct-n belongs to a set of replies and h
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,6 @@ def repetition(reply: str, n: int = 3) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-PER_REPLY: dict[str, Callable[[str], float]] = {
-    "words": lambda reply: float(len(words(reply))),
-    "repetition": repetition,
-}
-"""Measures that need the reply alone."""
-
-
 def describe(
     replies: Sequence[str], nll: Sequence[float | None], clusters: Sequence[Hashable], n: int = 10_000
 ) -> TextReport:
@@ -77,14 +70,15 @@ def describe(
     Raises:
       DataError: there are no replies.
     """
-    found = {name: cluster_bootstrap([f(r) for r in replies], clusters, n=n) for name, f in PER_REPLY.items()}
-    known = [(x, cluster) for x, cluster in zip(nll, clusters, strict=True) if x is not None]
-    likely = cluster_bootstrap([x for x, _ in known], [c for _, c in known], n=n) if known else UNKNOWN
-    empty = sum(not words(reply) for reply in replies)
     return TextReport(
-        **found, nll=likely, distinct_1=distinct(replies, 1), distinct_2=distinct(replies, 2), empty=empty,
+        words=cluster_bootstrap([len(words(reply)) for reply in replies], clusters, n=n),
+        repetition=cluster_bootstrap([repetition(reply) for reply in replies], clusters, n=n),
+        nll=cluster_bootstrap(nll, clusters, n=n),
+        distinct_1=distinct(replies, 1),
+        distinct_2=distinct(replies, 2),
+        empty=sum(not words(reply) for reply in replies),
         n=len(replies),
-    )  # fmt: skip
+    )
 
 
 def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -39,7 +39,7 @@ from pamdp.evaluation.recoverability import (
     recognise,
     recovery,
 )
-from pamdp.evaluation.simulator import Audit, SimulatedDialogue, audit
+from pamdp.evaluation.simulator import Audit, audit
 from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
 from pamdp.files import json_line, read_json_lines, write_atomic
 from pamdp.judges.pairwise import PairwiseJudge
@@ -132,10 +132,7 @@ def read_audit(config: OnlineReproduceConfig, path: Path, test: Sequence[Dialogu
         for name, told in ((name, _read(files.told(name), _TOLD)) for name in WHOSE)
     }
     opened = config.online.opening == "own"
-    audits = {
-        name: audit([SimulatedDialogue(t.persona, t.messages, t.said) for t in some], pace, opened=opened)
-        for name, some in _talks(path, test, seed).items()
-    }
+    audits = {name: audit(some, pace, opened=opened) for name, some in _talks(path, test, seed).items()}
     return SimulatorResults(compared, audits, recovered, pace)
 
 
