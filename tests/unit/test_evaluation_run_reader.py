@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pamdp.errors import DataError, RunError
-from pamdp.evaluation.controls import Control, read_controls, write_controls
-from pamdp.evaluation.records import Judgement
-from pamdp.evaluation.report import compared, headline, render_report, write_report
-from pamdp.evaluation.run_reader import load_report, reward_judge
+from pamdp.evaluation.records import Control, Judgement, read_controls, write_controls
+from pamdp.evaluation.report import headline, render_report, write_report
+from pamdp.evaluation.run_reader import ReportData, load_report, reward_judge
 from pamdp.evaluation.success import compare
 
 
@@ -22,7 +23,7 @@ def test_a_killed_run_may_end_its_log_in_half_a_line(tmp_path: Path) -> None:
     )
     data = load_report(tmp_path)
     assert data.metrics is not None and [m.values for m in data.metrics] == [{"nll": 2.0}, {}]
-    assert "incomplete" in data.notes[0] and "incomplete" in render_report(data)
+    assert data.torn and "incomplete" in render_report(data)
     log.write_text('{"step": 1, "st\n{"step": 2, "stage": "clone"}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:1: Invalid JSON"):
         load_report(tmp_path)
@@ -97,9 +98,17 @@ def test_what_was_compared_is_read_from_the_records() -> None:
         seen = ("win", "win") if orders else None
         return Judgement(method, "Vanilla", "j", "u", "d", turn, 0, 1.0, 0.0, 0.0, "win", orders=seen)
 
-    assert compared([at("a", 0), at("b", 0)]).startswith("All comparisons are of the same turns. Each judge saw")
-    assert compared([at("a", 0), at("b", 1)]).startswith("Not all comparisons are of the same turns")
-    assert "both orders" not in compared([at("a", 0, False), at("b", 0)])
+    def page(*judgements: Judgement) -> str:
+        return render_report(ReportData("run", judgements=judgements))
+
+    same, other = page(at("a", 0), at("b", 0)), page(at("a", 0), at("b", 1), replace(at("b", 1), sample=1))
+    assert "All comparisons are of the same turns. Each judge saw" in same
+    assert "Not all comparisons are of the same turns" in other
+    assert "both orders, and" not in page(at("a", 0, False), at("b", 0))
+    facts = [re.sub(r"<[^>]+>", "", fact) for fact in re.findall(r"<div><b>.*</div>", same)]
+    assert facts == ["1user", "1dialogue", "1turn", "1reply to each turn", "1judge", "2verdicts"]
+    assert '<b>2</b><span class="small">turns</span>' in other
+    assert '<b>1.5</b><span class="small">replies to each turn</span>' in other
 
 
 def test_the_judge_that_rewarded_is_the_one_in_that_role() -> None:

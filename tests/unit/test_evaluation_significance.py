@@ -20,7 +20,6 @@ from pamdp.evaluation.significance import (
     cluster_bootstrap,
     holm,
     mean,
-    resamples,
     sign_flip_p,
     student_t,
 )
@@ -32,8 +31,8 @@ def plain(
     values: Sequence[float] | np.ndarray, clusters: Sequence[Hashable], *, n: int, level: float = 0.95
 ) -> tuple[float, float]:
     """The interval without its widening for few clusters."""
-    x, index, _ = _clustered(values, clusters)
-    low, high = np.quantile(resamples(x, index, mean, n, seed=0), [(1 - level) / 2, (1 + level) / 2])
+    x, index, count = _clustered(values, clusters)
+    low, high = np.quantile(mean(x, _multiplicities(count, n)[:, index]), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -60,18 +59,21 @@ def test_all_turns_of_a_user_go_along() -> None:
     assert plain(values, range(20), n=500)[1] < 0.6
 
 
-def test_same_seed_same_interval_and_other_seed_another() -> None:
+def test_equal_values_have_equal_intervals() -> None:
     values, users = np.random.default_rng(0).normal(size=40), np.repeat(np.arange(8), 5).tolist()
-    assert cluster_bootstrap(values, users, n=999) == cluster_bootstrap(values, users, n=999)
-    assert cluster_bootstrap(values, users, n=999) != cluster_bootstrap(values, users, n=999, seed=1)
+    found = cluster_bootstrap(values, users, n=999)
+    _multiplicities.cache_clear()
+    assert cluster_bootstrap(values, [f"user {user}" for user in users], n=999) == found
+    assert cluster_bootstrap(values, users, n=998) != found
 
 
 def test_chunks_do_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     values, users = np.random.default_rng(0).normal(size=40), np.repeat(np.arange(8), 5).tolist()
-    whole = cluster_bootstrap(values, users, n=999)
+    whole, p_whole = cluster_bootstrap(values, users, n=999), sign_flip_p(values, users, n=99)
     monkeypatch.setattr("pamdp.evaluation.significance._CHUNK", 160)
     _multiplicities.cache_clear()
     assert cluster_bootstrap(values, users, n=999) == whole
+    assert sign_flip_p(values, users, n=99) == p_whole
 
 
 def test_any_statistic_that_takes_multiplicities() -> None:

@@ -23,13 +23,10 @@ class Agreement:
     """Two raters on the same comparisons.
 
     Attributes:
-      first: the first judge.
-      second: the second one; for one judge in both orders, the same name.
-      n: comparisons that both decided.
-      same: share of equal verdicts.
+      first, second: the judges; for one judge in both orders, the same name.
+      n, same: comparisons that both decided, and the share of equal verdicts.
       kappa: Cohen's kappa, with its interval over users.
-      first_shown: of the decided verdicts of one judge in both orders, the share for the reply that was shown first;
-        0.5 has no position bias; NaN between two judges.
+      first_shown: share of one judge's decided verdicts for the reply shown first; 0.5 has no position bias.
     """
 
     first: str
@@ -47,14 +44,8 @@ def cohens_kappa(
 
         κ = (p_o − p_e) / (1 − p_e)
 
-    NaN where both raters always say one and the same thing: chance alone gives full agreement.
-
-    Args:
-      clusters: what is resampled for an interval; without them there is none.
-      n: resamples.
-
-    Raises:
-      DataError: no items, or not as many of one as of the other.
+    NaN where both raters always say one and the same thing: chance alone gives full agreement. Clusters are what is
+    resampled for an interval; without them there is none. A DataError says that items are missing.
     """
     if not first or len(first) != len(second):
         raise DataError(f"kappa needs as many verdicts of one as of the other, got {len(first)} and {len(second)}")

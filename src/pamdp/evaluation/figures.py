@@ -16,8 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from pamdp.evaluation import svg
-from pamdp.evaluation.controls import Control
-from pamdp.evaluation.records import Judgement, grouped
+from pamdp.evaluation.records import Control, Judgement, grouped
 from pamdp.evaluation.run_reader import Metric
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.success import SuccessRate, by_comparison, by_turn, primary
@@ -73,9 +72,8 @@ def success(rows: Sequence[SuccessRate]) -> Iterator[Drawing]:
 
 def _bar(rows: Sequence[SuccessRate], axes: Axes, y: int) -> None:
     colour, rate = _COLOURS.get(rows[y].method.lower(), svg.THIRD), rows[y].rate
-    if math.isfinite(rate.value):
-        axes.barh(y, rate.value, height=0.3, color=colour, alpha=0.9 if rate.sign else 0.45)
-        _interval(axes, y, rate, svg.INK, 1.4)
+    axes.barh(y, rate.value, height=0.3, color=colour, alpha=0.9 if rate.sign else 0.45)
+    _interval(axes, y, rate, svg.INK, 1.4)
 
 
 def controls(rows: Sequence[Control]) -> Iterator[Drawing]:
@@ -101,13 +99,10 @@ def turns(judgements: Sequence[Judgement], rows: Sequence[SuccessRate]) -> Itera
         if method == primary(rows) and any(len(found) > 1 for found in judges.values()):
             title, lines = f"{method} against {baseline}", list[Line]()
             for k, (judge, found) in enumerate(judges.items()):
-                shift = 0.12 * (k - (len(judges) - 1) / 2)
-                points = [(turn + 1 + shift, e.value) for turn, e in found.items()]
-                lines.append(
-                    Line(_cut(judge, 28), points, svg.nth_colour(k), [(e.low, e.high) for e in found.values()])
-                )
-            label = f"Success rate of {title} at each turn of the dialogue"
-            yield Drawing(title, _curves(lines, "turn of the dialogue", label, f"turns{i}", zero=True))
+                points = [(turn + 1 + 0.12 * (k - (len(judges) - 1) / 2), e.value) for turn, e in found.items()]
+                spans = [(e.low, e.high) for e in found.values()]
+                lines.append(Line(_cut(judge, 28), points, svg.nth_colour(k), spans))
+            yield _curves(title, lines, "turn of the dialogue", f"turns{i}", zero=True)
 
 
 def training(metrics: Sequence[Metric]) -> Iterator[Drawing]:
@@ -120,7 +115,7 @@ def training(metrics: Sequence[Metric]) -> Iterator[Drawing]:
             name, caption = CURVES[key]
             title = f"{STAGES.get(stage, stage)}: {name}"
             line = Line(name, points, svg.SECOND if stage == "clone" else svg.ACCENT, smooth=True)
-            yield Drawing(title, _curves([line], "update", title, f"curve{i}{key}", zero=key == "reward"), caption)
+            yield _curves(title, [line], "update", f"curve{i}{key}", zero=key == "reward", caption=caption)
 
 
 def critics(metrics: Sequence[Metric]) -> Iterator[Drawing]:
@@ -135,14 +130,14 @@ def critics(metrics: Sequence[Metric]) -> Iterator[Drawing]:
         if lines:
             title = f"{STAGES.get(stage, stage)}: explained variance"
             caption = f"Mean over the last fifth: {', '.join(late)}. Values under −1 are drawn at −1."
-            yield Drawing(title, _curves(lines, "update", title, f"critics{i}", zero=True), caption)
+            yield _curves(title, lines, "update", f"critics{i}", zero=True, caption=caption)
 
 
 def _points(rows: Sequence[Metric], key: str) -> list[tuple[float, float]]:
     return [(float(m.step), m.values[key]) for m in rows if key in m.values]
 
 
-def _curves(lines: Sequence[Line], x_label: str, label: str, prefix: str, zero: bool) -> Markup:
+def _curves(title: str, lines: Sequence[Line], x_label: str, prefix: str, zero: bool, caption: str = "") -> Drawing:
     """Curves: where a line is smooth, the raw values are faint and a running mean is over them; ZERO draws y = 0."""
 
     def paint(axes: Axes) -> None:
@@ -161,15 +156,14 @@ def _curves(lines: Sequence[Line], x_label: str, label: str, prefix: str, zero: 
                 window = np.ones(2 * max(1, len(y) // 20) + 1)
                 y = np.convolve(y, window, "same") / np.convolve(np.ones(len(y)), window, "same")
             axes.plot(x, y, color=line.colour, linewidth=1.8, marker=dots, markersize=4.5, label=line.name)
-        axes.set_xlabel(x_label)
-        axes.margins(x=0.03)
+        axes.set(xlabel=x_label, xmargin=0.03)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if len(lines) > 1:
             where = {"loc": "lower left", "bbox_to_anchor": (-0.02, 1.0), "borderaxespad": 0.2}
             axes.legend(ncols=len(lines), frameon=False, handlelength=1.2, columnspacing=1.4, **where)
 
-    return Markup(svg.draw(2.3, paint, label, prefix))
+    return Drawing(title, Markup(svg.draw(2.3, paint, f"{title}, by {x_label}", prefix)), caption)
 
 
 def _rows(
@@ -201,9 +195,7 @@ def _rows(
 
 
 def _interval(axes: Axes, y: int, e: Estimate, colour: str, width: float) -> None:
-    if math.isfinite(e.low):
-        ends = [[e.value - e.low], [e.high - e.value]]
-        axes.errorbar(e.value, y, xerr=ends, fmt="none", color=colour, elinewidth=width, capthick=width, capsize=3)
+    axes.plot([e.low, e.high], [y, y], "|-", color=colour, linewidth=width, markeredgewidth=width, markersize=7)
 
 
 def _limits(estimates: Sequence[Estimate]) -> tuple[float, float]:

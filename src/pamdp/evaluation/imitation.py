@@ -30,11 +30,9 @@ _SWAPPED: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One turn of a record, and what the simulated user says there.
+    """One turn of a record: its history up to the reply that is answered, and both messages that answer it.
 
-    Attributes:
-      history: the record up to the reply that is answered.
-      recorded, simulated: the messages; `simulated` is None where the user had no usable answer.
+    `simulated` is None where the user had no usable answer.
     """
 
     user_id: str
@@ -50,13 +48,11 @@ class Compared:
     """What an auditor says of one place; it is what a file holds, so that shares can be told anew.
 
     Attributes:
-      said: whether there is a simulated message.
       aligned, recorded: whether the simulated and the recorded message suit the persona; None where nobody can say.
       better: whether the simulated message wins against the recorded one.
     """
 
     user_id: str
-    said: bool
     aligned: float | None = None
     recorded: float | None = None
     better: Outcome | None = None
@@ -67,11 +63,10 @@ class Imitation:
     """What the comparison comes to.
 
     Attributes:
-      auditor: who compared.
       aligned: share of simulated messages that suit the persona.
       recorded: the same share of recorded messages, where the auditor can say it of one message alone; the ceiling.
-      won: share of places where the simulated message is the better one; `lost` where the recorded one is.
-      places: turns of records; `masked` of them without an answer or without a verdict on alignment.
+      won, lost: share of places where the simulated message is the better one, and where the recorded one is.
+      places, masked: turns of records, and those of them without an answer or without a verdict on alignment.
     """
 
     auditor: str
@@ -90,11 +85,7 @@ Auditor = Callable[[Sequence[Place]], list[Compared]]
 def places_of(
     dialogues: Sequence[Dialogue], user: Callable[[Dialogue], SimulatedUser], progress: Callable[[int], None]
 ) -> list[Place]:
-    """Have every user answer every recorded reply but the last; all at the same time.
-
-    Raises:
-      EndpointError: the simulator cannot be reached.
-    """
+    """Have every user answer every recorded reply but the last, all at the same time; an EndpointError ends it."""
 
     async def one(dialogue: Dialogue, t: int) -> Place:
         reply = dialogue.turns[t].reply or ""
@@ -110,22 +101,13 @@ def places_of(
 
 
 def compare_places(places: Sequence[Place], auditor: Auditor) -> list[Compared]:
-    """Have AUDITOR compare the messages of every place that has two.
-
-    Raises:
-      EndpointError: the auditor cannot be reached.
-    """
+    """Have AUDITOR compare the messages of every place that has two; an EndpointError ends it."""
     found = iter(auditor([place for place in places if place.simulated is not None]))
-    return [Compared(p.user_id, False) if p.simulated is None else next(found) for p in places]
+    return [Compared(p.user_id) if p.simulated is None else next(found) for p in places]
 
 
 def imitation(compared: Sequence[Compared], auditor: str, *, n: int = 10_000) -> Imitation:
-    """Shares with intervals over users.
-
-    Args:
-      auditor: who compared, by name.
-      n: bootstrap resamples.
-    """
+    """Shares of what AUDITOR said, with intervals over users from N resamples."""
 
     def share(values: Sequence[float | None]) -> Estimate:
         return cluster_bootstrap(values, [c.user_id for c in compared], n=n)
@@ -163,7 +145,7 @@ class LikelihoodAuditor:
             gains.append(own - sum(others) / len(others))
         a, b = (gain / max(len(text), 1) for gain, text in zip(gains, texts, strict=True))
         better: Outcome = "tie" if a == b else "win" if a > b else "loss"
-        return Compared(place.user_id, True, float(gains[0] > 0), float(gains[1] > 0), better)
+        return Compared(place.user_id, float(gains[0] > 0), float(gains[1] > 0), better)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +170,7 @@ class ChatAuditor:
             better: Outcome | None = None
             if first is not None and second is not None:
                 better = first if first == _SWAPPED[second] else "tie"
-            return Compared(place.user_id, True, aligned, None, better)
+            return Compared(place.user_id, aligned, None, better)
 
         return run(together(one(place) for place in places))
 

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -42,10 +42,8 @@ ROW = 1200
 class Recogniser(Protocol):
     """Somebody who tells users apart."""
 
-    @property
-    def name(self) -> str:
-        """What results call it."""
-        ...
+    name: ClassVar[str]
+    """What results call it."""
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """How likely each candidate is to be the user, for each question; what the assistant said does not count."""
@@ -57,8 +55,6 @@ class Told:
     """One answer; it is what a file holds, so that accuracy can be told anew.
 
     Attributes:
-      recogniser: who answered.
-      user_id: who the user is.
       messages: after how many messages of the user.
       hit: share of the point that the own persona has; None where no answer could be had.
     """
@@ -74,8 +70,7 @@ class Recovery:
     """How often the right persona was told.
 
     Attributes:
-      accuracy: after each message of the user, from the first.
-      masked: how many answers could not be had, at each.
+      accuracy, masked: after each message of the user, from the first; and how many answers could not be had there.
       chance: accuracy of a guess.
     """
 
@@ -86,14 +81,9 @@ class Recovery:
 
 
 def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
-    """Ask RECOGNISER after every message of every user.
+    """Ask RECOGNISER after every message of every user, who keeps the same OTHERS, drawn by SEED, over all turns.
 
-    Args:
-      others: personas of other users among which the own one has to be told.
-      seed: of the draw of the others; a user keeps them over all turns.
-
-    Raises:
-      ValueError: there are not so many other users.
+    Where there are not so many other users, that is a ValueError.
     """
     pool = list(dict.fromkeys(talk.persona for talk in talks))
     asked = list[tuple[str, int, Question]]()
@@ -106,12 +96,7 @@ def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int =
 
 
 def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
-    """Accuracy by turn of one recogniser's answers, with intervals over users.
-
-    Args:
-      others: among how many other personas it was asked.
-      n: bootstrap resamples.
-    """
+    """Accuracy by turn of one recogniser's answers among so many OTHERS, with intervals over users from N resamples."""
     rows = grouped(told, lambda t: t.messages).values()
     accuracy = (cluster_bootstrap([t.hit for t in row], [t.user_id for t in row], n=n) for row in rows)
     masked = tuple(sum(t.hit is None for t in row) for row in rows)
@@ -127,11 +112,7 @@ def _hit(scores: Scores) -> float | None:
 
 
 def draw_others(talk: Transcript, pool: Sequence[Persona], count: int, seed: int) -> list[Persona]:
-    """COUNT personas of POOL that are not the talk's own.
-
-    Raises:
-      ValueError: there are not so many.
-    """
+    """COUNT personas of POOL that are not the talk's own; a ValueError where there are not so many."""
     known = [persona for persona in pool if persona != talk.persona]
     if len(known) < count:
         raise ValueError(f"{count} other personas are asked for, and there are {len(known)}; ask for fewer")
@@ -152,7 +133,7 @@ def overlap(text: str, candidates: Sequence[Persona]) -> list[float]:
 class Words:
     """Needs no model: the words that the user shares with a persona."""
 
-    name: str = "words"
+    name: ClassVar[str] = "words"
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser."""
@@ -164,7 +145,7 @@ class Profiles:
     """The words that the profile which a language model infers shares with a persona; no finding tells nobody apart."""
 
     profiler: Profiler
-    name: str = "profiler"
+    name: ClassVar[str] = "profiler"
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser; all profiles are asked for at the same time."""
@@ -188,7 +169,7 @@ class Likelihood:
     """
 
     backbone: Backbone
-    name: str = "likelihood"
+    name: ClassVar[str] = "likelihood"
     _known: dict[tuple[Persona, str], float] = field(default_factory=dict)
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:

@@ -16,8 +16,7 @@ from pydantic import JsonValue
 
 from pamdp.evaluation import figures, svg
 from pamdp.evaluation.agreement import between_judges, between_orders
-from pamdp.evaluation.controls import Control
-from pamdp.evaluation.records import Judgement, graded, grouped
+from pamdp.evaluation.records import Control, graded, grouped
 from pamdp.evaluation.run_reader import ReportData, load_report, reward_judge
 from pamdp.evaluation.success import SuccessRate, by_comparison, compare, differences, primary
 from pamdp.evaluation.tables import interval, p_text, signed
@@ -28,8 +27,7 @@ def write_report(run_dir: Path) -> Path:
     """Read a run directory and write its `report.html`, and the bars of each judge beside it (`success-JUDGE.svg`).
 
     Raises:
-      RunError: no such run.
-      DataError: one of its files is wrong.
+      RunError, DataError: as `load_report`.
     """
     path = run_dir / "report.html"
     data = load_report(run_dir)
@@ -42,28 +40,21 @@ def write_report(run_dir: Path) -> Path:
 
 
 def render_report(data: ReportData) -> str:
-    """The report as HTML.
-
-    Raises:
-      DataError: one comparison stands twice among the judgements.
-    """
+    """The report as HTML; a DataError where a comparison stands twice among the judgements."""
     judgements, metrics, controls = graded(data.judgements or ()), data.metrics or (), data.controls or ()
     rows, made = compare(judgements), {**(data.fingerprint or {})}
+    compared = grouped(judgements, lambda j: (j.method, j.baseline, j.judge)).values()
     if data.evaluation:
         made["evaluation"] = data.evaluation
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.globals.update(signed=signed, interval=interval, p_text=p_text, count=count, listed=listed)
     return environment.get_template("report.html.j2").render(
         data=data,
         colours=svg.VARIABLES,
-        signed=signed,
-        interval=interval,
-        p_text=p_text,
         headline=headline(rows, controls),
-        count=count,
-        listed=listed,
         rows=rows,
         judgements=judgements,
         between_judges=between_judges(judgements),
@@ -72,8 +63,8 @@ def render_report(data: ReportData) -> str:
         primary=primary(rows) if rows else "",
         reward_judge=reward_judge(data.fingerprint or {}),
         groups=by_comparison(rows),
-        facts=_facts(judgements),
-        compared=compared(judgements),
+        replies=len({(j.state, j.sample) for j in judgements}),
+        same_turns=len({frozenset(j.state for j in group) for group in compared}) == 1,
         differences=differences(judgements),
         bars=list(figures.success(rows)),
         turns=list(figures.turns(judgements, rows)),
@@ -106,33 +97,6 @@ def count(n: int, what: str) -> str:
 def listed(parts: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-
-
-def _facts(judgements: Sequence[Judgement]) -> list[list[str]]:
-    """What was compared, as number and what."""
-    states = {j.state for j in judgements}
-    each = len({(j.state, j.sample) for j in judgements}) / max(1, len(states))
-    said = [
-        count(len({j.cluster for j in judgements}), "user"),
-        count(len({(user, dialogue) for user, dialogue, _ in states}), "dialogue"),
-        count(len(states), "turn"),
-        f"{each:.1f}".removesuffix(".0") + (" reply to each turn" if each == 1 else " replies to each turn"),
-        count(len({j.judge for j in judgements}), "judge"),
-        count(sum(not j.masked for j in judgements), "verdict"),
-    ]
-    return [fact.split(" ", 1) for fact in said]
-
-
-def compared(judgements: Sequence[Judgement]) -> str:
-    """Whether all methods answered the same turns, and whether both orders were judged: as the records show it."""
-    groups = grouped(judgements, lambda j: (j.method, j.baseline, j.judge)).values()
-    if len({frozenset(j.state for j in group) for group in groups}) == 1:
-        said = "All comparisons are of the same turns."
-    else:
-        said = "Not all comparisons are of the same turns, so rates do not compare directly; differences are paired."
-    if all(j.orders is not None for j in judgements if not j.masked):
-        said += " Each judge saw each pair of replies in both orders, and the two verdicts were averaged."
-    return said
 
 
 def _found(rows: Sequence[SuccessRate]) -> tuple[str, str]:

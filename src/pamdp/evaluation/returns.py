@@ -23,8 +23,6 @@ class Step:
     """The reward of one reply.
 
     Attributes:
-      method: who replied.
-      judge: who graded.
       user_id: whose dialogue it is; users are the independent units.
       dialogue_id, seed, turn: which dialogue, which draw of it, and its 0-based turn.
       reward: r_t, or None where it is masked.
@@ -73,14 +71,7 @@ class Lead:
 
 
 def curves(steps: Sequence[Step], *, n: int = 10_000) -> list[Curve]:
-    """The curve of every method under every judge, in the order in which they first appear.
-
-    Args:
-      n: bootstrap resamples.
-
-    Raises:
-      DataError: one reply was graded twice by one judge.
-    """
+    """The curve of every method under every judge, from N resamples; a DataError where a reply was graded twice."""
     out = []
     for (method, judge), mine in _by_method(steps).items():
         gains = tuple(_sum(mine, [t], n) for t in _turns(mine))
@@ -89,12 +80,9 @@ def curves(steps: Sequence[Step], *, n: int = 10_000) -> list[Curve]:
 
 
 def leads(steps: Sequence[Step], others: Sequence[str], *, n: int = 10_000) -> list[Lead]:
-    """Every method against every one of OTHERS, under each judge, whatever the order of the methods.
+    """Every method against every one of OTHERS, under each judge, whatever the order of the methods; else as `curves`.
 
     Of two of OTHERS, the later one there is held against the earlier one, and not again the other way round.
-
-    Raises:
-      DataError: one reply was graded twice by one judge.
     """
     groups, out = _by_method(steps), list[Lead]()
     for i, other in enumerate(others):

@@ -16,9 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pamdp.errors import RunError
-from pamdp.evaluation.controls import Control, read_controls
-from pamdp.evaluation.records import Judgement, read_judgements
-from pamdp.evaluation.sample_dialogues import SampleDialogue, read_dialogues
+from pamdp.evaluation.records import Control, Judgement, read_controls, read_judgements
+from pamdp.evaluation.transcripts import SampleDialogue, read_dialogues
 from pamdp.stored import read_record, read_records, read_text
 
 
@@ -34,25 +33,13 @@ class Metric(BaseModel):
     def values(self) -> dict[str, float]:
         """Its finite numbers."""
         extra = (self.model_extra or {}).items()
-        numbers = {k: float(v) for k, v in extra if isinstance(v, int | float) and not isinstance(v, bool)}
-        return {k: v for k, v in numbers.items() if math.isfinite(v)}
+        numbers = ((k, v) for k, v in extra if isinstance(v, int | float) and not isinstance(v, bool))
+        return {k: float(v) for k, v in numbers if math.isfinite(v)}
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything a report shows; None is what was not measured.
-
-    Attributes:
-      name: the run's name, its title.
-      config: the resolved configuration, as TOML text.
-      fingerprint: code, data, models, judges, seeds, command: any nesting.
-      metrics: the training log.
-      judgements: the verdicts from which every success rate is computed.
-      controls: the controls' rows.
-      dialogues: sample dialogues.
-      evaluation: who graded, and what else the evaluation noted.
-      notes: what the reader of the files had to overlook.
-    """
+    """Everything a report shows, None where it was not measured; a TORN log ends in half a line, which is left out."""
 
     name: str
     config: str | None = None
@@ -62,7 +49,7 @@ class ReportData:
     controls: Sequence[Control] | None = None
     dialogues: Sequence[SampleDialogue] | None = None
     evaluation: dict[str, JsonValue] | None = None
-    notes: tuple[str, ...] = ()
+    torn: bool = False
 
 
 def load_report(run_dir: Path) -> ReportData:
@@ -77,11 +64,9 @@ def load_report(run_dir: Path) -> ReportData:
     there = {name: run_dir / name for name in FILES if (run_dir / name).is_file()}
     if not there:
         raise RunError(f"{run_dir}: not a run directory (it has none of {', '.join(FILES)})")
-    notes = list[str]()
-    if "metrics.jsonl" in there and read_text(there["metrics.jsonl"])[-1:] not in ("", "\n"):
-        notes.append("The last line of metrics.jsonl is incomplete, as a killed run leaves it, and is not shown.")
+    torn = "metrics.jsonl" in there and read_text(there["metrics.jsonl"])[-1:] not in ("", "\n")
     found = {name.partition(".")[0]: FILES[name](path) for name, path in there.items()}
-    return ReportData(run_dir.resolve().name, notes=tuple(notes), **found)
+    return ReportData(run_dir.resolve().name, torn=torn, **found)
 
 
 def reward_judge(fingerprint: Mapping[str, object]) -> str | None:

@@ -28,9 +28,7 @@ class Scored:
     """One scorer on one reply.
 
     Attributes:
-      method, scorer: who replied, and who scored.
-      user_id, dialogue_id, turn: the state; turns count from 0.
-      sample: the seed of the method.
+      turn, sample: 0-based turn, and the seed of the method.
       rating: 1 to 5; None where none could be had.
       category: of adherence to a preference; None where it was not asked for, or no answer could be had.
     """
@@ -61,8 +59,7 @@ class ScoreReport:
       slope: rating gained per turn, least squares over all replies; NaN where there is one turn only.
       followed: share of replies that keep to the preference; unknown where it was not asked for.
       categories: share of each category among the answers.
-      n: replies.
-      masked: replies without a rating.
+      n, masked: replies, and those of them without a rating.
       unread: replies whose category was asked for and could not be had.
     """
 
@@ -79,14 +76,9 @@ class ScoreReport:
 
 
 def report_scores(scores: Sequence[Scored], n: int = 10_000) -> ScoreReport:
-    """The figures of one method under one scorer.
-
-    Args:
-      scores: all of them, of one method and one scorer; one or more.
-      n: bootstrap resamples.
-    """
+    """The figures of one method under one scorer, from all of its scores, one or more, and N resamples."""
     users = [s.user_id for s in scores]
-    rated = {i: (s.turn, float(s.rating)) for i, s in enumerate(scores) if s.rating is not None}
+    rated = {i: (s.turn, s.rating) for i, s in enumerate(scores) if s.rating is not None}
     at = grouped(rated.values(), lambda pair: pair[0])
     by_turn = [[x for _, x in at.get(t, ())] for t in range(1 + max(at, default=-1))]
     said = [s.category for s in scores if s.category is not None]
@@ -106,15 +98,14 @@ def report_scores(scores: Sequence[Scored], n: int = 10_000) -> ScoreReport:
     )
 
 
-def _slope(points: Mapping[int, tuple[float, float]]) -> Statistic:
-    """Least-squares slope of y on x over resamples; the values are the numbers of the points (x, y).
+def _slope(points: Mapping[int, tuple[int, int]]) -> Statistic:
+    """Least-squares slope of y on x over resamples, NaN where x does not vary; values are numbers of points (x, y).
 
     Σ w (x − x̄)(y − ȳ) / Σ w (x − x̄)²
     """
 
     def statistic(values: Float[np.ndarray, " S"], weights: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " B"]:
-        """The slope of every resample; NaN where x does not vary."""
-        x, y = np.array([points[int(i)] for i in values]).T
+        x, y = np.array([points[int(i)] for i in values], dtype=np.float64).T
         total = weights.sum(-1)
         mean_x, mean_y = weights @ x / total, weights @ y / total
         spread = weights @ (x * x) / total - mean_x**2

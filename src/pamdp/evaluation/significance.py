@@ -1,7 +1,7 @@
 """How sure a mean over states is, when the turns of one user are not independent of each other.
 
 Owns resampling (cluster bootstrap, sign flips) and the correction for many tests. Knows nothing of judges and files. A
-cluster is what was drawn independently: a user with all dialogues and turns. Everything is a function of the seed.
+cluster is what was drawn independently: a user with all dialogues and turns. Equal values have equal intervals.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from pamdp.errors import DataError
 Statistic = Callable[[Float[np.ndarray, " S"], Float[np.ndarray, "B S"]], Float[np.ndarray, " B"]]
 """(values of S states, B rows of multiplicities of the states) -> the statistic of B resamples."""
 
-TAIL = 0.025
-"""On either side of an interval."""
 _CHUNK = 2**21  # weights held at a time: 16 MB
 
 
@@ -31,10 +29,8 @@ class Estimate:
 
     Attributes:
       value: the statistic on the data as they are; NaN where there are none.
-      low: lower end; NaN where fewer than two clusters leave nothing to resample.
-      high: upper end.
-      n: states that entered.
-      clusters: independent units (users) that the states belong to.
+      low, high: ends of the interval; NaN where fewer than two clusters leave nothing to resample.
+      n, clusters: states that entered, and independent units (users) that they belong to.
     """
 
     value: float
@@ -64,9 +60,8 @@ def cluster_bootstrap(
     clusters: Sequence[Hashable],
     statistic: Statistic = mean,
     n: int = 10_000,
-    seed: int = 0,
 ) -> Estimate:
-    """95 % percentile interval from resampling whole clusters with replacement.
+    """95 % percentile interval from resampling whole clusters with replacement, the same N times for as many clusters.
 
     The plain percentile interval is too short with few clusters (with 12 users it covers 92 % instead of 95 %), so the
     percentiles are moved outwards as a t interval is wider than a normal one (Hesterberg 2015, "expanded percentile
@@ -75,9 +70,7 @@ def cluster_bootstrap(
     Args:
       values: one number per state, or None where it is masked: it is left out, and where all are, nothing is known.
       clusters: the cluster of each state, for example its user.
-      statistic: what is estimated; it sees multiplicities, so that all resamples are computed at once.
-      n: resamples.
-      seed: equal seeds, and clusters that first appear in the same order, give equal resamples.
+      statistic: what is estimated; it sees multiplicities, so that all N resamples are computed at once.
 
     Raises:
       DataError: no states, not as many clusters as values, a value that is not finite, or n < 1.
@@ -87,40 +80,25 @@ def cluster_bootstrap(
     x, index, count = _clustered(values, clusters)
     if not count:
         return UNKNOWN
-    low = high = math.nan
-    if count > 1 and (drawn := resamples(x, index, statistic, n, seed)).size:
-        tail = NormalDist().cdf(-student_t(1 - TAIL, count - 1) * math.sqrt(count / (count - 1)))
-        low, high = map(float, np.quantile(drawn, [tail, 1 - tail]))
-    return Estimate(float(statistic(x, np.ones((1, x.size)))[0]), low, high, x.size, count)
-
-
-def resamples(
-    x: Float[np.ndarray, " S"], index: Int[np.ndarray, " S"], statistic: Statistic, n: int, seed: int
-) -> Float[np.ndarray, " B"]:
-    """The statistic of every resample in which it is defined: kappa of a constant rater is not.
-
-    Args:
-      x, index: the values, and the number of each one's cluster, from 0.
-    """
-    times, rows = _multiplicities(int(index.max()) + 1, n, seed), max(1, _CHUNK // x.size)
+    value = float(statistic(x, np.ones((1, x.size)))[0])
+    if count == 1:
+        return Estimate(value, math.nan, math.nan, x.size, count)
+    times, rows = _multiplicities(count, n), max(1, _CHUNK // x.size)
     chunks = (times[start : start + rows, index].astype(np.float64) for start in range(0, n, rows))
-    drawn: Float[np.ndarray, " B"] = np.concatenate([statistic(x, weights) for weights in chunks])
-    return np.asarray(drawn[np.isfinite(drawn)])
+    drawn = np.concatenate([statistic(x, weights) for weights in chunks])
+    drawn = drawn[np.isfinite(drawn)]  # a resample may leave a ratio undefined (kappa of a constant rater)
+    tail = NormalDist().cdf(-student_t(0.975, count - 1) * math.sqrt(count / (count - 1)))
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if drawn.size else (math.nan, math.nan)
+    return Estimate(value, float(low), float(high), x.size, count)
 
 
 def sign_flip_p(
-    values: Sequence[float | None] | Float[np.ndarray, " S"],
-    clusters: Sequence[Hashable],
-    n: int = 10_000,
-    seed: int = 0,
+    values: Sequence[float | None] | Float[np.ndarray, " S"], clusters: Sequence[Hashable], n: int = 10_000
 ) -> float:
     """Two-sided p-value of "the mean is 0", by flipping the sign of whole clusters; NaN where nothing is known.
 
     Exact where all 2^C flips are no more than n; otherwise (1 + hits) / (1 + n) over n random flips, never 0. It shares
-    no assumption with the bootstrap but the clusters: a second opinion.
-
-    Raises:
-      DataError: as `cluster_bootstrap`.
+    no assumption with the bootstrap but the clusters: a second opinion, which refuses what the bootstrap refuses.
     """
     x, index, count = _clustered(values, clusters)
     if not count:
@@ -130,8 +108,10 @@ def sign_flip_p(
     if 2**count <= n:
         bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
         return float((np.abs((1.0 - 2.0 * bits) @ sums) >= observed).mean())
-    signs = np.random.default_rng(seed).integers(0, 2, size=(n, count)) * 2.0 - 1.0
-    return float(1 + (np.abs(signs @ sums) >= observed).sum()) / (1 + n)
+    rng, rows = np.random.default_rng(0), max(1, _CHUNK // count)
+    flips = (rng.integers(0, 2, size=(min(rows, n - start), count)) for start in range(0, n, rows))
+    hits = sum(int((np.abs((flip * 2.0 - 1.0) @ sums) >= observed).sum()) for flip in flips)
+    return (1 + hits) / (1 + n)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -165,12 +145,11 @@ def student_t(probability: float, degrees: int) -> float:
 
 
 @lru_cache(maxsize=2)
-def _multiplicities(count: int, n: int, seed: int) -> UInt8[np.ndarray, "n C"]:
-    """How often each of C clusters is in each of n resamples; kept, since a report asks for one table again and again.
-
-    A byte holds it: with C <= 255 nothing is larger, and above that a multiplicity over 255 does not happen.
-    """
-    table = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=n).astype(np.uint8)
+def _multiplicities(count: int, n: int) -> UInt8[np.ndarray, "n C"]:
+    """How often each of C clusters is in each of n resamples, never over 255; kept, as a report needs it again."""
+    rng, even, rows = np.random.default_rng(0), np.full(count, 1 / count), max(1, _CHUNK // count)
+    sizes = (min(rows, n - start) for start in range(0, n, rows))
+    table = np.concatenate([rng.multinomial(count, even, size=size).astype(np.uint8) for size in sizes])
     table.setflags(write=False)
     return table
 
@@ -178,10 +157,7 @@ def _multiplicities(count: int, n: int, seed: int) -> UInt8[np.ndarray, "n C"]:
 def _clustered(
     values: Sequence[float | None] | Float[np.ndarray, " S"], clusters: Sequence[Hashable]
 ) -> tuple[Float[np.ndarray, " S"], Int[np.ndarray, " S"], int]:
-    """Known values, the number of each one's cluster, and how many clusters there are.
-
-    Clusters are numbered by first appearance: names of any kind, and nothing depends on their spelling.
-    """
+    """Known values, the number of each one's cluster by first appearance, and how many clusters there are."""
     if not len(values) or len(values) != len(clusters):
         raise DataError(f"one cluster for each of one or more values: got {len(values)} and {len(clusters)}")
     known = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]

@@ -26,8 +26,6 @@ _STOP = (
 )
 STOP = frozenset(_STOP.split())
 """Words that tell nothing of a person."""
-
-
 SIMILAR = 0.8
 """Share of common words (Jaccard) from which a message repeats another."""
 
@@ -37,12 +35,10 @@ class Audit:
     """What some simulated dialogues come to.
 
     Attributes:
-      told: mean share of the profile's sentences told by each turn.
-      leaked: mean share of them told by each turn beyond what a pace of one sentence a turn allows.
+      told, leaked: mean share of the profile's sentences told by each turn, and beyond what the pace allows.
       role_breaks: share of messages that give the part away.
       repetitions: share of messages, first ones left out, that nearly repeat an earlier one of the same user.
-      messages: how many there are in the user's own words; the shares are of these.
-      stock: how many stand in for a user who had no usable answer.
+      messages, stock: how many are in the user's own words (shares are of these) or stand in where there were none.
       answers: how many answers whoever plays the users gave for these messages; none where nobody plays them.
       rejected: reason -> how many of the answers were rejected for it.
     """
@@ -63,9 +59,6 @@ def audit(talks: Sequence[Transcript], pace: float = 1.0, opened: bool = False) 
     Args:
       pace: sentences of the profile that may be told in a turn; the first may be told in the first one.
       opened: whether first messages were asked of whoever plays, too, and not taken from a record.
-
-    Raises:
-      ValueError: no dialogue has a message of the user.
     """
     told = list[tuple[int, float, float]]()  # turn, told by it, leaked by it
     breaks = repeats = later = messages = stock = answers = 0
@@ -91,16 +84,9 @@ def audit(talks: Sequence[Transcript], pace: float = 1.0, opened: bool = False) 
     if not messages:
         raise ValueError("no dialogue has a message of the user")
     turns = grouped(told, lambda one: one[0]).values()
-    return Audit(
-        told=tuple(sum(share for _, share, _ in turn) / len(turn) for turn in turns),
-        leaked=tuple(sum(leak for _, _, leak in turn) / len(turn) for turn in turns),
-        role_breaks=breaks / messages,
-        repetitions=repeats / max(later, 1),
-        messages=messages,
-        stock=stock,
-        answers=answers,
-        rejected=dict(sorted(rejected.items())),
-    )
+    means = [tuple(sum(one[i] for one in turn) / len(turn) for turn in turns) for i in (1, 2)]
+    shares = breaks / messages, repeats / max(later, 1)
+    return Audit(means[0], means[1], *shares, messages, stock, answers, dict(sorted(rejected.items())))
 
 
 def content_words(text: str) -> frozenset[str]:

@@ -62,14 +62,7 @@ class Difference:
 
 
 def compare(judgements: Sequence[Judgement], *, n: int = 10_000) -> list[SuccessRate]:
-    """Success rates of every method, baseline and judge, in the order in which they first appear.
-
-    Args:
-      n: bootstrap resamples.
-
-    Raises:
-      DataError: one comparison stands twice.
-    """
+    """Success rates of every method, baseline and judge, from N resamples; a DataError where a comparison is twice."""
     rows = []
     for names, group in grouped(graded(judgements), lambda j: (j.method, j.baseline, j.judge)).items():
         said = [None if j.masked else j.outcome for j in group]

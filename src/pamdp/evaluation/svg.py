@@ -23,8 +23,6 @@ VARIABLES = {
 }  # fmt: skip
 """The variable of the page's style that stands for each colour."""
 
-_CYCLE = (ACCENT, THIRD, SECOND, MUTED)
-
 WIDTH = 4.1
 """Inches: at 96 pixels an inch a figure is readable on a phone and two stand side by side on a desk."""
 
@@ -52,7 +50,7 @@ _STYLE = {
 
 def nth_colour(index: int) -> str:
     """Colours for lines that have no colour of their own, such as judges."""
-    return _CYCLE[index % len(_CYCLE)]
+    return (ACCENT, THIRD, SECOND, MUTED)[index % 4]
 
 
 def draw(height: float, paint: Callable[[Axes], None], label: str, prefix: str) -> str:

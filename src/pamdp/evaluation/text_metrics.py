@@ -22,8 +22,7 @@ class TextReport:
       repetition: mean share of a reply's word triples that it has already said.
       nll: nats per token of the preferred replies; unknown where the method has no likelihood.
       distinct_1, distinct_2: different words, or pairs of words, among all of them.
-      empty: replies without a word.
-      n: replies.
+      n, empty: replies, and those of them without a word.
     """
 
     words: Estimate
@@ -47,28 +46,23 @@ def distinct(replies: Sequence[str], n: int) -> float:
 
     It falls with the number of replies, so only methods with equally many are compared by it.
     """
-    grams = [gram for reply in replies for gram in _grams(words(reply), n)]
+    grams = [gram for reply in replies for gram in zip(*(words(reply)[i:] for i in range(n)), strict=False)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(reply: str, n: int = 3) -> float:
     """The share of a reply's n-grams that stood in it before; 0 for a reply too short to repeat itself."""
-    grams = _grams(words(reply), n)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return 1 - distinct([reply], n) if len(words(reply)) >= n else 0.0
 
 
 def describe(
     replies: Sequence[str], nll: Sequence[float | None], clusters: Sequence[Hashable], n: int = 10_000
 ) -> TextReport:
-    """All measures of one method's replies.
+    """All measures of one method's replies, with intervals from N resamples; a DataError where there are none.
 
     Args:
       nll: nats per token of each state's preferred reply, None where it is not known.
       clusters: the user of each reply.
-      n: bootstrap resamples.
-
-    Raises:
-      DataError: there are no replies.
     """
     return TextReport(
         words=cluster_bootstrap([len(words(reply)) for reply in replies], clusters, n=n),
@@ -79,7 +73,3 @@ def describe(
         empty=sum(not words(reply) for reply in replies),
         n=len(replies),
     )
-
-
-def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]

@@ -1,18 +1,21 @@
-"""Dialogues that were played in order to be evaluated: what was said, to whom, and what a judge may know.
+"""Dialogues that were played in order to be evaluated (what was said, to whom, what a judge may know), or to be read.
 
-Owns their records and file. Knows nothing of policies, users and judges at work.
+Owns their records and files. Knows nothing of policies, users and judges at work.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AliasChoices, BeforeValidator, Field
 
 from pamdp.errors import DataError
-from pamdp.stored import read_records, write_records
+from pamdp.files import write_json
+from pamdp.stored import read_record, read_records, write_records
 from pamdp.types import Message, Persona, TimeStep
 
 
@@ -42,12 +45,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class MessageNote:
-    """What belongs to one message of the user beside its words.
-
-    Attributes:
-      stock: the user had no usable answer, and the message stands in for it.
-      rejected: why answers of whoever plays the user were not this message; a reason for each.
-    """
+    """Of one message of the user: whether it stands in for an answer, and why each rejected answer was not it."""
 
     stock: bool = False
     rejected: tuple[str, ...] = ()
@@ -61,9 +59,6 @@ class Transcript:
       persona: who the user is.
       messages: user, assistant, user, ...; one reply for each exchange, and the user's last answer.
       said: one for each message of the user; none at all where nobody played it.
-
-    Raises:
-      DataError: an exchange has no reply.
     """
 
     dialogue_id: Annotated[str, Field(validation_alias=AliasChoices("dialogue_id", "dialogue"))]
@@ -74,7 +69,7 @@ class Transcript:
     said: tuple[MessageNote, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what could not be graded."""
+        """Refuse, by a DataError, what could not be graded."""
         if len(self.messages) < 2 * len(self.exchanges):
             raise DataError("a turn has no reply")
 
@@ -97,3 +92,37 @@ read_talks = partial(
     read_records, kind=Transcript, fix="run the same command without --render; delete a damaged file before"
 )
 """A file of JSON lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTurn:
+    """One user message q_t and the replies to it.
+
+    Attributes:
+      replies: method -> reply, in the order in which they are shown.
+      inferred: the profile as inferred from the dialogue so far (w_t).
+      rewards: method -> judge -> probability that its reply is preferred to the first method's.
+    """
+
+    user: str
+    replies: dict[str, str]
+    inferred: str = ""
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleDialogue:
+    """One user's dialogue; the persona is what the policy never saw."""
+
+    user_id: str
+    persona: Persona
+    turns: tuple[SampleTurn, ...]
+
+
+def write_dialogues(path: Path, dialogues: Sequence[SampleDialogue]) -> None:
+    """Write a JSON list, atomically."""
+    write_json(path, [asdict(d) for d in dialogues])
+
+
+read_dialogues = partial(read_record, kind=tuple[SampleDialogue, ...])
+"""What `write_dialogues` wrote."""
