@@ -81,10 +81,7 @@ class Recovery:
 
 
 def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
-    """Ask RECOGNISER after every message of every user, who keeps the same OTHERS, drawn by SEED, over all turns.
-
-    Where there are not so many other users, that is a ValueError.
-    """
+    """Ask RECOGNISER after every message of a user, who keeps so many OTHERS, drawn by SEED, over all turns."""
     pool = list(dict.fromkeys(talk.persona for talk in talks))
     asked = list[tuple[str, int, Question]]()
     for talk in talks:

@@ -24,11 +24,7 @@ from pamdp.files import write_atomic
 
 
 def write_report(run_dir: Path) -> Path:
-    """Read a run directory and write its `report.html`, and the bars of each judge beside it (`success-JUDGE.svg`).
-
-    Raises:
-      RunError, DataError: as `load_report`.
-    """
+    """Load a report and write it to `report.html` in the run, and the bars of each judge to `success-JUDGE.svg`."""
     path = run_dir / "report.html"
     data = load_report(run_dir)
     write_atomic(path, render_report(data))

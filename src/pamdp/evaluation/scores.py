@@ -46,7 +46,7 @@ class Scored:
 
 
 write_scores, read_scores = write_records, partial(read_records, kind=Scored)
-"""A file of JSON lines."""
+"""A file of them, as JSON lines."""
 
 
 @dataclass(frozen=True, slots=True)

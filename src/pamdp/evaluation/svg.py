@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that is a file of its own, and belongs inside a page: there CSS sets its colours.
+"""Matplotlib figures as SVG: each is a file of its own, or stands inside a page, whose style sets the colours.
 
 Owns colours and type size. Knows nothing of what is drawn. The same numbers give the same bytes.
 """
@@ -54,13 +54,9 @@ def nth_colour(index: int) -> str:
 
 
 def draw(height: float, paint: Callable[[Axes], None], label: str, prefix: str) -> str:
-    """One figure with one pair of axes, as an `<svg>` element.
+    """One figure of HEIGHT inches with one pair of axes, on which PAINT draws, as an `<svg>` element.
 
-    Args:
-      height: inches.
-      paint: called with the axes; draws on them.
-      label: what a screen reader says.
-      prefix: of every id inside, unique in the page.
+    LABEL is what a screen reader says; PREFIX stands before every id inside and is unique in the page.
     """
     out = io.StringIO()
     with rc_context(_STYLE):

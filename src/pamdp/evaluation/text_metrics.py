@@ -60,9 +60,7 @@ def describe(
 ) -> TextReport:
     """All measures of one method's replies, with intervals from N resamples; a DataError where there are none.
 
-    Args:
-      nll: nats per token of each state's preferred reply, None where it is not known.
-      clusters: the user of each reply.
+    NLL is nats per token of each state's preferred reply, None where it is not known; a reply's cluster is its user.
     """
     return TextReport(
         words=cluster_bootstrap([len(words(reply)) for reply in replies], clusters, n=n),

@@ -19,13 +19,13 @@ from pamdp.stored import read_record, read_records, write_records
 from pamdp.types import Message, Persona, TimeStep
 
 
-def _listed(*fields: str) -> BeforeValidator:
+def _from_list(*fields: str) -> BeforeValidator:
     """Reads a list as a record of some fields, which is how files held one at first."""
     return BeforeValidator(lambda x: dict(zip(fields, x, strict=True)) if isinstance(x, list) else x)
 
 
-_Persona = Annotated[Persona, _listed("profile", "personality")]
-_Message = Annotated[Message, _listed("role", "content")]
+_Persona = Annotated[Persona, _from_list("profile", "personality")]
+_Message = Annotated[Message, _from_list("role", "content")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,11 @@ class Transcript:
 
 
 write_talks = write_records
+"""Stores dialogues as JSON lines."""
 read_talks = partial(
     read_records, kind=Transcript, fix="run the same command without --render; delete a damaged file before"
 )
-"""A file of JSON lines."""
+"""What `write_talks` wrote."""
 
 
 @dataclass(frozen=True, slots=True)
