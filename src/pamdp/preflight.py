@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pamdp.config import Config
 from pamdp.errors import ConfigError, RunError
-from pamdp.evaluation.order import reward_judge
+from pamdp.evaluation.run_reader import reward_judge
 from pamdp.judges.embedded import SUMS
 from pamdp.runs import Run
 from pamdp.settings import flatten

@@ -16,8 +16,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from pamdp.config import Config, GraderConfig
-from pamdp.evaluation.controls import Control
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
+from pamdp.evaluation.records import Control
 from pamdp.evaluation.report import write_report
 from pamdp.evaluation.success import compare
 from pamdp.evaluation.tables import to_json, to_table

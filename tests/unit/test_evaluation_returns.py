@@ -67,5 +67,5 @@ def test_what_only_one_of_two_has_is_in_no_difference() -> None:
 def test_judges_are_kept_apart_and_nothing_is_counted_twice() -> None:
     steps = _steps("A", {"u": [1]}) + _steps("A", {"u": [0]}, judge="k")
     assert [(c.judge, c.returns[0].value) for c in curves(steps)] == [("j", 1), ("k", 0)]
-    with pytest.raises(DataError, match="graded turn 0 of dialogue d-u by A twice"):
+    with pytest.raises(DataError, match=r"stands twice: Step\(method='A', judge='j', .*turn=0"):
         curves(steps + steps[:1])

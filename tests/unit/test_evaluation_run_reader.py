@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pamdp.errors import DataError, RunError
-from pamdp.evaluation.controls import Control, read_controls, write_controls
-from pamdp.evaluation.records import Judgement
-from pamdp.evaluation.report import load_report, render_report, write_report
-from pamdp.evaluation.report_text import compared, headline
+from pamdp.evaluation.records import Control, Judgement, read_controls, write_controls
+from pamdp.evaluation.report import headline, render_report, write_report
+from pamdp.evaluation.run_reader import ReportData, load_report, reward_judge
 from pamdp.evaluation.success import compare
 
 
@@ -22,9 +23,9 @@ def test_a_killed_run_may_end_its_log_in_half_a_line(tmp_path: Path) -> None:
     )
     data = load_report(tmp_path)
     assert data.metrics is not None and [m.values for m in data.metrics] == [{"nll": 2.0}, {}]
-    assert "incomplete" in data.notes[0] and "incomplete" in render_report(data)
+    assert data.torn and "incomplete" in render_report(data)
     log.write_text('{"step": 1, "st\n{"step": 2, "stage": "clone"}\n')
-    with pytest.raises(DataError, match=r"metrics.jsonl:1: not a metrics row"):
+    with pytest.raises(DataError, match=r"metrics.jsonl:1: Invalid JSON"):
         load_report(tmp_path)
 
 
@@ -44,9 +45,12 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
-    [("fingerprint.json", "{", r"fingerprint.json:1: not JSON"), ("fingerprint.json", "[]", "must be a JSON object"),
-     ("controls.json", '{"rows": [{"name": 1}]}', r"rows.0.name"), ("dialogues.json", "{}", "sample dialogues"),
-     ("metrics.jsonl", '{"stage": "clone"}', "integer `step`")],
+    [("fingerprint.json", "{", "fingerprint.json: Invalid JSON: .* at line 1"),
+     ("fingerprint.json", "[]", "fingerprint.json: Input should be an object"),
+     ("controls.json", '{"rows": [{"name": 1}]}', r"controls.json: rows.0.name: "),
+     ("dialogues.json", "{}", "dialogues.json: Input should be a valid array"),
+     ("metrics.jsonl", '{"stage": "clone"}\n', "metrics.jsonl:1: step: Field required"),
+     ("metrics.jsonl", '\n{"stage": "clone", "step": 1.5}\n', "metrics.jsonl:2: step: Input should be a valid int")],
 )  # fmt: skip
 def test_wrong_files_are_named(tmp_path: Path, name: str, content: str, says: str) -> None:
     (tmp_path / name).write_text(content)
@@ -85,7 +89,7 @@ def test_a_worse_method_is_called_worse() -> None:
     lost = [Judgement("PAMDP", "Vanilla", j, f"u{u}", "d", 0, 0, 0.0, 1.0, 0.0, "loss") for u in range(5) for j in "xy"]
     won = [Judgement("PAMDP", "BC", j, f"u{u}", "d", 0, 0, 1.0, 0.0, 0.0, "win") for u in range(5) for j in "x"]
     tied = [Judgement("PAMDP", "BC", "y", f"u{u}", "d", 0, 0, 0.0, 0.0, 1.0, "tie") for u in range(5)]
-    said = headline(compare(lost + won + tied), None)
+    said = headline(compare(lost + won + tied), ())
     assert said.startswith("PAMDP is worse than Vanilla under both judges, and preferred to BC under 1 of 2 judges.")
 
 
@@ -94,6 +98,20 @@ def test_what_was_compared_is_read_from_the_records() -> None:
         seen = ("win", "win") if orders else None
         return Judgement(method, "Vanilla", "j", "u", "d", turn, 0, 1.0, 0.0, 0.0, "win", orders=seen)
 
-    assert compared([at("a", 0), at("b", 0)]).startswith("All comparisons are of the same turns. Each judge saw")
-    assert compared([at("a", 0), at("b", 1)]).startswith("Not all comparisons are of the same turns")
-    assert "both orders" not in compared([at("a", 0, False), at("b", 0)])
+    def page(*judgements: Judgement) -> str:
+        return render_report(ReportData("run", judgements=judgements))
+
+    same, other = page(at("a", 0), at("b", 0)), page(at("a", 0), at("b", 1), replace(at("b", 1), sample=1))
+    assert "All comparisons are of the same turns. Each judge saw" in same
+    assert "Not all comparisons are of the same turns" in other
+    assert "both orders, and" not in page(at("a", 0, False), at("b", 0))
+    facts = [re.sub(r"<[^>]+>", "", fact) for fact in re.findall(r"<div><b>.*</div>", same)]
+    assert facts == ["1user", "1dialogue", "1turn", "1reply to each turn", "1judge", "2verdicts"]
+    assert '<b>2</b><span class="small">turns</span>' in other
+    assert '<b>1.5</b><span class="small">replies to each turn</span>' in other
+
+
+def test_the_judge_that_rewarded_is_the_one_in_that_role() -> None:
+    judges = [{"role": "simulator", "name": "a"}, {"role": "reward", "name": "b"}]
+    assert reward_judge({"judges": judges}) == reward_judge({"judges": tuple(judges)}) == "b"
+    assert reward_judge({"judges": judges[:1]}) is None and reward_judge({}) is None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from pamdp.evaluation.simulator import SimulatedDialogue, audit, content_words
-from pamdp.evaluation.transcripts import MessageNote
+from pamdp.evaluation.simulator import audit, content_words
+from pamdp.evaluation.transcripts import MessageNote, Transcript
 from pamdp.types import Message, Persona
 
 ANA = Persona("Ana is a nurse. She keeps bees. She works nights. She sings jazz.", "brief")
 
 
-def _played(*said: str, persona: Persona = ANA) -> SimulatedDialogue:
+def _played(*said: str, persona: Persona = ANA) -> Transcript:
     messages = [m for text in said for m in (Message("user", text), Message("assistant", "As an AI, I am a nurse."))]
-    return SimulatedDialogue(persona, tuple(messages[:-1]))
+    return Transcript("d", "u", persona, tuple(messages[:-1]), ())
 
 
 def test_what_is_told_early_leaks_and_what_is_told_in_time_does_not() -> None:
@@ -43,11 +45,12 @@ def test_what_was_rejected_is_counted_and_a_stock_message_is_nobody_s_own() -> N
         MessageNote(),
     )
     played = _played("Hello there you.", "I keep bees.", "I keep bees. Ana, a nurse.", "I keep bees.")
-    found = audit([SimulatedDialogue(ANA, played.history, said)])
+    noted = replace(played, said=said)
+    found = audit([noted])
     assert found.rejected == {"out of the part": 4, "too long": 1} and found.role_breaks == 0
     # Three messages were asked for after the recorded first one; two came of seven answers.
     assert (found.messages, found.stock, found.answers) == (3, 1, 7)
-    assert audit([SimulatedDialogue(ANA, played.history, said)], opened=True).answers == 8
+    assert audit([noted], opened=True).answers == 8
     # The stock message tells nothing of Ana, and is not what "I keep bees." repeats.
     assert found.told == (0, 0.25, 0.25, 0.25) and found.repetitions == 0.5
     assert audit([played]).answers == 0 and audit([played]).rejected == {}

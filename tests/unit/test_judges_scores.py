@@ -134,7 +134,7 @@ def test_scorers_agree_as_far_as_chance_leaves() -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"method": "BC"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"s\.jsonl:1: not a score"):
+    with pytest.raises(DataError, match=r"s\.jsonl:1: scorer: Field required"):
         read_scores(tmp_path / "s.jsonl")
 
 

@@ -139,11 +139,9 @@ def test_dialogues_are_cut_where_their_histories_outgrow_the_context(
     policy = new_policy(tiny_backbone, CONFIG)
     [dialogue] = plain_dialogues(1)
     first, second = policy.backbone.chat.history(dialogue.history(1), policy.system).heads
-    assert (
-        within_context(policy.backbone.chat, [dialogue], second, policy.system) == (dialogue,)
-        and not capsys.readouterr().err
-    )
-    [cut] = within_context(policy.backbone.chat, [dialogue], second - 1, policy.system)
+    chat, system = policy.backbone.chat, policy.system
+    assert within_context(chat, [dialogue], second, system) == (dialogue,) and not capsys.readouterr().err
+    [cut] = within_context(chat, [dialogue], second - 1, system)
     assert cut.turns == dialogue.turns[:1]
     assert "clone.max_context" in capsys.readouterr().err
     with pytest.raises(DataError, match=r"no history fits into .*raise clone\.max_context"):

@@ -10,13 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from pamdp.async_bridge import run, together
 from pamdp.env.simulated import SimulatedUser
 from pamdp.errors import AnswerError
 from pamdp.evaluation.recoverability import Likelihood
-from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.judges.base import Outcome
 from pamdp.judges.pairwise import parse_verdict
 from pamdp.llm.ask import T, ask
@@ -26,15 +25,14 @@ from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, History, Message, Persona
 
 _YES = re.compile(r"\[\[(yes|no)\]\]", re.I)
+_SWAPPED: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One turn of a record, and what the simulated user says there.
+    """One turn of a record: its history up to the reply that is answered, and both messages that answer it.
 
-    Attributes:
-      history: the record up to the reply that is answered.
-      recorded, simulated: the messages; `simulated` is None where the user had no usable answer.
+    `simulated` is None where the user had no usable answer.
     """
 
     user_id: str
@@ -50,13 +48,11 @@ class Compared:
     """What an auditor says of one place; it is what a file holds, so that shares can be told anew.
 
     Attributes:
-      said: whether there is a simulated message.
-      aligned, recorded: whether the simulated and the recorded message suit the persona; see Auditor.
-      better: whether the simulated message wins.
+      aligned, recorded: whether the simulated and the recorded message suit the persona; None where nobody can say.
+      better: whether the simulated message wins against the recorded one.
     """
 
     user_id: str
-    said: bool
     aligned: float | None = None
     recorded: float | None = None
     better: Outcome | None = None
@@ -67,11 +63,10 @@ class Imitation:
     """What the comparison comes to.
 
     Attributes:
-      auditor: who compared.
       aligned: share of simulated messages that suit the persona.
       recorded: the same share of recorded messages, where the auditor can say it of one message alone; the ceiling.
-      won: share of places where the simulated message is the better one; `lost` where the recorded one is.
-      places: turns of records; `masked` of them without an answer or without a verdict on alignment.
+      won, lost: share of places where the simulated message is the better one, and where the recorded one is.
+      places, masked: turns of records, and those of them without an answer or without a verdict on alignment.
     """
 
     auditor: str
@@ -83,31 +78,14 @@ class Imitation:
     masked: int
 
 
-class Auditor(Protocol):
-    """Who compares."""
-
-    @property
-    def name(self) -> str:
-        """What results call it."""
-        ...
-
-    def aligned(self, places: Sequence[Place]) -> list[tuple[float | None, float | None]]:
-        """Whether the simulated and the recorded message suit the persona: 1, 0, or None where nobody can say."""
-        ...
-
-    def better(self, places: Sequence[Place]) -> list[Outcome | None]:
-        """Whether the simulated message wins against the recorded one."""
-        ...
+Auditor = Callable[[Sequence[Place]], list[Compared]]
+"""Says what there is to say of places that have both messages."""
 
 
 def places_of(
     dialogues: Sequence[Dialogue], user: Callable[[Dialogue], SimulatedUser], progress: Callable[[int], None]
 ) -> list[Place]:
-    """Have every user answer every recorded reply but the last; all at the same time.
-
-    Raises:
-      EndpointError: the simulator cannot be reached.
-    """
+    """Have every user answer every recorded reply but the last, all at the same time; an EndpointError ends it."""
 
     async def one(dialogue: Dialogue, t: int) -> Place:
         reply = dialogue.turns[t].reply or ""
@@ -123,43 +101,21 @@ def places_of(
 
 
 def compare_places(places: Sequence[Place], auditor: Auditor) -> list[Compared]:
-    """Have AUDITOR compare the messages of every place that has two.
-
-    Raises:
-      EndpointError: the auditor cannot be reached.
-    """
-    said = [place for place in places if place.simulated is not None]
-    found = zip(auditor.aligned(said), auditor.better(said), strict=True)
-    out = []
-    for place in places:
-        if place.simulated is None:
-            out.append(Compared(place.user_id, False))
-        else:
-            (aligned, recorded), better = next(found)
-            out.append(Compared(place.user_id, True, aligned, recorded, better))
-    return out
+    """Have AUDITOR compare the messages of every place that has two; an EndpointError ends it."""
+    found = iter(auditor([place for place in places if place.simulated is not None]))
+    return [Compared(p.user_id) if p.simulated is None else next(found) for p in places]
 
 
 def imitation(compared: Sequence[Compared], auditor: str, *, n: int = 10_000) -> Imitation:
-    """Shares with intervals over users.
-
-    Args:
-      auditor: who compared, by name.
-      n: bootstrap resamples.
-    """
+    """Shares of what AUDITOR said, with intervals over users from N resamples."""
 
     def share(values: Sequence[float | None]) -> Estimate:
-        kept = [(x, place.user_id) for x, place in zip(values, compared, strict=True) if x is not None]
-        return cluster_bootstrap([x for x, _ in kept], [user for _, user in kept], n=n) if kept else UNKNOWN
+        return cluster_bootstrap(values, [c.user_id for c in compared], n=n)
 
-    def verdict(outcome: Outcome) -> Estimate:
-        return share([None if c.better is None else float(c.better == outcome) for c in compared])
-
-    mine = [c.aligned for c in compared]
-    return Imitation(
-        auditor, share(mine), share([c.recorded for c in compared]), verdict("win"), verdict("loss"), len(compared),
-        mine.count(None),
-    )  # fmt: skip
+    mine, better = [c.aligned for c in compared], [c.better for c in compared]
+    won, lost = (share([None if x is None else x == outcome for x in better]) for outcome in ("win", "loss"))
+    recorded = share([c.recorded for c in compared])
+    return Imitation(auditor, share(mine), recorded, won, lost, len(compared), mine.count(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,59 +131,46 @@ class LikelihoodAuditor:
 
     reader: Likelihood
     others: Callable[[Place], Sequence[Persona]]
-    name: str = "likelihood"
 
-    def aligned(self, places: Sequence[Place]) -> list[tuple[float | None, float | None]]:
+    def __call__(self, places: Sequence[Place]) -> list[Compared]:
         """See Auditor."""
-        asked: dict[Persona, dict[str, None]] = {}
-        for p in places:
-            for persona in (p.persona, *self.others(p)):
-                asked.setdefault(persona, {}).update(dict.fromkeys((p.simulated or "", p.recorded)))
-        self.reader.read(asked)
-        return [(float(self._gain(p, p.simulated or "") > 0), float(self._gain(p, p.recorded) > 0)) for p in places]
+        who = [(place, (place.persona, *self.others(place))) for place in places]
+        self.reader.read((persona, text) for place, people in who for persona in people for text in _texts(place))
+        return [self._one(place, people) for place, people in who]
 
-    def better(self, places: Sequence[Place]) -> list[Outcome | None]:
-        """See Auditor."""
-        out: list[Outcome | None] = []
-        for p in places:
-            a, b = (self._gain(p, text) / max(len(text), 1) for text in (p.simulated or "", p.recorded))
-            out.append("tie" if a == b else "win" if a > b else "loss")
-        return out
-
-    def _gain(self, place: Place, text: str) -> float:
-        others = [self.reader.of(persona, [text])[0] for persona in self.others(place)]
-        return self.reader.of(place.persona, [text])[0] - sum(others) / len(others)
+    def _one(self, place: Place, people: Sequence[Persona]) -> Compared:
+        texts, gains = _texts(place), list[float]()
+        for text in texts:
+            own, *others = (self.reader.of(persona, [text])[0] for persona in people)
+            gains.append(own - sum(others) / len(others))
+        a, b = (gain / max(len(text), 1) for gain, text in zip(gains, texts, strict=True))
+        better: Outcome = "tie" if a == b else "win" if a > b else "loss"
+        return Compared(place.user_id, float(gains[0] > 0), float(gains[1] > 0), better)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatAuditor:
-    """Asks a language model; the better message in both orders, and a tie where they disagree."""
+    """Asks a language model; the better message in both orders, and a tie where they disagree.
+
+    The recorded message is what the simulated one is held against, so nothing is said of whether it suits the persona.
+    """
 
     model: ChatModel
     attempts: int = 3
     max_tokens: int = 200
-    name: str = "judge"
 
-    def aligned(self, places: Sequence[Place]) -> list[tuple[float | None, float | None]]:
-        """See Auditor; the recorded message is what the simulated one is held against, so nothing is said of it."""
+    def __call__(self, places: Sequence[Place]) -> list[Compared]:
+        """See Auditor; all places are asked about at the same time."""
 
-        async def one(place: Place) -> tuple[float | None, float | None]:
-            values = {"recorded": place.recorded, "simulated": place.simulated or ""}
-            return await _or_none(self._ask("audit_aligned", place, _yes, **values)), None
-
-        return run(together(one(place) for place in places))
-
-    def better(self, places: Sequence[Place]) -> list[Outcome | None]:
-        """See Auditor."""
-        swapped: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
-
-        async def one(place: Place) -> Outcome | None:
-            mine, theirs = place.simulated or "", place.recorded
+        async def one(place: Place) -> Compared:
+            mine, theirs = _texts(place)
+            aligned = await _or_none(self._ask("audit_aligned", place, _yes, recorded=theirs, simulated=mine))
             first = await _or_none(self._ask("audit_better", place, parse_verdict, a=mine, b=theirs))
             second = await _or_none(self._ask("audit_better", place, parse_verdict, a=theirs, b=mine))
-            if first is None or second is None:
-                return None
-            return first if first == swapped[second] else "tie"
+            better: Outcome | None = None
+            if first is not None and second is not None:
+                better = first if first == _SWAPPED[second] else "tie"
+            return Compared(place.user_id, aligned, None, better)
 
         return run(together(one(place) for place in places))
 
@@ -239,6 +182,10 @@ class ChatAuditor:
             self.model, [Message("user", question)], parse, decoding=Decoding(0.0, self.max_tokens),
             seed=seed_of(question), attempts=self.attempts, reminder="audit_reminder",
         )  # fmt: skip
+
+
+def _texts(place: Place) -> tuple[str, str]:
+    return place.simulated or "", place.recorded
 
 
 async def _or_none(answer: Coroutine[object, object, T]) -> T | None:

@@ -16,9 +16,8 @@ from pamdp.async_bridge import run
 from pamdp.config import RLConfig
 from pamdp.env.reward import LiveJudge
 from pamdp.errors import JudgeError
-from pamdp.evaluation.controls import Control, write_controls
-from pamdp.evaluation.records import Judgement, write_judgements
-from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
+from pamdp.evaluation.records import Control, Judgement, write_controls, write_judgements
+from pamdp.evaluation.transcripts import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Case, Judge, Verdict, swap
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Actions, Key, Replies, greedy_replies, mean_actions, reference_log_probs

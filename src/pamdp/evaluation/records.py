@@ -1,23 +1,27 @@
-"""What a judge said of one reply against another, and the file that keeps it.
+"""What is stored of an evaluation: what a judge said of one reply against another, and what a control came to.
 
-Owns `Judgement` and its JSON lines. Knows nothing of judges at work, of rates and of reports: every number that a
-report shows about a success rate is computed from these records, so that it can be computed again.
+Owns both records and their files. Every success rate is computed from judgements, so that it can be computed again.
+Knows nothing of judges at work, of rates and of reports, nor of how a control is run.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from pamdp.errors import DataError
-from pamdp.files import write_atomic
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
+from pamdp.files import write_json
 from pamdp.judges.base import Outcome, Verdict
+from pamdp.stored import read_record, read_records, write_records
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 State = tuple[str, str, int]
 """(user, dialogue, turn): the history that was answered."""
@@ -28,23 +32,14 @@ class Judgement:
     """One comparison of two replies to one state, seen from `method`, averaged over both orders of the replies.
 
     Attributes:
-      method: who wrote the reply that is graded, for example `PAMDP`.
-      baseline: who wrote the other one, for example `Vanilla`.
-      judge: name of the judge.
+      method, baseline: who wrote the reply that is graded, and the other one; for example `PAMDP` and `Vanilla`.
       user_id: whose dialogue it is; users are the independent units of every interval.
-      dialogue_id: the dialogue.
-      turn: 0-based turn.
-      sample: which of several replies to the same state, from 0.
-      p_win: probability that the method's reply is preferred; the three probabilities sum to 1.
-      p_loss: probability that the baseline's reply is.
-      p_tie: probability that neither is.
+      turn, sample: 0-based turn, and which of several replies to the same state, from 0.
+      p_win, p_loss, p_tie: probability that the method's reply is preferred, the baseline's, neither; they sum to 1.
       outcome: the verdict, from the method's side.
       kind: `eval`, or the name of the control that the comparison belongs to.
       masked: the judge gave no verdict; nothing of this record but its place is ever counted.
       orders: the verdicts with the method's reply shown first and shown second, both from the method's side.
-
-    Raises:
-      DataError: a negative turn or sample, or probabilities that are none.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -65,7 +60,7 @@ class Judgement:
     orders: tuple[Outcome, Outcome] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would silently bend a rate."""
+        """Refuse, by a DataError, what would silently bend a rate."""
         if self.turn < 0 or self.sample < 0:
             raise DataError(f"turn and sample count from 0, got {self.turn} and {self.sample}")
         p = (self.p_win, self.p_loss, self.p_tie)
@@ -90,27 +85,24 @@ class Judgement:
         Args:
           first: verdict with the method's reply as A; None where the judge failed, which masks the record.
           second: verdict with the method's reply as B, as the judge gave it (not turned round).
-          method: who wrote the graded reply.
-          baseline: who wrote the other one.
-          judge: name of the judge.
-          state: user, dialogue and turn.
-          sample: which of several replies to the same state.
-          kind: `eval`, or the name of a control.
         """
-        user, dialogue, turn = state
+        place = (method, baseline, judge, *state, sample)
         if first is None or second is None:
-            return cls(method, baseline, judge, user, dialogue, turn, sample, 0.0, 0.0, 0.0, "tie", kind, masked=True)
+            return cls(*place, 0.0, 0.0, 0.0, "tie", kind, masked=True)
         back = Verdict(second.p_b, second.p_a, second.p_tie)
         both = Verdict((first.p_a + back.p_a) / 2, (first.p_b + back.p_b) / 2, (first.p_tie + back.p_tie) / 2)
-        return cls(
-            method, baseline, judge, user, dialogue, turn, sample, both.p_a, both.p_b, both.p_tie, both.outcome, kind,
-            orders=(first.outcome, back.outcome),
-        )  # fmt: skip
+        orders = (first.outcome, back.outcome)
+        return cls(*place, both.p_a, both.p_b, both.p_tie, both.outcome, kind, orders=orders)
 
     @property
     def state(self) -> State:
         """Where the reply was asked for."""
         return self.user_id, self.dialogue_id, self.turn
+
+    @property
+    def comparison(self) -> tuple[str, str, str, str, int, int]:
+        """What was compared, whoever judged it."""
+        return self.method, self.baseline, *self.state, self.sample
 
     @property
     def cluster(self) -> str:
@@ -128,75 +120,99 @@ class Judgement:
         return self.p_win - self.p_loss
 
 
-_ADAPTER = TypeAdapter(Judgement)
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by key, both in the order in which they first appear."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
-def require_unique(judgements: Iterable[Judgement]) -> None:
-    """Refuse a comparison that stands twice: it would count twice.
+def require_unique(items: Iterable[T], key: Callable[[T], object]) -> None:
+    """Refuse, by a DataError that names it, a record whose key another one has: it would count twice."""
+    for same in grouped(items, key).values():
+        if len(same) > 1:
+            raise DataError(f"stands twice: {same[0]}", fix="keep one of the two records")
 
-    Raises:
-      DataError: two records of one comparison; the message names it.
-    """
-    seen = set[tuple[object, ...]]()
-    for j in judgements:
-        key = (j.kind, j.method, j.baseline, j.judge, *j.state, j.sample)
-        if key in seen:
-            raise DataError(
-                f"{j.method} against {j.baseline} stands twice: judge {j.judge}, dialogue {j.dialogue_id}, "
-                f"turn {j.turn}, sample {j.sample}, kind {j.kind}",
-                fix="keep one of the two records",
-            )
-        seen.add(key)
+
+def graded(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """The judgements that rates are made of, without those of controls; a DataError where one stands twice."""
+    found = [j for j in judgements if j.kind == "eval"]
+    require_unique(found, _place)
+    return found
 
 
 def write_judgements(path: Path, judgements: Sequence[Judgement]) -> None:
-    """Write JSON lines, atomically: the file is the old one or the whole new one.
-
-    Raises:
-      DataError: one comparison stands twice.
-    """
-    require_unique(judgements)
-    lines = [json.dumps(asdict(j), ensure_ascii=False, allow_nan=False) + "\n" for j in judgements]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(lines))
+    """Write JSON lines, atomically, unless a comparison stands twice (DataError)."""
+    require_unique(judgements, _place)
+    write_records(path, judgements)
 
 
 def read_judgements(path: Path) -> list[Judgement]:
-    """Read JSON lines, all of them.
-
-    Raises:
-      DataError: the file is missing or not UTF-8, a line is not a judgement, or a comparison stands twice.
-    """
-    judgements = list[Judgement]()
-    for number, line in enumerate(read_utf8(path).split("\n"), 1):  # splitlines() would also break inside a string
-        if not line.strip():
-            continue
-        try:
-            judgements.append(_ADAPTER.validate_json(line, strict=True))
-        except ValidationError as error:
-            raise DataError(f"not a judgement: {brief(error)}", path, number) from error
-        except DataError as error:
-            raise DataError(error.what, path, number) from error
-    require_unique(judgements)
+    """Read what `write_judgements` wrote; a DataError where it is something else or a comparison stands twice."""
+    judgements = read_records(path, Judgement)
+    require_unique(judgements, _place)
     return judgements
 
 
-def read_utf8(path: Path) -> str:
-    """The text of a file.
+def _place(j: Judgement) -> tuple[object, ...]:
+    return (j.kind, j.judge, *j.comparison)
 
-    Raises:
-      DataError: the file cannot be read, or is not UTF-8.
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One control under one judge (or in reference NLL, which then stands as the judge).
+
+    Attributes:
+      name, what: such as `own action − another user's action`, and what is compared, in one sentence.
+      judge: who measured it; controls are drawn on one axis per judge.
+      mean: the mean of n states; above 0 speaks for the method.
+      low, high: ends of the 95 % interval; None where there are fewer than two users.
+      passed: the interval lies above 0.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", path) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+    name: str
+    what: str
+    judge: str
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    passed: bool
+
+    @classmethod
+    def measure(
+        cls, values: Sequence[float], clusters: Sequence[Hashable], *, name: str, what: str, judge: str
+    ) -> Control:
+        """The control's row from one number per state, such as a difference of judged scores, and the user of each."""
+        found = cluster_bootstrap(values, clusters)
+        low, high = (end if math.isfinite(end) else None for end in (found.low, found.high))
+        return cls(name, what, judge, found.value, low, high, found.n, found.sign > 0)
+
+    @property
+    def verdict(self) -> str:
+        """A control that did not pass has failed; but where its interval holds 0, nothing was shown either way."""
+        return {1: "passed", 0: "not shown", -1: "failed"}[self.estimate.sign]
+
+    @property
+    def estimate(self) -> Estimate:
+        """The row's numbers; the count of users is not kept in the file and reads 0."""
+        low, high = (math.nan if end is None else end for end in (self.low, self.high))
+        return Estimate(self.mean, low, high, self.n, 0)
 
 
-def brief(error: ValidationError) -> str:
-    """The first fault that pydantic found, in one phrase, with the place inside the JSON value."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}" if where else first["msg"]
+@dataclass(frozen=True, slots=True)
+class ControlsFile:
+    """What the file of a run's controls holds."""
+
+    rows: tuple[Control, ...]
+
+
+def write_controls(path: Path, rows: Sequence[Control]) -> None:
+    """Write `{"rows": [...]}`, atomically."""
+    write_json(path, asdict(ControlsFile(tuple(rows))))
+
+
+def read_controls(path: Path) -> tuple[Control, ...]:
+    """Read what `write_controls` wrote; a DataError where it is something else."""
+    return read_record(path, ControlsFile).rows

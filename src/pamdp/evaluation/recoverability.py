@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 
 from pamdp.async_bridge import run, together
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
-from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.records import grouped
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.evaluation.simulator import content_words
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.models.backbone import Backbone
@@ -41,10 +42,8 @@ ROW = 1200
 class Recogniser(Protocol):
     """Somebody who tells users apart."""
 
-    @property
-    def name(self) -> str:
-        """What results call it."""
-        ...
+    name: ClassVar[str]
+    """What results call it."""
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """How likely each candidate is to be the user, for each question; what the assistant said does not count."""
@@ -56,8 +55,6 @@ class Told:
     """One answer; it is what a file holds, so that accuracy can be told anew.
 
     Attributes:
-      recogniser: who answered.
-      user_id: who the user is.
       messages: after how many messages of the user.
       hit: share of the point that the own persona has; None where no answer could be had.
     """
@@ -73,8 +70,7 @@ class Recovery:
     """How often the right persona was told.
 
     Attributes:
-      accuracy: after each message of the user, from the first.
-      masked: how many answers could not be had, at each.
+      accuracy, masked: after each message of the user, from the first; and how many answers could not be had there.
       chance: accuracy of a guess.
     """
 
@@ -85,38 +81,21 @@ class Recovery:
 
 
 def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
-    """Ask RECOGNISER after every message of every user.
-
-    Args:
-      others: personas of other users among which the own one has to be told.
-      seed: of the draw of the others; a user keeps them over all turns.
-
-    Raises:
-      ValueError: there are not so many other users.
-    """
+    """Ask RECOGNISER after every message of a user, who keeps so many OTHERS, drawn by SEED, over all turns."""
     pool = list(dict.fromkeys(talk.persona for talk in talks))
-    questions, places = list[Question](), list[tuple[int, str]]()
+    asked = list[tuple[str, int, Question]]()
     for talk in talks:
         candidates = [talk.persona, *draw_others(talk, pool, others, seed)]
         for k in range(sum(m.role == "user" for m in talk.messages)):
-            questions.append((talk.history(k), candidates))
-            places.append((k + 1, talk.user_id))
-    found = recogniser.scores(questions)
-    return [Told(recogniser.name, user, k, _hit(scores)) for (k, user), scores in zip(places, found, strict=True)]
+            asked.append((talk.user_id, k + 1, (talk.history(k), candidates)))
+    found = recogniser.scores([question for _, _, question in asked])
+    return [Told(recogniser.name, user, k, _hit(x)) for (user, k, _), x in zip(asked, found, strict=True)]
 
 
 def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
-    """Accuracy by turn of one recogniser's answers, with intervals over users.
-
-    Args:
-      others: among how many other personas it was asked.
-      n: bootstrap resamples.
-    """
-    rows = [[t for t in told if t.messages == k + 1] for k in range(max(t.messages for t in told))]
-    accuracy = []
-    for row in rows:
-        hits = [(t.hit, t.user_id) for t in row if t.hit is not None]
-        accuracy.append(cluster_bootstrap([x for x, _ in hits], [u for _, u in hits], n=n) if hits else UNKNOWN)
+    """Accuracy by turn of one recogniser's answers among so many OTHERS, with intervals over users from N resamples."""
+    rows = grouped(told, lambda t: t.messages).values()
+    accuracy = (cluster_bootstrap([t.hit for t in row], [t.user_id for t in row], n=n) for row in rows)
     masked = tuple(sum(t.hit is None for t in row) for row in rows)
     return Recovery(told[0].recogniser, tuple(accuracy), masked, 1 / (1 + others))
 
@@ -130,11 +109,7 @@ def _hit(scores: Scores) -> float | None:
 
 
 def draw_others(talk: Transcript, pool: Sequence[Persona], count: int, seed: int) -> list[Persona]:
-    """COUNT personas of POOL that are not the talk's own.
-
-    Raises:
-      ValueError: there are not so many.
-    """
+    """COUNT personas of POOL that are not the talk's own; a ValueError where there are not so many."""
     known = [persona for persona in pool if persona != talk.persona]
     if len(known) < count:
         raise ValueError(f"{count} other personas are asked for, and there are {len(known)}; ask for fewer")
@@ -155,7 +130,7 @@ def overlap(text: str, candidates: Sequence[Persona]) -> list[float]:
 class Words:
     """Needs no model: the words that the user shares with a persona."""
 
-    name: str = "words"
+    name: ClassVar[str] = "words"
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser."""
@@ -167,7 +142,7 @@ class Profiles:
     """The words that the profile which a language model infers shares with a persona; no finding tells nobody apart."""
 
     profiler: Profiler
-    name: str = "profiler"
+    name: ClassVar[str] = "profiler"
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser; all profiles are asked for at the same time."""
@@ -191,23 +166,20 @@ class Likelihood:
     """
 
     backbone: Backbone
-    name: str = "likelihood"
+    name: ClassVar[str] = "likelihood"
     _known: dict[tuple[Persona, str], float] = field(default_factory=dict)
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
         """See Recogniser."""
-        asked: dict[Persona, dict[str, None]] = {}
-        for history, candidates in questions:
-            for persona in candidates:
-                asked.setdefault(persona, {}).update(dict.fromkeys(_said(history)))
-        self.read(asked)
+        self.read((w, m) for history, candidates in questions for w in candidates for m in _said(history))
         return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
 
-    def read(self, asked: Mapping[Persona, Collection[str]]) -> None:
+    def read(self, pairs: Iterable[tuple[Persona, str]]) -> None:
         """Read messages under personas and keep their likelihoods: many after one persona cost little more than one."""
+        asked = grouped(pairs, lambda pair: pair[0])
         with Progress("reading", len(asked)) as bar:
-            for persona, messages in asked.items():
-                self.of(persona, list(messages))
+            for persona, found in asked.items():
+                self.of(persona, [message for _, message in found])
                 bar.advance()
 
     @torch.no_grad()
@@ -232,11 +204,8 @@ class Likelihood:
         with self.backbone.adapter(None):
             last = int(self.backbone.model.config.num_hidden_layers)
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
-            found = reply_log_probs(
-                self.backbone,
-                [states[before] for before, _ in row.predicts],
-                [row.ids[own].tolist() for _, own in row.predicts],
-            )
+            before = [states[at] for at, _ in row.predicts]
+            found = reply_log_probs(self.backbone, before, [row.ids[own].tolist() for _, own in row.predicts])
             return [float(each.sum()) for each in found]
 
 

@@ -6,14 +6,16 @@ judges. A masked reward is left out of its step; it is never counted as 0. Users
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from pamdp.errors import DataError
-from pamdp.evaluation.significance import UNKNOWN, Estimate, Statistic, cluster_bootstrap, sign_flip_p
+from pamdp.evaluation.records import grouped, require_unique
+from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap, sign_flip_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,6 @@ class Step:
     """The reward of one reply.
 
     Attributes:
-      method: who replied.
-      judge: who graded.
       user_id: whose dialogue it is; users are the independent units.
       dialogue_id, seed, turn: which dialogue, which draw of it, and its 0-based turn.
       reward: r_t, or None where it is masked.
@@ -70,93 +70,73 @@ class Lead:
     p_value: float
 
 
-def curves(steps: Sequence[Step], *, n: int = 10_000, seed: int = 0) -> list[Curve]:
-    """The curve of every method under every judge, in the order in which they first appear.
-
-    Args:
-      n: bootstrap resamples.
-      seed: of the resamples.
-
-    Raises:
-      DataError: one reply was graded twice by one judge.
-    """
+def curves(steps: Sequence[Step], *, n: int = 10_000) -> list[Curve]:
+    """The curve of every method under every judge, from N resamples; a DataError where a reply was graded twice."""
     out = []
-    for (method, judge), found in _groups(steps).items():
-        kept = [(s.turn, s.reward, s.user_id) for s in found.values() if s.reward is not None]
-        horizon = 1 + max(s.turn for s in found.values())
-        gains = tuple(_sum([x for x in kept if x[0] == t], [t], n, seed) for t in range(horizon))
-        out.append(Curve(method, judge, _returns(kept, horizon, n, seed), gains, len(found) - len(kept)))
+    for (method, judge), mine in _by_method(steps).items():
+        gains = tuple(_sum(mine, [t], n) for t in _turns(mine))
+        out.append(Curve(method, judge, _returns(mine, n), gains, sum(s.reward is None for s in mine)))
     return out
 
 
-def leads(steps: Sequence[Step], others: Sequence[str], *, n: int = 10_000, seed: int = 0) -> list[Lead]:
-    """Every method against every one of OTHERS, under each judge, whatever the order of the methods.
+def leads(steps: Sequence[Step], others: Sequence[str], *, n: int = 10_000) -> list[Lead]:
+    """Every method against every one of OTHERS, under each judge, whatever the order of the methods; else as `curves`.
 
     Of two of OTHERS, the later one there is held against the earlier one, and not again the other way round.
-
-    Raises:
-      DataError: one reply was graded twice by one judge.
     """
-    groups, out = _groups(steps), list[Lead]()
+    groups, out = _by_method(steps), list[Lead]()
     for i, other in enumerate(others):
         for (method, judge), mine in groups.items():
-            if (other, judge) not in groups or method in others[: i + 1]:
-                continue
-            theirs = groups[other, judge]
-            pairs = [
-                (s.turn, s.reward - other_reward, s.user_id)
-                for key, s in mine.items()
-                if s.reward is not None and key in theirs and (other_reward := theirs[key].reward) is not None
-            ]
-            horizon = 1 + max(s.turn for s in mine.values())
-            out.append(Lead(method, other, judge, _returns(pairs, horizon, n, seed), _p(pairs, horizon, n, seed)))
+            if (other, judge) in groups and method not in others[: i + 1]:
+                pairs = _less(mine, groups[other, judge])
+                out.append(Lead(method, other, judge, _returns(pairs, n), _p(pairs, n)))
     return out
 
 
-_Value = tuple[int, float, str]
-"""Step, value, user."""
+def _by_method(steps: Sequence[Step]) -> dict[tuple[str, str], list[Step]]:
+    """The steps of every method under every judge."""
+    require_unique(steps, lambda s: (s.method, s.judge, s.dialogue_id, s.seed, s.turn))
+    return grouped(steps, lambda s: (s.method, s.judge))
 
 
-def _groups(steps: Sequence[Step]) -> dict[tuple[str, str], dict[tuple[str, int, int], Step]]:
-    groups: dict[tuple[str, str], dict[tuple[str, int, int], Step]] = {}
-    for step in steps:
-        group = groups.setdefault((step.method, step.judge), {})
-        key = (step.dialogue_id, step.seed, step.turn)
-        if key in group:
-            raise DataError(
-                f"{step.judge} graded turn {step.turn} of dialogue {step.dialogue_id} by {step.method} twice"
-            )
-        group[key] = step
-    return groups
+def _less(mine: Sequence[Step], theirs: Sequence[Step]) -> list[Step]:
+    """Steps with the difference as their reward; masked where either is."""
+    out, other = [], {(s.dialogue_id, s.seed, s.turn): s.reward for s in theirs}
+    for s in mine:
+        less = other.get((s.dialogue_id, s.seed, s.turn))
+        out.append(replace(s, reward=None if s.reward is None or less is None else s.reward - less))
+    return out
 
 
-def _returns(values: Sequence[_Value], horizon: int, n: int, seed: int) -> tuple[Estimate, ...]:
-    return tuple(_sum([x for x in values if x[0] <= t], range(t + 1), n, seed) for t in range(horizon))
+def _turns(steps: Sequence[Step]) -> range:
+    return range(1 + max(s.turn for s in steps))
 
 
-def _sum(values: Sequence[_Value], turns: Sequence[int], n: int, seed: int) -> Estimate:
-    """Σ_t mean of the values at step t; unknown where a step has none."""
-    at = np.array([turn for turn, _, _ in values])
-    if not all((at == turn).any() for turn in turns):
-        return UNKNOWN
-    members = np.stack([at == turn for turn in turns]).astype(float)
-    return cluster_bootstrap([x for _, x, _ in values], [user for _, _, user in values], _summed(members), n, seed)
+def _returns(steps: Sequence[Step], n: int) -> tuple[Estimate, ...]:
+    return tuple(_sum(steps, range(t + 1), n) for t in _turns(steps))
 
 
-def _summed(members: Float[np.ndarray, "T S"]) -> Statistic:
-    def statistic(values: Float[np.ndarray, " S"], weights: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " B"]:
+def _sum(steps: Sequence[Step], turns: Sequence[int], n: int) -> Estimate:
+    """Σ_t mean reward of step t; unknown where a step has none."""
+    known = [s for s in steps if s.reward is not None and s.turn in turns]
+    members = np.array([[s.turn == t for s in known] for t in turns], dtype=float)
+
+    def summed(values: Float[np.ndarray, " S"], weights: Float[np.ndarray, "B S"]) -> Float[np.ndarray, " B"]:
         count = weights @ members.T
         # A resample without a value at some step has no return: it is not a number, and left out.
         means = np.divide((weights * values) @ members.T, count, out=np.full_like(count, np.nan), where=count > 0)
         total: Float[np.ndarray, " B"] = means.sum(-1)
         return total
 
-    return statistic
+    if not members.any(1).all():
+        return UNKNOWN
+    return cluster_bootstrap([s.reward for s in known], [s.user_id for s in known], summed, n)
 
 
-def _p(values: Sequence[_Value], horizon: int, n: int, seed: int) -> float:
-    counts = np.bincount([turn for turn, _, _ in values], minlength=horizon)
-    if not counts.all():
-        return float("nan")
+def _p(steps: Sequence[Step], n: int) -> float:
+    count = Counter(s.turn for s in steps if s.reward is not None)
+    if len(count) < len(_turns(steps)):
+        return math.nan
     # Divided by how many share its step, the values add up to the difference of the final returns.
-    return sign_flip_p([x / counts[turn] for turn, x, _ in values], [user for _, _, user in values], n, seed)
+    values = [None if s.reward is None else s.reward / count[s.turn] for s in steps]
+    return sign_flip_p(values, [s.user_id for s in steps], n)

@@ -6,59 +6,50 @@ must be right. Knows nothing of HTML.
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from pamdp.errors import DataError, RunError
-from pamdp.evaluation.controls import Control, read_controls
-from pamdp.evaluation.records import Judgement, read_judgements, read_utf8
-from pamdp.evaluation.sample_dialogues import SampleDialogue, read_dialogues
+from pydantic import BaseModel, ConfigDict, JsonValue
 
-Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
-
-FILES = (
-    "config.toml", "fingerprint.json", "metrics.jsonl", "judgements.jsonl", "controls.json", "dialogues.json",
-    "evaluation.json",
-)  # fmt: skip
+from pamdp.errors import RunError
+from pamdp.evaluation.records import Control, Judgement, read_controls, read_judgements
+from pamdp.evaluation.transcripts import SampleDialogue, read_dialogues
+from pamdp.stored import read_record, read_records, read_text
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One line of the training log: `values` holds its finite numbers only."""
+class Metric(BaseModel):
+    """One line of the training log."""
 
-    stage: str
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    stage: str = ""
     step: int
-    values: dict[str, float]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Its finite numbers."""
+        extra = (self.model_extra or {}).items()
+        numbers = ((k, v) for k, v in extra if isinstance(v, int | float) and not isinstance(v, bool))
+        return {k: float(v) for k, v in numbers if math.isfinite(v)}
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything a report shows; None is what was not measured.
-
-    Attributes:
-      name: the run's name, its title.
-      config: the resolved configuration, as TOML text.
-      fingerprint: code, data, models, judges, seeds, command: any nesting.
-      metrics: the training log.
-      judgements: the verdicts from which every success rate is computed.
-      controls: the controls' rows.
-      dialogues: sample dialogues.
-      evaluation: who graded, and what else the evaluation noted.
-      notes: what the reader of the files had to overlook.
-    """
+    """Everything a report shows, None where it was not measured; a TORN log ends in half a line, which is left out."""
 
     name: str
     config: str | None = None
-    fingerprint: dict[str, Json] | None = None
-    metrics: tuple[Metric, ...] | None = None
-    judgements: tuple[Judgement, ...] | None = None
-    controls: tuple[Control, ...] | None = None
-    dialogues: tuple[SampleDialogue, ...] | None = None
-    evaluation: dict[str, Json] | None = None
-    notes: tuple[str, ...] = ()
+    fingerprint: dict[str, JsonValue] | None = None
+    metrics: Sequence[Metric] | None = None
+    judgements: Sequence[Judgement] | None = None
+    controls: Sequence[Control] | None = None
+    dialogues: Sequence[SampleDialogue] | None = None
+    evaluation: dict[str, JsonValue] | None = None
+    torn: bool = False
 
 
 def load_report(run_dir: Path) -> ReportData:
@@ -73,56 +64,34 @@ def load_report(run_dir: Path) -> ReportData:
     there = {name: run_dir / name for name in FILES if (run_dir / name).is_file()}
     if not there:
         raise RunError(f"{run_dir}: not a run directory (it has none of {', '.join(FILES)})")
-    notes = list[str]()
-    return ReportData(
-        name=run_dir.resolve().name,
-        config=read_utf8(there["config.toml"]) if "config.toml" in there else None,
-        fingerprint=_object(there["fingerprint.json"]) if "fingerprint.json" in there else None,
-        metrics=_metrics(there["metrics.jsonl"], notes) if "metrics.jsonl" in there else None,
-        judgements=tuple(read_judgements(there["judgements.jsonl"])) if "judgements.jsonl" in there else None,
-        controls=read_controls(there["controls.json"]) if "controls.json" in there else None,
-        dialogues=read_dialogues(there["dialogues.json"]) if "dialogues.json" in there else None,
-        evaluation=_object(there["evaluation.json"]) if "evaluation.json" in there else None,
-        notes=tuple(notes),
-    )
+    torn = "metrics.jsonl" in there and read_text(there["metrics.jsonl"])[-1:] not in ("", "\n")
+    found = {name.partition(".")[0]: FILES[name](path) for name, path in there.items()}
+    return ReportData(run_dir.resolve().name, torn=torn, **found)
 
 
-def _object(path: Path) -> dict[str, Json]:
-    try:
-        found: Json = json.loads(read_utf8(path))
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg}", path, error.lineno) from error
-    if not isinstance(found, dict):
-        raise DataError("must be a JSON object", path, 1)
-    return found
+def reward_judge(fingerprint: Mapping[str, object]) -> str | None:
+    """Name of the judge that gave the rewards: the entry of `judges` whose `role` is `reward`."""
+    judges = fingerprint.get("judges")
+    entries = [entry for entry in judges if isinstance(entry, dict)] if isinstance(judges, (list, tuple)) else []
+    return next((str(entry.get("name")) for entry in entries if entry.get("role") == "reward"), None)
 
 
-def _metrics(path: Path, notes: list[str]) -> tuple[Metric, ...]:
+def _metrics(path: Path) -> tuple[Metric, ...]:
     """The log, by stage and step; a step that a resumed run wrote again counts once, as written last."""
-    lines = read_utf8(path).split("\n")
-    last = max((i for i, line in enumerate(lines) if line.strip()), default=-1)
-    found: dict[tuple[str, int], Metric] = {}
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            metric = _metric(json.loads(line))
-        except ValueError as error:
-            # A killed run may leave half of its last line: the log is appended to, unlike every other file.
-            if number == last and not line.rstrip().endswith("}"):
-                notes.append(
-                    "The last line of metrics.jsonl is incomplete, as a killed run leaves it, and is not shown."
-                )
-                continue
-            raise DataError(f"not a metrics row: {error}", path, number + 1) from error
-        found[metric.stage, metric.step] = metric
+    found = {(metric.stage, metric.step): metric for metric in read_records(path, Metric, appended=True)}
     stages = list(dict.fromkeys(stage for stage, _ in found))
     return tuple(found[key] for key in sorted(found, key=lambda key: (stages.index(key[0]), key[1])))
 
 
-def _metric(row: Json) -> Metric:
-    if not isinstance(row, dict) or not isinstance(step := row.get("step"), int):
-        raise ValueError("an object with an integer `step` is needed")
-    numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    values = {k: v for k, v in numbers.items() if k != "step" and math.isfinite(v)}
-    return Metric(str(row.get("stage", "")), step, values)
+_object = partial(read_record, kind=dict[str, JsonValue])
+
+FILES: dict[str, Callable[[Path], Any]] = {
+    "config.toml": read_text,
+    "fingerprint.json": _object,
+    "metrics.jsonl": _metrics,
+    "judgements.jsonl": read_judgements,
+    "controls.json": read_controls,
+    "dialogues.json": read_dialogues,
+    "evaluation.json": _object,
+}
+"""What is read of a run, each into the field of its name."""

@@ -1,8 +1,7 @@
 """How sure a mean over states is, when the turns of one user are not independent of each other.
 
-Owns resampling: cluster bootstrap intervals and a sign-flip test; and the correction for many tests. Knows nothing of
-judges, methods and files. A cluster is what was drawn independently: a user with all dialogues and turns. Everything is
-a function of the seed.
+Owns resampling (cluster bootstrap, sign flips) and the correction for many tests. Knows nothing of judges and files. A
+cluster is what was drawn independently: a user with all dialogues and turns. Equal values have equal intervals.
 """
 
 from __future__ import annotations
@@ -30,10 +29,8 @@ class Estimate:
 
     Attributes:
       value: the statistic on the data as they are; NaN where there are none.
-      low: lower end; NaN where fewer than two clusters leave nothing to resample.
-      high: upper end.
-      n: states that entered.
-      clusters: independent units (users) that the states belong to.
+      low, high: ends of the interval; NaN where fewer than two clusters leave nothing to resample.
+      n, clusters: states that entered, and independent units (users) that they belong to.
     """
 
     value: float
@@ -59,75 +56,61 @@ def mean(values: Float[np.ndarray, " S"], weights: Float[np.ndarray, "B S"]) -> 
 
 
 def cluster_bootstrap(
-    values: Sequence[float] | Float[np.ndarray, " S"],
+    values: Sequence[float | None] | Float[np.ndarray, " S"],
     clusters: Sequence[Hashable],
     statistic: Statistic = mean,
     n: int = 10_000,
-    seed: int = 0,
-    *,
-    level: float = 0.95,
-    expanded: bool = True,
 ) -> Estimate:
-    """Percentile interval from resampling whole clusters with replacement.
+    """95 % percentile interval from resampling whole clusters with replacement, the same N times for as many clusters.
 
-    The plain percentile interval is too short with few clusters (with 12 users it covers 92 % instead of 95 %), so by
-    default the percentiles are moved outwards as a t interval is wider than a normal one (Hesterberg 2015,
-    "expanded percentile interval"): α/2 becomes Φ(−t_{α/2, C−1}·√(C/(C−1))).
+    The plain percentile interval is too short with few clusters (with 12 users it covers 92 % instead of 95 %), so the
+    percentiles are moved outwards as a t interval is wider than a normal one (Hesterberg 2015, "expanded percentile
+    interval"): α/2 becomes Φ(−t_{α/2, C−1}·√(C/(C−1))).
 
     Args:
-      values: one number per state.
+      values: one number per state, or None where it is masked: it is left out, and where all are, nothing is known.
       clusters: the cluster of each state, for example its user.
-      statistic: what is estimated; it sees multiplicities, so that all resamples are computed at once.
-      n: resamples.
-      seed: equal seeds, and clusters that first appear in the same order, give equal resamples.
-      level: coverage that is aimed at.
-      expanded: widen for few clusters.
+      statistic: what is estimated; it sees multiplicities, so that all N resamples are computed at once.
 
     Raises:
-      DataError: no states, not as many clusters as values, a value that is not finite, or a bad level or n.
+      DataError: no states, not as many clusters as values, a value that is not finite, or n < 1.
     """
+    if n < 1:
+        raise DataError(f"a bootstrap needs one or more resamples, got {n}")
     x, index, count = _clustered(values, clusters)
-    if not 0 < level < 1 or n < 1:
-        raise DataError(f"a bootstrap needs 0 < level < 1 and n >= 1, got {level} and {n}")
+    if not count:
+        return UNKNOWN
     value = float(statistic(x, np.ones((1, x.size)))[0])
-    if count < 2:
+    if count == 1:
         return Estimate(value, math.nan, math.nan, x.size, count)
-    times, draws = _multiplicities(count, n, seed), list[Float[np.ndarray, " B"]]()
-    rows = max(1, _CHUNK // x.size)
-    for start in range(0, n, rows):
-        draws.append(statistic(x, times[start : start + rows, index].astype(np.float64)))
-    tail = (1 - level) / 2
-    if expanded:
-        tail = NormalDist().cdf(-student_t(1 - tail, count - 1) * math.sqrt(count / (count - 1)))
-    drawn = np.concatenate(draws)
+    times, rows = _multiplicities(count, n), max(1, _CHUNK // x.size)
+    chunks = (times[start : start + rows, index].astype(np.float64) for start in range(0, n, rows))
+    drawn = np.concatenate([statistic(x, weights) for weights in chunks])
     drawn = drawn[np.isfinite(drawn)]  # a resample may leave a ratio undefined (kappa of a constant rater)
-    if not drawn.size:
-        return Estimate(value, math.nan, math.nan, x.size, count)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
+    tail = NormalDist().cdf(-student_t(0.975, count - 1) * math.sqrt(count / (count - 1)))
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if drawn.size else (math.nan, math.nan)
     return Estimate(value, float(low), float(high), x.size, count)
 
 
 def sign_flip_p(
-    values: Sequence[float] | Float[np.ndarray, " S"], clusters: Sequence[Hashable], n: int = 10_000, seed: int = 0
+    values: Sequence[float | None] | Float[np.ndarray, " S"], clusters: Sequence[Hashable], n: int = 10_000
 ) -> float:
-    """Two-sided p-value of "the mean is 0", by flipping the sign of whole clusters.
+    """Two-sided p-value of "the mean is 0", by flipping the sign of whole clusters; NaN where nothing is known.
 
     Exact where all 2^C flips are no more than n; otherwise (1 + hits) / (1 + n) over n random flips, never 0. It shares
-    no assumption with the bootstrap but the clusters: a second opinion.
-
-    Raises:
-      DataError: as `cluster_bootstrap`.
+    no assumption with the bootstrap but the clusters: a second opinion, which refuses what the bootstrap refuses.
     """
     x, index, count = _clustered(values, clusters)
+    if not count:
+        return math.nan
     sums = np.bincount(index, weights=x, minlength=count)
     observed = abs(float(sums.sum())) * (1 - 1e-12)  # equal sums in another order must count as equal
     if 2**count <= n:
         bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
         return float((np.abs((1.0 - 2.0 * bits) @ sums) >= observed).mean())
-    rng, hits, rows = np.random.default_rng(seed), 0, max(1, _CHUNK // count)
-    for start in range(0, n, rows):
-        signs = rng.integers(0, 2, size=(min(rows, n - start), count)) * 2.0 - 1.0
-        hits += int((np.abs(signs @ sums) >= observed).sum())
+    rng, rows = np.random.default_rng(0), max(1, _CHUNK // count)
+    flips = (rng.integers(0, 2, size=(min(rows, n - start), count)) for start in range(0, n, rows))
+    hits = sum(int((np.abs((flip * 2.0 - 1.0) @ sums) >= observed).sum()) for flip in flips)
     return (1 + hits) / (1 + n)
 
 
@@ -162,31 +145,25 @@ def student_t(probability: float, degrees: int) -> float:
 
 
 @lru_cache(maxsize=2)
-def _multiplicities(count: int, n: int, seed: int) -> UInt8[np.ndarray, "n C"]:
-    """How often each of C clusters is in each of n resamples; kept, since a report asks for one table again and again.
-
-    A byte holds it: with C <= 255 nothing is larger, and above that a multiplicity over 255 does not happen.
-    """
-    rng, even, rows = np.random.default_rng(seed), np.full(count, 1 / count), max(1, _CHUNK // count)
-    table = np.empty((n, count), dtype=np.uint8)
-    for start in range(0, n, rows):
-        table[start : start + rows] = rng.multinomial(count, even, size=min(rows, n - start))
+def _multiplicities(count: int, n: int) -> UInt8[np.ndarray, "n C"]:
+    """How often each of C clusters is in each of n resamples, never over 255; kept, as a report needs it again."""
+    rng, even, rows = np.random.default_rng(0), np.full(count, 1 / count), max(1, _CHUNK // count)
+    sizes = (min(rows, n - start) for start in range(0, n, rows))
+    table = np.concatenate([rng.multinomial(count, even, size=size).astype(np.uint8) for size in sizes])
     table.setflags(write=False)
     return table
 
 
 def _clustered(
-    values: Sequence[float] | Float[np.ndarray, " S"], clusters: Sequence[Hashable]
+    values: Sequence[float | None] | Float[np.ndarray, " S"], clusters: Sequence[Hashable]
 ) -> tuple[Float[np.ndarray, " S"], Int[np.ndarray, " S"], int]:
-    """Values, the number of each one's cluster, and how many clusters there are.
-
-    Clusters are numbered by first appearance: names of any kind, and nothing depends on their spelling.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or x.size == 0 or x.size != len(clusters):
-        raise DataError(f"one cluster for each of one or more values: got shape {x.shape} and {len(clusters)} clusters")
-    if not np.isfinite(x).all():
-        raise DataError("a value is not finite; mask its state instead")
+    """Known values, the number of each one's cluster by first appearance, and how many clusters there are."""
+    if not len(values) or len(values) != len(clusters):
+        raise DataError(f"one cluster for each of one or more values: got {len(values)} and {len(clusters)}")
+    known = [(value, cluster) for value, cluster in zip(values, clusters, strict=True) if value is not None]
+    x = np.array([value for value, _ in known], dtype=np.float64)
+    if x.ndim != 1 or not np.isfinite(x).all():
+        raise DataError("a value is no finite number; mask its state instead")
     numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64)
+    index = np.array([numbers.setdefault(cluster, len(numbers)) for _, cluster in known], dtype=np.int64)
     return x, index, len(numbers)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pamdp.env.simulated import breaks_role, sentences
-from pamdp.evaluation.transcripts import MessageNote
-from pamdp.types import History, Persona
+from pamdp.evaluation.records import grouped
+from pamdp.evaluation.transcripts import MessageNote, Transcript
 
 _STOP = (
     "a an and are as at be been being but by can did do does for from had has have he her hers him his how i in is it "
@@ -26,15 +26,8 @@ _STOP = (
 )
 STOP = frozenset(_STOP.split())
 """Words that tell nothing of a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedDialogue:
-    """One simulated dialogue: who was played, all that was said, and how each message of the user came about."""
-
-    persona: Persona
-    history: History
-    said: tuple[MessageNote, ...] = ()
+SIMILAR = 0.8
+"""Share of common words (Jaccard) from which a message repeats another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +35,10 @@ class Audit:
     """What some simulated dialogues come to.
 
     Attributes:
-      told: mean share of the profile's sentences told by each turn.
-      leaked: mean share of them told by each turn beyond what a pace of one sentence a turn allows.
+      told, leaked: mean share of the profile's sentences told by each turn, and beyond what the pace allows.
       role_breaks: share of messages that give the part away.
       repetitions: share of messages, first ones left out, that nearly repeat an earlier one of the same user.
-      messages: how many there are in the user's own words; the shares are of these.
-      stock: how many stand in for a user who had no usable answer.
+      messages, stock: how many are in the user's own words (shares are of these) or stand in where there were none.
       answers: how many answers whoever plays the users gave for these messages; none where nobody plays them.
       rejected: reason -> how many of the answers were rejected for it.
     """
@@ -62,51 +53,40 @@ class Audit:
     rejected: dict[str, int]
 
 
-def audit(
-    dialogues: Sequence[SimulatedDialogue], pace: float = 1.0, similar: float = 0.8, opened: bool = False
-) -> Audit:
+def audit(talks: Sequence[Transcript], pace: float = 1.0, opened: bool = False) -> Audit:
     """Measure simulated dialogues; turns are averaged over the dialogues that have them.
 
     Args:
       pace: sentences of the profile that may be told in a turn; the first may be told in the first one.
-      similar: share of common words (Jaccard) from which a message repeats another.
       opened: whether first messages were asked of whoever plays, too, and not taken from a record.
-
-    Raises:
-      ValueError: no dialogue has a message of the user.
     """
-    told: list[list[float]] = []
-    leaked: list[list[float]] = []
+    told = list[tuple[int, float, float]]()  # turn, told by it, leaked by it
     breaks = repeats = later = messages = stock = answers = 0
     rejected = Counter[str]()
-    for dialogue in dialogues:
-        said = [m.content for m in dialogue.history if m.role == "user"]
-        facts = [words for words in map(content_words, sentences(dialogue.persona.profile)) if words]
-        known = frozenset[str]()
-        own = list[str]()
-        for t, text in enumerate(said):
-            about = dialogue.said[t] if dialogue.said else MessageNote()
+    for talk in talks:
+        said = [m.content for m in talk.messages if m.role == "user"]
+        facts = [words for words in map(content_words, sentences(talk.persona.profile)) if words]
+        known, own = frozenset[str](), list[str]()
+        for t, (text, about) in enumerate(zip(said, talk.said or [MessageNote()] * len(said), strict=True)):
             rejected.update(about.rejected)
-            if dialogue.said and (opened or t):
-                answers += len(about.rejected) + (not about.stock)
-            if about.stock:
-                stock += 1
-            else:
+            answers += (len(about.rejected) + (not about.stock)) * bool(talk.said and (opened or t))
+            stock += about.stock
+            if not about.stock:
                 known |= content_words(text)
                 breaks += breaks_role(text)
                 later += bool(own)
-                repeats += any(_jaccard(text, other) >= similar for other in own)
+                repeats += any(_jaccard(text, other) >= SIMILAR for other in own)
                 own.append(text)
             if facts:
                 share = sum(2 * len(fact & known) > len(fact) for fact in facts) / len(facts)
-                allowed = min(1.0, (1 + int(t * pace)) / len(facts))
-                _at(told, t).append(share)
-                _at(leaked, t).append(max(0.0, share - allowed))
+                told.append((t, share, max(0.0, share - min(1.0, (1 + int(t * pace)) / len(facts)))))
         messages += len(own)
     if not messages:
         raise ValueError("no dialogue has a message of the user")
+    turns = grouped(told, lambda one: one[0]).values()
+    means = [tuple(sum(one[i] for one in turn) / len(turn) for turn in turns) for i in (1, 2)]
     shares = breaks / messages, repeats / max(later, 1)
-    return Audit(_means(told), _means(leaked), *shares, messages, stock, answers, dict(sorted(rejected.items())))
+    return Audit(means[0], means[1], *shares, messages, stock, answers, dict(sorted(rejected.items())))
 
 
 def content_words(text: str) -> frozenset[str]:
@@ -118,13 +98,3 @@ def content_words(text: str) -> frozenset[str]:
 def _jaccard(a: str, b: str) -> float:
     x, y = set(re.findall(r"\w+", a.lower())), set(re.findall(r"\w+", b.lower()))
     return len(x & y) / max(len(x | y), 1)
-
-
-def _at(table: list[list[float]], t: int) -> list[float]:
-    while len(table) <= t:
-        table.append([])
-    return table[t]
-
-
-def _means(table: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(sum(row) / len(row) if row else 0.0 for row in table)

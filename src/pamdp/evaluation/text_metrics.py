@@ -7,10 +7,10 @@ measure per reply gets an interval; distinct-n belongs to a set of replies and h
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,7 @@ class TextReport:
       repetition: mean share of a reply's word triples that it has already said.
       nll: nats per token of the preferred replies; unknown where the method has no likelihood.
       distinct_1, distinct_2: different words, or pairs of words, among all of them.
-      empty: replies without a word.
-      n: replies.
+      n, empty: replies, and those of them without a word.
     """
 
     words: Estimate
@@ -47,45 +46,28 @@ def distinct(replies: Sequence[str], n: int) -> float:
 
     It falls with the number of replies, so only methods with equally many are compared by it.
     """
-    grams = [gram for reply in replies for gram in _grams(words(reply), n)]
+    grams = [gram for reply in replies for gram in zip(*(words(reply)[i:] for i in range(n)), strict=False)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def repetition(reply: str, n: int = 3) -> float:
     """The share of a reply's n-grams that stood in it before; 0 for a reply too short to repeat itself."""
-    grams = _grams(words(reply), n)
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-PER_REPLY: dict[str, Callable[[str], float]] = {
-    "words": lambda reply: float(len(words(reply))),
-    "repetition": repetition,
-}
-"""Measures that need the reply alone."""
+    return 1 - distinct([reply], n) if len(words(reply)) >= n else 0.0
 
 
 def describe(
     replies: Sequence[str], nll: Sequence[float | None], clusters: Sequence[Hashable], n: int = 10_000
 ) -> TextReport:
-    """All measures of one method's replies.
+    """All measures of one method's replies, with intervals from N resamples; a DataError where there are none.
 
-    Args:
-      nll: nats per token of each state's preferred reply, None where it is not known.
-      clusters: the user of each reply.
-      n: bootstrap resamples.
-
-    Raises:
-      DataError: there are no replies.
+    NLL is nats per token of each state's preferred reply, None where it is not known; a reply's cluster is its user.
     """
-    found = {name: cluster_bootstrap([f(r) for r in replies], clusters, n=n) for name, f in PER_REPLY.items()}
-    known = [(x, cluster) for x, cluster in zip(nll, clusters, strict=True) if x is not None]
-    likely = cluster_bootstrap([x for x, _ in known], [c for _, c in known], n=n) if known else UNKNOWN
-    empty = sum(not words(reply) for reply in replies)
     return TextReport(
-        **found, nll=likely, distinct_1=distinct(replies, 1), distinct_2=distinct(replies, 2), empty=empty,
+        words=cluster_bootstrap([len(words(reply)) for reply in replies], clusters, n=n),
+        repetition=cluster_bootstrap([repetition(reply) for reply in replies], clusters, n=n),
+        nll=cluster_bootstrap(nll, clusters, n=n),
+        distinct_1=distinct(replies, 1),
+        distinct_2=distinct(replies, 2),
+        empty=sum(not words(reply) for reply in replies),
         n=len(replies),
-    )  # fmt: skip
-
-
-def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    )

@@ -1,18 +1,31 @@
-"""Dialogues that were played in order to be evaluated: what was said, to whom, and what a judge may know.
+"""Dialogues that were played in order to be evaluated (what was said, to whom, what a judge may know), or to be read.
 
-Owns their records and file. Knows nothing of policies, users and judges at work.
+Owns their records and files. Knows nothing of policies, users and judges at work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Annotated
 
-from pamdp.errors import RunError
-from pamdp.files import Json, json_line, read_json_lines, write_atomic
-from pamdp.types import History, Message, Persona, Role, TimeStep
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from pamdp.errors import DataError
+from pamdp.files import write_json
+from pamdp.stored import read_record, read_records, write_records
+from pamdp.types import Message, Persona, TimeStep
+
+
+def _from_list(*fields: str) -> BeforeValidator:
+    """Reads a list as a record of some fields, which is how files held one at first."""
+    return BeforeValidator(lambda x: dict(zip(fields, x, strict=True)) if isinstance(x, list) else x)
+
+
+_Persona = Annotated[Persona, _from_list("profile", "personality")]
+_Message = Annotated[Message, _from_list("role", "content")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +38,14 @@ class Exchange:
       reference: u_g, or None where none could be had.
     """
 
-    profile: Persona
+    profile: _Persona
     known: bool = True
     reference: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MessageNote:
-    """What belongs to one message of the user beside its words.
-
-    Attributes:
-      stock: the user had no usable answer, and the message stands in for it.
-      rejected: why answers of whoever plays the user were not this message; a reason for each.
-    """
+    """Of one message of the user: whether it stands in for an answer, and why each rejected answer was not it."""
 
     stock: bool = False
     rejected: tuple[str, ...] = ()
@@ -53,14 +61,19 @@ class Transcript:
       said: one for each message of the user; none at all where nobody played it.
     """
 
-    dialogue_id: str
-    user_id: str
-    persona: Persona
-    messages: History
+    dialogue_id: Annotated[str, Field(validation_alias=AliasChoices("dialogue_id", "dialogue"))]
+    user_id: Annotated[str, Field(validation_alias=AliasChoices("user_id", "user"))]
+    persona: _Persona
+    messages: tuple[_Message, ...]
     exchanges: tuple[Exchange, ...]
     said: tuple[MessageNote, ...] = ()
 
-    def history(self, t: int) -> History:
+    def __post_init__(self) -> None:
+        """Refuse, by a DataError, what could not be graded."""
+        if len(self.messages) < 2 * len(self.exchanges):
+            raise DataError("a turn has no reply")
+
+    def history(self, t: int) -> tuple[Message, ...]:
         """h_t: all up to the user's message of turn T."""
         return self.messages[: 2 * t + 1]
 
@@ -74,57 +87,43 @@ class Transcript:
         return TimeStep(self.dialogue_id, t, self.history(t), exchange.profile, exchange.known)
 
 
-def write_talks(path: Path, talks: Iterable[Transcript]) -> None:
-    """Store dialogues, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, "".join(json_line(_record(talk)) for talk in talks))
+write_talks = write_records
+"""Stores dialogues as JSON lines."""
+read_talks = partial(
+    read_records, kind=Transcript, fix="run the same command without --render; delete a damaged file before"
+)
+"""What `write_talks` wrote."""
 
 
-def read_talks(path: Path) -> list[Transcript]:
-    """What `write_talks` wrote.
+@dataclass(frozen=True, slots=True)
+class SampleTurn:
+    """One user message q_t and the replies to it.
 
-    Raises:
-      RunError: the file is missing or damaged.
+    Attributes:
+      replies: method -> reply, in the order in which they are shown.
+      inferred: the profile as inferred from the dialogue so far (w_t).
+      rewards: method -> judge -> probability that its reply is preferred to the first method's.
     """
-    if not path.is_file():
-        raise RunError(f"no dialogues in {path}; run the same command without --render")
-    try:
-        return [_talk(record) for record in read_json_lines(path)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} holds no dialogues ({error!r}); delete it to have them played again") from error
+
+    user: str
+    replies: dict[str, str]
+    inferred: str = ""
+    rewards: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def _record(talk: Transcript) -> dict[str, Json]:
-    return {
-        "dialogue": talk.dialogue_id, "user": talk.user_id, "persona": _persona(talk.persona),
-        "messages": [[m.role, m.content] for m in talk.messages],
-        "exchanges": [
-            {"profile": _persona(e.profile), "known": e.known, "reference": e.reference} for e in talk.exchanges
-        ],
-        "said": [{"stock": s.stock, "rejected": s.rejected} for s in talk.said],
-    }  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class SampleDialogue:
+    """One user's dialogue; the persona is what the policy never saw."""
+
+    user_id: str
+    persona: Persona
+    turns: tuple[SampleTurn, ...]
 
 
-def _talk(record: Mapping[str, Json]) -> Transcript:
-    messages = tuple(Message(cast(Role, role), str(text)) for role, text in cast("list[list[str]]", record["messages"]))
-    exchanges = tuple(
-        Exchange(_to_persona(e["profile"]), bool(e["known"]), cast("str | None", e["reference"]))
-        for e in cast("list[dict[str, Json]]", record["exchanges"])
-    )
-    said = tuple(
-        MessageNote(bool(s["stock"]), tuple(map(str, cast("list[str]", s["rejected"]))))
-        for s in cast("list[dict[str, Json]]", record["said"])
-    )
-    if len(messages) < 2 * len(exchanges):
-        raise ValueError("a turn has no reply")
-    persona = _to_persona(record["persona"])
-    return Transcript(str(record["dialogue"]), str(record["user"]), persona, messages, exchanges, said)
+def write_dialogues(path: Path, dialogues: Sequence[SampleDialogue]) -> None:
+    """Write a JSON list, atomically."""
+    write_json(path, [asdict(d) for d in dialogues])
 
 
-def _persona(persona: Persona) -> Sequence[Json]:
-    return [persona.profile, persona.personality]
-
-
-def _to_persona(value: Json) -> Persona:
-    profile, personality = cast("list[str]", value)
-    return Persona(profile, personality)
+read_dialogues = partial(read_record, kind=tuple[SampleDialogue, ...])
+"""What `write_dialogues` wrote."""

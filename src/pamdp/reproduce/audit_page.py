@@ -11,7 +11,7 @@ from pamdp.env.simulated import BROKEN, PACE
 from pamdp.evaluation.imitation import Imitation, imitation
 from pamdp.evaluation.recoverability import recovery
 from pamdp.evaluation.significance import Estimate
-from pamdp.evaluation.simulator import Audit, SimulatedDialogue, audit
+from pamdp.evaluation.simulator import Audit, audit
 from pamdp.evaluation.tables import Record, TidyTable
 from pamdp.reproduce.audit import COMPARED, TOLD, audit_file, talks_of
 from pamdp.reproduce.config import OnlineReproduceConfig
@@ -39,8 +39,7 @@ def audit_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
     ]
     turns, lines, audits = list[Record](), dict[str, tuple[Estimate, ...]](), dict[str, Audit]()
     for whose, talks in talks_of(path, split_online(config).test, seed).items():
-        dialogues = [SimulatedDialogue(t.persona, t.messages, t.said) for t in talks]
-        audits[whose] = found = audit(dialogues, pace, opened=config.online.opening == "own")
+        audits[whose] = found = audit(talks, pace, opened=config.online.opening == "own")
         rows += [{"measure": what, "whose": whose, "value": x, "n": n} for what, x, n in _shares(found)]
         for what, by_turn in (("profile told", found.told), ("leaked", found.leaked)):
             turns += [{"measure": what, "whose": whose, "turn": t, "value": x} for t, x in enumerate(by_turn, 1)]

@@ -1,0 +1,68 @@
+"""Records in files: dataclasses as JSON lines, or one JSON value; written whole, and checked when they are read.
+
+Owns what is said of a file that is wrong: file, line and field. Knows nothing of what records mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pamdp.errors import DataError
+from pamdp.files import json_line, write_atomic
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+
+
+def write_records(path: Path, records: Iterable[DataclassInstance]) -> None:
+    """Put dataclasses at PATH as JSON lines, atomically: the file is the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, "".join(json_line(asdict(record)) for record in records))
+
+
+def read_records(path: Path, kind: type[T], fix: str = "", appended: bool = False) -> list[T]:
+    """The records of a file of JSON lines, all of one KIND.
+
+    Args:
+      fix: what to do where the file is missing or wrong.
+      appended: lines were written one by one; a last one without its newline was cut short by a kill, and is left out.
+
+    Raises:
+      DataError: the file is missing, not UTF-8, or a line is something else; the message names line and field.
+    """
+    adapter, lines = TypeAdapter(kind), read_text(path, fix).split("\n")  # splitlines() would also break in a string
+    numbered = enumerate(lines[:-1] if appended else lines, 1)
+    return [_parse(adapter, line, path, number, fix) for number, line in numbered if line.strip()]
+
+
+def read_record(path: Path, kind: type[T], fix: str = "") -> T:
+    """The one JSON value of a file; else as `read_records`."""
+    return _parse(TypeAdapter(kind), read_text(path, fix), path, None, fix)
+
+
+def read_text(path: Path, fix: str = "") -> str:
+    """The text of a file; a DataError where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}", path, fix=fix) from error
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path, fix=fix) from error
+
+
+def _parse(adapter: TypeAdapter[T], text: str, path: Path, line: int | None, fix: str) -> T:
+    try:
+        return adapter.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = "".join(f"{part}." for part in first["loc"])[:-1]
+        raise DataError(f"{where}: {first['msg']}" if where else first["msg"], path, line, fix) from error
+    except DataError as error:  # a record that refuses its own values
+        raise DataError(error.what, path, line, fix or error.fix) from error
