@@ -181,9 +181,7 @@ def judge_eval(
             "--pairs", help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh."
         ),
     ],
-    judge: Annotated[
-        Literal["embedded", "match+sense", "match", "likelihood", "sense"], typer.Option(help="Which judge.")
-    ] = "embedded",
+    judge: Annotated[str, typer.Option(help="Which judge: a registered one.")] = "embedded",
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count and skip bad records.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -20,9 +20,10 @@ from pamdp.env.profile import Profiler
 from pamdp.evaluation.judge_eval import evaluate_judge
 from pamdp.evaluation.report import write_report
 from pamdp.files import Json, require_replaceable
-from pamdp.judges.embedded import FILES, load_judge, save_judges
+from pamdp.judges.embedded import FILES, save_judges
 from pamdp.judges.training import train_judges
 from pamdp.lab.benchmark import run_benchmark
+from pamdp.llm.ask import Asking
 from pamdp.llm.local import LocalChat
 from pamdp.models.embedded import cache_dir, load_backbone
 from pamdp.models.features import FeatureStore
@@ -30,7 +31,7 @@ from pamdp.models.policy import Policy
 from pamdp.preflight import require_control, require_data, require_finished, require_judges
 from pamdp.progress import Progress
 from pamdp.quickstart import quickstart
-from pamdp.registry import load_plugins
+from pamdp.registry import JUDGES, load_plugins
 from pamdp.reproduce import main
 from pamdp.reproduce.config import Preset, load_config
 from pamdp.reproduce.online import main as online_main
@@ -102,7 +103,7 @@ def train_offline(
     split = _split(config.data)
     require_unseen(split.test, [start])
     bare, own = backbones(config, load_backbone)
-    judge = load_judge(judge_name, bare)
+    judge = JUDGES[judge_name](lambda: bare)
     with open_run(path, config, fingerprint_of(split, bare, [judge]), resume) as run:
         copy_policy(start, path / "policy")
         offline(load_start(path / "policy", own, config), split.train, judge, config, run, bare=bare)
@@ -174,8 +175,8 @@ def judge_eval(pairs: str, name: str, skip_bad: bool) -> Result:
     """`pamdp judge eval`."""
     named = SAMPLE_PAIRS.get(pairs)
     found = load_pairs(pairs, skip_bad=skip_bad) if named is None else load_sample_pairs(named)
-    judge = load_judge(name, load_backbone())
-    with Progress("judging", 6 * len(found.pairs)) as bar:
+    judge = JUDGES[name](load_backbone)
+    with Progress("judging", 3 * len(found.pairs)) as bar:
         report_ = evaluate_judge(judge, found.pairs, bar.advance)
     return Result(json.dumps(report_.to_json() | {"skipped": len(found.skipped)}), [report_.table()])
 
@@ -269,7 +270,7 @@ def chat(source: str, show: bool) -> None:
     bare, own = backbones(config, load_backbone)
     policy = load_policy(folder, own)
     v_max = max_value(R_MAX, config.rl.gamma, config.rl.horizon)
-    profiler = Profiler(LocalChat(bare), attempts=2, max_tokens=80)
+    profiler = Profiler(LocalChat(bare), Asking(max_tokens=80, attempts=2))
     talk(policy, load_critics(folder, policy.width, v_max), show, config.rl.max_reply, profiler=profiler)
 
 

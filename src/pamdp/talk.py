@@ -66,4 +66,4 @@ def inferred(profiler: Profiler, policy: Policy, history: History) -> str:
             found = run(profiler.infer(history))
     except AnswerError:
         return "the profiler gave no answer that could be read"
-    return found.persona.text or "nothing can be told yet"
+    return found.text or "nothing can be told yet"

@@ -14,7 +14,6 @@ from pamdp.errors import ConfigError, EndpointError
 from pamdp.files import Json
 from pamdp.journal import Journal
 from pamdp.llm.chat import ChatModel
-from pamdp.llm.scripted import ERRORS, FAULTS
 from pamdp.models.policy import Policy
 from pamdp.rollout import Rollout, Transition
 from pamdp.runs import Run
@@ -32,6 +31,7 @@ from tests.tools.learning import (
     make_policy,
     make_world,
 )
+from tests.tools.scripted import ERRORS, FAULTS
 from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
 

@@ -13,10 +13,10 @@ from pamdp.data import load_sample
 from pamdp.errors import ConfigError, ModelError
 from pamdp.judges.base import Case, Judge, Verdict
 from pamdp.judges.scores import ReplyScorer
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.reproduce.work import Tools
 from pamdp.types import Dialogue, Message, Turn
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}

@@ -18,9 +18,9 @@ from pamdp.errors import EndpointError
 from pamdp.judges.base import Case, Verdict
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.chat import ChatModel, Completion, Decoding
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.prompts.render import load
 from pamdp.types import Message, Persona, TimeStep
+from tests.tools.scripted import ScriptedChat
 
 ANA = Persona("Ana is a nurse. She works nights.", "She is brief.")
 

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.env.profile import Profiler
-from pamdp.llm.scripted import ScriptedChat
+from pamdp.llm.ask import Asking
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.talk import talk
 from pamdp.train.factory import load_critics, load_policy, new_policy, save_policy
 from pamdp.types import Message
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 CONFIG = Config(model=ModelConfig(d_a=4, depth=0.5), clone=CloneConfig(backbone="frozen"), rl=RLConfig(max_reply=4))
@@ -54,7 +55,7 @@ def test_value_action_and_profile_are_shown_when_asked_for() -> None:
 
 def test_a_profile_that_cannot_be_read_is_said_and_the_talk_goes_on() -> None:
     console = Typed("Hello.", "Hello again.", "")
-    talk(_policy(), None, True, 4, console, Profiler(ScriptedChat(lambda *_: "no idea"), attempts=1))
+    talk(_policy(), None, True, 4, console, Profiler(ScriptedChat(lambda *_: "no idea"), Asking(attempts=1)))
     assert console.out.getvalue().count("no answer that could be read") == 2
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 from typing import TypeVar
 
-from pamdp.async_bridge import at_once, join, settle, start
+from pamdp.async_bridge import at_once, done, join, settle, start
 from pamdp.env.reward import Reward
 from pamdp.env.user import Acted, User
 from pamdp.errors import AnswerError
@@ -29,14 +29,14 @@ class DialogueEnv:
 
     Args:
       users: one for each dialogue; keys must be distinct.
-      reward: scores replies.
+      reward: scores replies; None: nobody does, and every reward is None.
       horizon: T, most turns of a dialogue, or None for no limit.
 
     Attributes:
       failures: how often a user or its profiler had no usable answer here, by "user" and "profile".
     """
 
-    def __init__(self, users: Sequence[User], reward: Reward, horizon: int | None = None) -> None:
+    def __init__(self, users: Sequence[User], reward: Reward | None = None, horizon: int | None = None) -> None:
         self.users = {user.key: user for user in users}
         if len(self.users) != len(users):
             raise ValueError("two users of one environment share a key")
@@ -68,7 +68,11 @@ class DialogueEnv:
             self._going(self.users[moment.key], self._follow(self.users[moment.key], moment, group[0]))
             for moment, group in zip(moments, replies, strict=True)
         ]
-        rewards = self.reward.begin(moments, replies)
+        rewards = (
+            [done(list[float | None]([None] * len(group))) for group in replies]
+            if self.reward is None
+            else self.reward.begin(moments, replies)
+        )
         return [join(partial(self._outcomes, m), f, r) for m, f, r in zip(moments, following, rewards, strict=True)]
 
     async def _open(self, user: User) -> TimeStep:
@@ -110,5 +114,5 @@ class DialogueEnv:
 
     @staticmethod
     def _going(user: User, work: Coroutine[object, object, T]) -> Future[T]:
-        """A user that need not be waited for costs no thread and no loop."""
+        """A user that need not be waited for is asked here and now: a person can be interrupted only in this thread."""
         return start(work) if iscoroutinefunction(user.answer) else at_once(work)

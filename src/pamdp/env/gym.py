@@ -41,7 +41,7 @@ class DialogueGym(gymnasium.Env[str, str]):
 
     Args:
       users: who may be talked with.
-      reward: scores replies.
+      reward: scores replies; None: nobody does, and every reward is masked.
       horizon: T, most turns.
       max_reply, max_history: characters of the longest action and observation.
     """
@@ -49,7 +49,7 @@ class DialogueGym(gymnasium.Env[str, str]):
     def __init__(
         self,
         users: Sequence[User],
-        reward: Reward,
+        reward: Reward | None,
         horizon: int = 6,
         max_reply: int = 4_000,
         max_history: int = 100_000,

@@ -1,6 +1,7 @@
 """Who talks to the assistant: a recorded or human user here, a simulated one in simulated.py, behind one protocol.
 
-Owns how a dialogue goes on after a reply. Knows nothing of rewards and policies. The environment is the same for all.
+Owns how a dialogue goes on after a reply, and how users of one's own get a name. Knows nothing of rewards and policies.
+The environment is the same for all.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
+from pamdp.registry import USERS
 from pamdp.types import Dialogue, History, Message, Persona
 
 
@@ -85,26 +87,47 @@ class HumanUser:
 
     Args:
       key: names the dialogue.
-      ask: shows the assistant's reply (None at the start) and gives what the person says; nothing ends the dialogue.
+      ask: shows the assistant's reply (None at the start) and gives what the person says; nothing, or the end of the
+        input (EOFError), ends the dialogue for good.
     """
 
     def __init__(self, key: str, ask: Callable[[str | None], str]) -> None:
         self.key, self.ask = key, ask
 
     def start(self) -> History:
-        """The first message; it is asked for until there is one."""
-        while not (said := self.ask(None).strip()):
-            pass
+        """The first message.
+
+        Raises:
+          EOFError: the person says nothing at all.
+        """
+        if not (said := self._said(None)):
+            raise EOFError("nobody says anything")
         return (Message("user", said),)
 
     def answer(self, history: History, reply: str) -> History | None:
         """What the person says to REPLY."""
-        said = self.ask(reply).strip()
+        said = self._said(reply)
         return (*history, Message("assistant", reply), Message("user", said)) if said else None
 
     def profile(self, history: History) -> Persona:
         """Nobody knows."""
         return Persona()
+
+    def _said(self, reply: str | None) -> str:
+        try:
+            return self.ask(reply).strip()
+        except EOFError:
+            return ""
+
+
+register_user = USERS
+"""The decorator `register_user(NAME)` of a class or function that makes the user of a record, given it and a seed."""
+
+
+@register_user("recorded")
+def recorded(dialogue: Dialogue, seed: int) -> RecordedUser:
+    """The user of a record, as it was recorded."""
+    return RecordedUser(dialogue)
 
 
 def _turn(history: History) -> int:

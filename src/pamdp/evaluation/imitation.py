@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pamdp.async_bridge import run, together
@@ -19,8 +19,8 @@ from pamdp.evaluation.recoverability import Likelihood
 from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
 from pamdp.judges.base import Outcome
 from pamdp.judges.pairwise import parse_verdict
-from pamdp.llm.ask import T, ask
-from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.llm.ask import Asking, T, ask
+from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, History, Message, Persona
@@ -204,8 +204,7 @@ class ChatAuditor:
     """Asks a language model; the better message in both orders, and a tie where they disagree."""
 
     model: ChatModel
-    attempts: int = 3
-    max_tokens: int = 200
+    how: Asking = Asking(max_tokens=200)
     name: str = "judge"
 
     def aligned(self, places: Sequence[Place]) -> list[tuple[float | None, float | None]]:
@@ -236,8 +235,8 @@ class ChatAuditor:
             prompt, persona=place.persona.text, history=transcript(place.history, "Person", "Friend"), **values
         )
         return await ask(
-            self.model, [Message("user", question)], parse, decoding=Decoding(0.0, self.max_tokens),
-            seed=seed_of(question), attempts=self.attempts, reminder="audit_reminder",
+            self.model, [Message("user", question)], parse, replace(self.how, seed=seed_of(question)),
+            reminder="audit_reminder",
         )  # fmt: skip
 
 

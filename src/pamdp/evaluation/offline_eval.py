@@ -12,14 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pamdp.async_bridge import run
 from pamdp.config import RLConfig
-from pamdp.env.reward import LiveJudge
-from pamdp.errors import JudgeError
 from pamdp.evaluation.controls import Control, write_controls
 from pamdp.evaluation.records import Judgement, write_judgements
 from pamdp.evaluation.sample_dialogues import SampleDialogue, SampleTurn, write_dialogues
-from pamdp.judges.base import Case, Judge, Verdict, swap
+from pamdp.judges.base import Case, Judge, LiveJudge, swap, verdicts_of
 from pamdp.models.generate import Sampling
 from pamdp.models.packed_branches import branch_log_probs
 from pamdp.models.policy import Policy, Request, path
@@ -83,23 +80,13 @@ def compare_replies(
     """Verdicts in both orders on every state; a failed verdict masks its record."""
     states = [(d, t) for d in dialogues for t in range(len(d.turns))]
     cases = [Case(d.persona, d.history(t), replies[d.id, t], baseline[d.id, t]) for d, t in states]
-    first, second = _verdicts(judge, cases), _verdicts(judge, [swap(case) for case in cases])
+    first, second = verdicts_of(judge, cases), verdicts_of(judge, [swap(case) for case in cases])
     return [
         Judgement.of(
             a, b, method=names[0], baseline=names[1], judge=judge.name, state=(d.user_id, d.id, t), kind=kind
         )
         for (d, t), a, b in zip(states, first, second, strict=True)
     ]  # fmt: skip
-
-
-def _verdicts(judge: Judge, cases: Sequence[Case]) -> list[Verdict | None]:
-    if isinstance(judge, LiveJudge):
-        # All calls are under way at once, and one that fails costs no other.
-        return run(judge.verdicts(cases))
-    try:
-        return list(judge.judge(cases))
-    except JudgeError:
-        return [None] if len(cases) == 1 else [_verdicts(judge, [case])[0] for case in cases]
 
 
 def action_controls(
@@ -218,7 +205,7 @@ def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Rep
         return
     first, *others = replies.values()
     states = [(d, t) for d in dialogues for t in range(len(d.turns))]
-    _verdicts(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
+    verdicts_of(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
 
 
 def _samples(

@@ -51,7 +51,9 @@ class LikelihoodScorer:
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
         self.layers = int(backbone.model.config.num_hidden_layers)
-        self._kept: dict[Persona | None, tuple[tuple[int, ...], Sequence[int], DynamicCache]] = {}
+        self._weights: tuple[int, ...] = ()
+        self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
+        self._base: dict[tuple[History, str], Tensor] = {}
 
     def groups(self, persona: Persona, history: History, replies: Sequence[str]) -> tuple[Group, Group]:
         """The replies after the last message, with and without the person in front."""
@@ -99,21 +101,18 @@ class LikelihoodScorer:
         last one is not run again.
         """
         adapter = None if persona is None else ADAPTER
-        weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
-        known, before, cache = self._kept.pop(persona, ((), (), DynamicCache()))
-        same = 0
-        if known == weights:
-            pairs = zip(before, group.context[:-1], strict=False)
-            same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
+        before, cache = self._kept.pop(persona, ((), DynamicCache()))
+        pairs = zip(before, group.context[:-1], strict=False)
+        same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
         cache = first_of(cache, same) if same else DynamicCache()
         row = pack([group], self.backbone.device, same)
         with self.backbone.adapter(None):
             lower = run_layers(self.backbone, row, None, 0, self.cut, cache)
         with self.backbone.adapter(adapter):
             states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
-        self._kept[persona] = (weights, group.context, first_of(cache, len(group.context)))
+        self._kept[persona] = (group.context, first_of(cache, len(group.context)))
         if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]  # whoever was asked about longest ago
+            del self._kept[next(p for p in self._kept if p is not None)]  # whoever was asked about longest ago
         return row, states
 
     @torch.no_grad()
@@ -125,11 +124,23 @@ class LikelihoodScorer:
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
-        """Score of each reply for a person."""
-        known, anyone = self.groups(persona, history, replies)
-        base = self._log_probs(*self._states(anyone, None))
-        return [float(s) for s in self._combine(*self._states(known, persona), base)]
+        """Score of each reply for a person; what does not depend on the person is computed once."""
+        weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
+        if weights != self._weights:
+            self.forget()
+            self._weights = weights
+        last = history[-1:]
+        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
+            _, anyone = self.groups(persona, last, new)
+            base = self._log_probs(*self._states(anyone, None))
+            self._base.update(zip(((last, reply) for reply in new), base, strict=True))
+        known, _ = self.groups(persona, last, replies)
+        return [
+            float(s)
+            for s in self._combine(*self._states(known, persona), [self._base[last, reply] for reply in replies])
+        ]
 
     def forget(self) -> None:
-        """Drop the kept contexts."""
+        """Drop the kept contexts and what was found of replies."""
         self._kept.clear()
+        self._base.clear()

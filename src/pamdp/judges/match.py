@@ -2,10 +2,8 @@
 
 Owns the score f(ω)·g(u): a low-rank product of what the bare backbone reads in the description of a person and in a
 reply, averaged over an ensemble. Built and trained differently from the likelihood judge: no adapter, no likelihoods,
-person
-and reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the
-training
-persons.
+person and reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the
+training persons.
 """
 
 from __future__ import annotations

@@ -34,12 +34,10 @@ class Decoding:
     Attributes:
       temperature: 0 is deterministic, as far as the model is.
       max_tokens: longest answer.
-      json: ask for a JSON object, where the model has such a mode.
     """
 
     temperature: float = 0.0
     max_tokens: int = 512
-    json: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
+from pamdp.config import EndpointConfig
 from pamdp.errors import ModelError
 from pamdp.llm.chat import Completion, Decoding
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
+from pamdp.models.embedded import load_backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.prefill import prefill
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
 
@@ -106,3 +109,19 @@ class LocalChat:
                 f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
             )
         return encoded
+
+
+@CHAT_MODELS("embedded")
+def embedded(end: EndpointConfig) -> LocalChat:
+    """The model that comes with the package."""
+    return LocalChat(load_backbone())
+
+
+@CHAT_MODELS("local")
+def local(end: EndpointConfig) -> LocalChat:
+    """The model of this machine that an endpoint's settings name.
+
+    Raises:
+      ModelError: it is not there.
+    """
+    return LocalChat(load_backbone(end.model))

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Completion, Decoding, TransientError
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+
+    from pamdp.config import EndpointConfig
 
 PASSING = (408, 409, 429)
 """Status codes below 500 that pass by themselves."""
@@ -52,12 +56,11 @@ class OpenAIChat:
         try:
             answer = await client.chat.completions.create(
                 model=self.model,
-                messages=[_param(m) for m in messages],
+                messages=cast("list[ChatCompletionMessageParam]", [asdict(m) for m in messages]),
                 temperature=decoding.temperature,
                 max_tokens=decoding.max_tokens,
                 # Many servers keep seeds in 32 bits.
                 seed=seed % 2**31,
-                response_format={"type": "json_object"} if decoding.json else openai.omit,
             )
         except openai.APITimeoutError as error:
             raise TransientError(f"no answer within {self.timeout:g} s") from error
@@ -91,18 +94,16 @@ class OpenAIChat:
         return self._client
 
 
+@CHAT_MODELS("openai")
+def on_server(end: EndpointConfig) -> OpenAIChat:
+    """The model that an endpoint's settings name."""
+    return OpenAIChat(end.model, end.base_url, end.key_env, end.timeout)
+
+
 def public_url(url: str) -> str:
     """A URL without user, password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _param(message: Message) -> ChatCompletionMessageParam:
-    if message.role == "system":
-        return {"role": "system", "content": message.content}
-    if message.role == "assistant":
-        return {"role": "assistant", "content": message.content}
-    return {"role": "user", "content": message.content}
 
 
 def _completion(answer: ChatCompletion) -> Completion:

@@ -13,10 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from pamdp.config import GraderConfig
-from pamdp.env.reward import LiveJudge
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges.base import Judge
-from pamdp.judges.remote import JudgeRegistry
+from pamdp.judges.base import Judge, LiveJudge
+from pamdp.judges.graders import Graders
 from pamdp.judges.scores import ReplyScorer
 from pamdp.models.embedded import load_backbone
 from pamdp.reproduce.config import ReproduceConfig
@@ -42,7 +41,7 @@ def standard_tools(grader: GraderConfig) -> Tools:
     """Models from disk; embedded judges, all on one backbone, and language models behind the endpoint of GRADER."""
     console = Console(stderr=True)
     shared = cache(load_backbone)
-    graders = JudgeRegistry(grader, shared)
+    graders = Graders(grader, shared)
     check = cache(graders.check)
 
     def judge(name: str) -> Judge:

@@ -15,8 +15,8 @@ from rich.table import Table as Grid
 
 from pamdp.baselines.registry import find
 from pamdp.errors import DataError
-from pamdp.judges.embedded import NAMES
 from pamdp.models.embedded import EMBEDDED
+from pamdp.registry import JUDGES
 from pamdp.reproduce.config import ReproduceConfig
 from pamdp.reproduce.cost_model import histories, minutes_of
 from pamdp.reproduce.grid import Cell, cells_of
@@ -150,7 +150,7 @@ def plan(config: ReproduceConfig, table: Table, run: Path) -> Plan:
             judged = sum(len(pair_seeds(cell, *pair, config.seeds)) for pair in pairs if pair[0] == name)
             scores = test * times * len(config.scorers) * len(QUESTIONS[cell.column])
             questions = test * judged * 2 * len(config.judges)
-            here = questions if set(config.judges) <= set(NAMES) else 0
+            here = questions if set(config.judges) <= set(JUDGES) else 0
             minutes = minutes_of(name, cell.model, budget, test, here // times, length)
             pieces.append(
                 Piece(

@@ -43,6 +43,7 @@ from pamdp.evaluation.simulator import Audit, SimulatedDialogue, audit
 from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
 from pamdp.files import json_line, read_json_lines, write_atomic
 from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.llm.ask import Asking
 from pamdp.progress import Progress
 from pamdp.reproduce.online.config import OnlineReproduceConfig
 from pamdp.reproduce.online.files import AuditFiles, talks_file
@@ -176,7 +177,7 @@ def _places(bench: Bench, file: Path) -> list[Place]:
                 bar.advance(count)
                 bench.save_costs()
 
-            found = places_of(bench.split.test, lambda d: world.user(d, seed_of("audit", seed)), answered)
+            found = places_of(bench.split.test, lambda d: world.played(d, seed_of("audit", seed)), answered)
         _write(file, _PLACES, found)
     return _read(file, _PLACES)
 
@@ -185,7 +186,7 @@ def _auditor(bench: Bench, reader: Likelihood) -> Auditor:
     if bench.config.auditor == "judge":
         judge = bench.world.judge
         assert isinstance(judge, PairwiseJudge)  # the settings were checked
-        return ChatAuditor(judge.model, judge.attempts)
+        return ChatAuditor(judge.model, Asking(max_tokens=200, attempts=judge.how.attempts))
     pool = list(dict.fromkeys(d.persona for d in bench.split.test))
 
     def others(place: Place) -> list[Persona]:
