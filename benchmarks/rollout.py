@@ -15,13 +15,11 @@ from benchmarks import inputs
 from benchmarks.arena import Duel, Options, main
 from benchmarks.measure import Facts, Measured, Prepared
 from pamdp.env.dialogue import DialogueEnv
-from pamdp.env.reward import Reward
 from pamdp.env.user import RecordedUser
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, path
 from pamdp.rollout import collect
-from pamdp.train.rollout_recorded import Unjudged
 
 SPARED = 4
 """The naive peer replies to every fourth dialogue: times are compared for each reply, and its minutes are many."""
@@ -33,13 +31,12 @@ def ours(options: Options) -> Prepared:
     """pamdp.rollout.collect on recorded users."""
     backbone, chosen = inputs.backbone(), inputs.dialogues(options)
     policy = Policy(backbone, readout=Readout(layer=backbone.layer_at(0.6)))
-    nothing = {d.history(t): () for d in chosen for t in range(len(d.turns))}
 
     def work() -> Facts:
         out = []
         for start in range(0, len(chosen), options.batch):
             users = [RecordedUser(dialogue) for dialogue in chosen[start : start + options.batch]]
-            env = DialogueEnv(users, Reward(Unjudged(), nothing))
+            env = DialogueEnv(users)
             sampling = Sampling(options.tokens, repetition_penalty=1.0)
             out.append(collect(policy, env, sampling, explore=False, batch=options.batch))
         return _facts({(t.key, t.t): t.reply for rollout in out for t in rollout.transitions})

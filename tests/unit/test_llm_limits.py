@@ -39,10 +39,6 @@ class Recorder:
             self.running -= 1
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 async def _many(model: Limited | Retrying, n: int, decoding: Decoding = Decoding(max_tokens=10)) -> None:
     await asyncio.gather(*(model.complete(ASKED, decoding) for _ in range(n)))
 
@@ -55,15 +51,13 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
 
 def test_no_minute_has_more_requests_than_allowed() -> None:
     model = Recorder()
-    play(_many(Limited(model, Limits(100, requests_per_minute=3, clock=_now)), 8))
+    play(_many(Limited(model, Limits(100, requests_per_minute=3)), 8))
     assert model.began == pytest.approx([0, 0, 0, 60, 60, 60, 120, 120])
 
 
 def test_no_minute_has_more_tokens_than_allowed_by_estimate() -> None:
     model = Recorder()
-    play(
-        _many(Limited(model, Limits(100, tokens_per_minute=45, clock=_now)), 5)
-    )  # 20 a call: 10 asked, 10 answered at most
+    play(_many(Limited(model, Limits(100, tokens_per_minute=45)), 5))  # 20 a call: 10 asked, 10 answered at most
     assert model.began == pytest.approx([0, 0, 60, 60, 120])
 
 
@@ -71,7 +65,7 @@ def test_tokens_count_as_they_were_once_that_is_known() -> None:
     model = Recorder(tokens=5)
 
     async def one_by_one() -> None:
-        limited = Limited(model, Limits(1, tokens_per_minute=45, clock=_now))
+        limited = Limited(model, Limits(1, tokens_per_minute=45))
         for _ in range(6):
             await limited.complete(ASKED, Decoding(max_tokens=10))
 
@@ -81,7 +75,7 @@ def test_tokens_count_as_they_were_once_that_is_known() -> None:
 
 def test_a_call_above_the_limit_is_made_alone_instead_of_never() -> None:
     model = Recorder()
-    play(_many(Limited(model, Limits(100, tokens_per_minute=5, clock=_now)), 2))
+    play(_many(Limited(model, Limits(100, tokens_per_minute=5)), 2))
     assert model.began == pytest.approx([0, 60])
 
 
@@ -128,9 +122,9 @@ def test_shared_limits_bound_both_and_own_limits_bind_one() -> None:
     every, slow = Recorder(), Recorder()
 
     async def both() -> None:
-        shared = Limits(concurrency=3, clock=_now)
-        await asyncio.gather(*(_many(Limited(every, Limits(9, clock=_now), shared), 6) for _ in range(2)))
-        await _many(Limited(slow, Limits(1, clock=_now), shared), 4)
+        shared = Limits(concurrency=3)
+        await asyncio.gather(*(_many(Limited(every, Limits(9), shared), 6) for _ in range(2)))
+        await _many(Limited(slow, Limits(1), shared), 4)
 
     _, seconds = play(both())
     assert every.most == 3 and slow.most == 1 and seconds == pytest.approx(4 + 4)
@@ -140,9 +134,9 @@ def test_a_minute_of_its_own_begins_when_the_shared_limit_lets_a_call_in() -> No
     model = Recorder()
 
     async def both() -> None:
-        shared = Limits(9, requests_per_minute=1, clock=_now)
-        own = Limited(model, Limits(9, requests_per_minute=1, clock=_now), shared)
-        await asyncio.gather(_many(Limited(Recorder(), Limits(9, clock=_now), shared), 1), _many(own, 2))
+        shared = Limits(9, requests_per_minute=1)
+        own = Limited(model, Limits(9, requests_per_minute=1), shared)
+        await asyncio.gather(_many(Limited(Recorder(), Limits(9), shared), 1), _many(own, 2))
 
     play(both())
     assert model.began == pytest.approx([60, 120])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
@@ -98,9 +99,9 @@ def test_a_role_on_a_shared_server_keeps_its_own_limits_where_they_differ() -> N
     talks, together, talking = _limits(world.simulator)
     judges, shared, judging = _limits(world.judge.model)
     assert (judges.concurrency, judges.requests, judges.tokens) == (2, 7, 400)
-    assert (talks.concurrency, talks.requests, talks.tokens) == (16, None, 900)
+    assert (talks.concurrency, talks.requests, talks.tokens) == (16, math.inf, 900)
     assert together is shared
-    assert (together.concurrency, together.requests, together.tokens) == (16, None, 900)
+    assert (together.concurrency, together.requests, together.tokens) == (16, math.inf, 900)
     assert (judging.timeout, talking.timeout) == (5, 60)
 
 

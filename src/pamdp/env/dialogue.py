@@ -7,7 +7,6 @@ terminates. Users that have to be waited for are asked all at the same time, and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -31,9 +30,6 @@ class DialogueEnv:
       users: one for each dialogue; keys must be distinct.
       reward: scores replies; None: nobody does, and every reward is None.
       horizon: T, most turns of a dialogue, or None for no limit.
-
-    Attributes:
-      failures: how often a user or its profiler had no usable answer here, by "user" and "profile".
     """
 
     def __init__(self, users: Sequence[User], reward: Reward | None = None, horizon: int | None = None) -> None:
@@ -41,7 +37,6 @@ class DialogueEnv:
         if len(self.users) != len(users):
             raise ValueError("two users of one environment share a key")
         self.reward, self.horizon = reward, horizon
-        self.failures: Counter[str] = Counter()
 
     def reset(self) -> list[TimeStep]:
         """The first moment of every dialogue."""
@@ -80,7 +75,6 @@ class DialogueEnv:
         try:
             history = await settle(user.start())
         except AnswerError:
-            self.failures["user"] += 1
             history, own = (Message("user", load("user_greets")),), False
         return await self._moment(user, 0, history, Persona(), own)
 
@@ -90,7 +84,6 @@ class DialogueEnv:
         try:
             after = await settle(user.answer(moment.history, reply))
         except AnswerError:
-            self.failures["user"] += 1
             # The dialogue goes on, so that no later turn is lost; what led here is masked, since nobody answered it.
             after = (*moment.history, Message("assistant", reply), Message("user", load("user_stuck")))
             own = False
@@ -101,7 +94,6 @@ class DialogueEnv:
         try:
             profile, known = await settle(user.profile(history)), True
         except AnswerError:
-            self.failures["profile"] += 1
             profile, known = before, False
         return TimeStep(user.key, t, history, profile, known, not own, rejected)
 

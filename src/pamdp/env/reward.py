@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 
 from pamdp.async_bridge import done, run, settle, start, together
 from pamdp.errors import AnswerError
@@ -28,13 +29,11 @@ class Reward:
       judge: decides.
       references: u_g, one or more for each history.
       soft: the expected reward under the verdict's probabilities (same mean, less variance) instead of the verdict's.
-      failures: how many verdicts and references could not be had so far.
     """
 
     judge: Judge
     references: References
     soft: bool = True
-    failures: int = field(default=0)
 
     def __call__(self, steps: Sequence[TimeStep], replies: Sequence[str]) -> list[float | None]:
         """r_t of each reply: +1 preferred, -1 not, +0.5 tie; None where the judge failed or ω_t is not known."""
@@ -60,16 +59,14 @@ class Reward:
         try:
             return await settle(given)
         except AnswerError:
-            self.failures += 1
             return ()
 
     def _rewards(self, cases: Sequence[Sequence[Case]], verdicts: Iterator[Verdict | None]) -> list[float | None]:
         """The mean over each reply's own cases, whose verdicts come next."""
         out = list[float | None]()
         for same in cases:
-            found = [next(verdicts) for _ in same]
-            values = [v.expected_reward if self.soft else v.reward for v in found if v is not None]
-            self.failures += found.count(None)
+            found = [v for v in islice(verdicts, len(same)) if v is not None]
+            values = [v.expected_reward if self.soft else v.reward for v in found]
             out.append(sum(values) / len(values) if values else None)
         return out
 

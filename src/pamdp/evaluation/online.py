@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from pamdp.async_bridge import run, together
 from pamdp.env.dialogue import DialogueEnv
@@ -22,7 +23,6 @@ from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.rollout import collect
 from pamdp.train.env_factory import EnvFactory
-from pamdp.train.rollout_recorded import Unjudged
 from pamdp.types import Dialogue, History, TimeStep
 
 
@@ -46,8 +46,7 @@ def talk_with(
     """
     settings = world.config
     users = [world.user(dialogue, seed) for dialogue in dialogues]
-    # Nobody judges yet: a reward says only that the reply was answered and ω_t is known.
-    env = DialogueEnv(users, Reward(Unjudged(), lambda steps: [("",) for _ in steps]), settings.rl.horizon)
+    env = DialogueEnv(users, None, settings.rl.horizon)
     rollout = collect(
         policy, env, Sampling(settings.rl.max_reply), explore=False, seed=seed, groups=settings.online.groups,
         journal=journal, progress=progress,
@@ -56,8 +55,9 @@ def talk_with(
     for dialogue in dialogues:
         said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)
         moments = [rollout.moments[t.key, t.t] for t in said]
-        exchanges = tuple(Exchange(m.privileged, t.reward is not None) for m, t in zip(moments, said, strict=True))
         last = rollout.moments[dialogue.id, len(said)]
+        turns = pairwise((*moments, last))
+        exchanges = tuple(Exchange(m.privileged, m.known and not after.stock) for m, after in turns)
         messages = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last))
         out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, last.history, exchanges, messages))
     return out

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone, first_of
-from pamdp.models.chat import Encoded
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
 from pamdp.prompts.render import load, render
@@ -55,14 +54,11 @@ class LikelihoodScorer:
         self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
         self._base: dict[tuple[History, str], Tensor] = {}
 
-    def groups(self, persona: Persona, history: History, replies: Sequence[str]) -> tuple[Group, Group]:
-        """The replies after the last message, with and without the person in front."""
+    def group(self, persona: Persona, history: History, replies: Sequence[str]) -> Group:
+        """The replies after the last message, with the person in front, if anything is known of one."""
         chat = self.backbone.chat
-        ids = [chat.reply(reply) for reply in replies]
         system = render("judge_for", persona=persona.text) if persona.text else load("judge_anyone")
-        known: Encoded = chat.history(history[-1:], system)
-        anyone = chat.history(history[-1:], load("judge_anyone"))
-        return Group(known.ids, ids), Group(anyone.ids, ids)
+        return Group(chat.history(history[-1:], system).ids, [chat.reply(reply) for reply in replies])
 
     def scores(self, row: PackedRow, lower: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         """Score of every reply of a packed row, each a scalar.
@@ -116,29 +112,24 @@ class LikelihoodScorer:
         return row, states
 
     @torch.no_grad()
-    def base(self, row: PackedRow) -> list[Tensor]:
-        """Log p₀ of every reply under the bare backbone."""
-        with self.backbone.adapter(None):
-            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
-        return self._log_probs(row, states)
+    def base(self, history: History, replies: Sequence[str]) -> list[Tensor]:
+        """Log p₀(u|q) of every reply to the last message; each is found once, whoever the person is."""
+        last = history[-1:]
+        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
+            found = self._log_probs(*self._states(self.group(Persona(), last, new), None))
+            self._base.update(zip(((last, reply) for reply in new), found, strict=True))
+        return [self._base[last, reply] for reply in replies]
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
-        """Score of each reply for a person; what does not depend on the person is computed once."""
+        """Score of each reply for a person."""
         weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
         if weights != self._weights:
             self.forget()
             self._weights = weights
-        last = history[-1:]
-        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
-            _, anyone = self.groups(persona, last, new)
-            base = self._log_probs(*self._states(anyone, None))
-            self._base.update(zip(((last, reply) for reply in new), base, strict=True))
-        known, _ = self.groups(persona, last, replies)
-        return [
-            float(s)
-            for s in self._combine(*self._states(known, persona), [self._base[last, reply] for reply in replies])
-        ]
+        base = self.base(history, replies)
+        row, states = self._states(self.group(persona, history, replies), persona)
+        return [float(score) for score in self._combine(row, states, base)]
 
     def forget(self) -> None:
         """Drop the kept contexts and what was found of replies."""

@@ -1,25 +1,23 @@
 """How often and how many at once a chat model is called, and what happens when a call fails in passing.
 
-Owns waiting; tenacity owns the pauses between tries. Knows nothing of what is asked. The clock and the sleep are given,
-so that tests need no time.
+Owns waiting; tenacity owns the pauses between tries. Knows nothing of what is asked. Time is that of the event loop, so
+that tests need none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_base, wait_exponential, wait_random_exponential
+from tenacity.wait import wait_exponential, wait_random_exponential
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
 from pamdp.types import Message
-
-Sleep = Callable[[float], Awaitable[None]]
 
 WINDOW = 60.0
 """Seconds that "per minute" looks back."""
@@ -30,20 +28,13 @@ class Limits:
 
     Args:
       concurrency: most calls under way at once.
-      requests_per_minute, tokens_per_minute: most in any minute; None is no limit.
-      clock, sleep: seconds, and waiting for some.
+      requests_per_minute, tokens_per_minute: most in any minute.
     """
 
     def __init__(
-        self,
-        concurrency: int = 16,
-        requests_per_minute: int | None = None,
-        tokens_per_minute: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
+        self, concurrency: int = 16, requests_per_minute: float = math.inf, tokens_per_minute: float = math.inf
     ) -> None:
         self.concurrency, self.requests, self.tokens = concurrency, requests_per_minute, tokens_per_minute
-        self.clock, self.sleep = clock, sleep
         self._slots = asyncio.Semaphore(concurrency)
         self._door = asyncio.Lock()
         self._past: deque[list[float]] = deque()
@@ -52,24 +43,19 @@ class Limits:
     async def admitted(self, tokens: float) -> AsyncIterator[list[float]]:
         """Hold a place for a call of so many TOKENS; its entry, [when it began, tokens], may be corrected."""
         # A single call above the limit would wait for ever.
-        tokens = min(tokens, self.tokens or tokens)
+        tokens = min(tokens, self.tokens)
         async with self._slots:
             async with self._door:
                 while not self._fits(tokens):
-                    await self.sleep(max(self._past[0][0] + WINDOW - self.clock(), 1e-3))
-                entry = [self.clock(), tokens]
+                    await asyncio.sleep(max(self._past[0][0] + WINDOW - _now(), 1e-3))
+                entry = [_now(), tokens]
                 self._past.append(entry)
             yield entry
 
     def _fits(self, tokens: float) -> bool:
-        now = self.clock()
-        while self._past and self._past[0][0] + WINDOW <= now:
+        while self._past and self._past[0][0] + WINDOW <= _now():
             self._past.popleft()
-        if self.requests is not None and len(self._past) >= self.requests:
-            return False
-        if self.tokens is None or not self._past:
-            return True
-        return sum(used for _, used in self._past) + tokens <= self.tokens
+        return len(self._past) < self.requests and sum(used for _, used in self._past) + tokens <= self.tokens
 
 
 class Limited(Around):
@@ -112,15 +98,24 @@ class Retrying(Around):
     """
 
     def __init__(
-        self, model: ChatModel, attempts: int = 8, base: float = 1.0, cap: float = 30.0, sleep: Sleep = asyncio.sleep
+        self,
+        model: ChatModel,
+        attempts: int = 8,
+        base: float = 1.0,
+        cap: float = 30.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         super().__init__(model)
         self.attempts = attempts
         pause = wait_exponential(base / 2, cap / 2) + wait_random_exponential(base / 2, cap / 2)
+
+        def wait(state: RetryCallState) -> float:
+            failed = state.outcome and state.outcome.exception()
+            return max(pause(state), getattr(failed, "after", None) or 0.0)  # as long as the server asks to, at least
+
         self._retrying = AsyncRetrying(
-            sleep, stop_after_attempt(attempts), _AtLeastAsked(pause), retry_if_exception_type(TransientError),
-            reraise=True,
-        )  # fmt: skip
+            sleep, stop_after_attempt(attempts), wait, retry_if_exception_type(TransientError), reraise=True
+        )
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
@@ -142,12 +137,5 @@ class Retrying(Around):
             ) from last
 
 
-class _AtLeastAsked(wait_base):
-    """A pause, but not shorter than the server asked for."""
-
-    def __init__(self, pause: wait_base) -> None:
-        self.pause = pause
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        failed = retry_state.outcome and retry_state.outcome.exception()
-        return max(self.pause(retry_state), getattr(failed, "after", None) or 0.0)
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -7,6 +7,7 @@ that any of them names; a role whose own are tighter keeps those too.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,15 +68,11 @@ def build_chat_models(
 
 def _loosest(ends: Sequence[EndpointConfig]) -> Limits:
     """The limits that some roles keep together; where one names none, there is none."""
-
-    def most(values: Sequence[int | None]) -> int | None:
-        known = [value for value in values if value is not None]
-        return max(known) if len(known) == len(values) else None
-
     return Limits(
         max(end.concurrency for end in ends),
-        most([end.requests_per_minute for end in ends]), most([end.tokens_per_minute for end in ends]),
-    )  # fmt: skip
+        max(end.requests_per_minute or math.inf for end in ends),
+        max(end.tokens_per_minute or math.inf for end in ends),
+    )
 
 
 def _check(name: str, end: EndpointConfig) -> None:
