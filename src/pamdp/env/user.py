@@ -124,10 +124,7 @@ register_user = USERS
 """The decorator `register_user(NAME)` of a class or function that makes the user of a record, given it and a seed."""
 
 
-@register_user("recorded")
-def recorded(dialogue: Dialogue, seed: int) -> RecordedUser:
-    """The user of a record, as it was recorded."""
-    return RecordedUser(dialogue)
+USERS.add("recorded", lambda dialogue, seed: RecordedUser(dialogue))
 
 
 def _turn(history: History) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from pamdp.async_bridge import run, together
-from pamdp.env.simulated import SimulatedUser
+from pamdp.async_bridge import run, settle, together
+from pamdp.env.user import User
 from pamdp.errors import AnswerError
 from pamdp.evaluation.recoverability import Likelihood
 from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
@@ -101,7 +101,7 @@ class Auditor(Protocol):
 
 
 def places_of(
-    dialogues: Sequence[Dialogue], user: Callable[[Dialogue], SimulatedUser], progress: Callable[[int], None]
+    dialogues: Sequence[Dialogue], user: Callable[[Dialogue], User], progress: Callable[[int], None]
 ) -> list[Place]:
     """Have every user answer every recorded reply but the last; all at the same time.
 
@@ -112,9 +112,10 @@ def places_of(
     async def one(dialogue: Dialogue, t: int) -> Place:
         reply = dialogue.turns[t].reply or ""
         try:
-            said: str | None = (await user(dialogue).answer(dialogue.history(t), reply))[-1].content
+            after = await settle(user(dialogue).answer(dialogue.history(t), reply))
         except AnswerError:
-            said = None
+            after = None
+        said = None if after is None else after[-1].content
         progress(1)
         before = (*dialogue.history(t), Message("assistant", reply))
         return Place(dialogue.user_id, dialogue.id, dialogue.persona, before, dialogue.turns[t + 1].user, said)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -119,9 +118,9 @@ def _likelihood(backbone: Backbone, folder: Path, cut: int) -> LikelihoodScorer:
     return LikelihoodScorer(backbone, head.requires_grad_(False), cut)
 
 
-def _shipped(name: str, backbone: Callable[[], Backbone]) -> ScoringJudge:
-    return load_judge(name, backbone())
+def _register(name: str) -> None:
+    JUDGES.add(name, lambda backbone: load_judge(name, backbone()))
 
 
 for _name in NAMES:
-    JUDGES.add(_name, partial(_shipped, _name))
+    _register(_name)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-from pamdp.config import EndpointConfig
 from pamdp.errors import ModelError
 from pamdp.llm.chat import Completion, Decoding
 from pamdp.models.backbone import Backbone
@@ -111,17 +110,5 @@ class LocalChat:
         return encoded
 
 
-@CHAT_MODELS("embedded")
-def embedded(end: EndpointConfig) -> LocalChat:
-    """The model that comes with the package."""
-    return LocalChat(load_backbone())
-
-
-@CHAT_MODELS("local")
-def local(end: EndpointConfig) -> LocalChat:
-    """The model of this machine that an endpoint's settings name.
-
-    Raises:
-      ModelError: it is not there.
-    """
-    return LocalChat(load_backbone(end.model))
+CHAT_MODELS.add("embedded", lambda end: LocalChat(load_backbone()))
+CHAT_MODELS.add("local", lambda end: LocalChat(load_backbone(end.model)))

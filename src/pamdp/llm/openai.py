@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
     from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 
-    from pamdp.config import EndpointConfig
-
 PASSING = (408, 409, 429)
 """Status codes below 500 that pass by themselves."""
 
@@ -95,10 +93,7 @@ class OpenAIChat:
         return AsyncOpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0)
 
 
-@CHAT_MODELS("openai")
-def on_server(end: EndpointConfig) -> OpenAIChat:
-    """The model that an endpoint's settings name."""
-    return OpenAIChat(end.model, end.base_url, end.key_env, end.timeout)
+CHAT_MODELS.add("openai", lambda end: OpenAIChat(end.model, end.base_url, end.key_env, end.timeout))
 
 
 def public_url(url: str) -> str:

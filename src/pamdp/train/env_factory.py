@@ -14,7 +14,6 @@ from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import User
-from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge, in_role
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.chat import ChatModel
@@ -60,17 +59,9 @@ class EnvFactory:
 
     def user(self, dialogue: Dialogue, seed: int) -> User:
         """The user of a record; SEED makes another dialogue of the same user."""
-        return USERS[self.config.online.user](dialogue, seed) if self.simulator is None else self.played(dialogue, seed)
-
-    def played(self, dialogue: Dialogue, seed: int) -> SimulatedUser:
-        """The user of a record as the simulator plays it.
-
-        Raises:
-          ConfigError: there is no simulator.
-        """
         online = self.config.online
         if self.simulator is None:
-            raise ConfigError(f"nobody plays users of online.user={online.user}; set online.user=simulated")
+            return USERS[online.user](dialogue, seed)
         how = asking(online.simulator)
         return SimulatedUser(
             dialogue.id, dialogue.persona, self.simulator,

@@ -177,7 +177,7 @@ def _places(bench: Bench, file: Path) -> list[Place]:
                 bar.advance(count)
                 bench.save_costs()
 
-            found = places_of(bench.split.test, lambda d: world.played(d, seed_of("audit", seed)), answered)
+            found = places_of(bench.split.test, lambda d: world.user(d, seed_of("audit", seed)), answered)
         _write(file, _PLACES, found)
     return _read(file, _PLACES)
 
