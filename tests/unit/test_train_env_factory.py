@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.config import Config, EndpointConfig
+from pamdp.config import Config, EndpointConfig, EvalConfig, GraderConfig
 from pamdp.data import load_sample
 from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser
@@ -250,3 +250,16 @@ def test_a_registered_judge_rewards_and_an_unknown_one_is_named() -> None:
     assert _build("online.judge.model=long").judge.name == "long"
     with pytest.raises(ConfigError, match="no judge 'lon'; did you mean 'long'"):
         _build("online.judge.model=lon")
+
+
+def test_settings_that_were_stored_before_still_load() -> None:
+    called = {
+        "base_url": "http://x/v1", "key_env": "K", "temperature": 0.5, "max_tokens": 9, "seed": 1, "timeout": 2.0,
+        "tries": 3, "attempts": 4, "concurrency": 5, "requests_per_minute": 6, "tokens_per_minute": 7,
+    }  # fmt: skip
+    for kind in ("local", "openai"):
+        GraderConfig.model_validate({**called, "kind": kind, "urls": {"m": "http://y/v1"}})
+    for kind in ("embedded", "local", "openai"):
+        EndpointConfig.model_validate({**called, "kind": kind, "model": "m", "price_prompt": 1, "price_completion": 2})
+    with pytest.raises(ConfigError, match=r"unknown setting grader\.model"):
+        load(EvalConfig, (), ["grader.model=m"])  # its judges have names

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from pamdp.async_bridge import run, together
 from pamdp.env.dialogue import DialogueEnv
@@ -23,7 +22,7 @@ from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.rollout import collect
 from pamdp.train.env_factory import EnvFactory
-from pamdp.types import Dialogue, History, TimeStep
+from pamdp.types import Dialogue, History, Message, TimeStep
 
 
 def talk_with(
@@ -55,11 +54,12 @@ def talk_with(
     for dialogue in dialogues:
         said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)
         moments = [rollout.moments[t.key, t.t] for t in said]
-        last = rollout.moments[dialogue.id, len(said)]
-        turns = pairwise((*moments, last))
-        exchanges = tuple(Exchange(m.privileged, m.known and not after.stock) for m, after in turns)
-        messages = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last))
-        out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, last.history, exchanges, messages))
+        last = rollout.moments.get((dialogue.id, len(said)))  # None where the user ended the dialogue
+        stock = [m.stock for m in moments[1:]] + [last is not None and last.stock]
+        exchanges = tuple(Exchange(m.privileged, m.known and not s) for m, s in zip(moments, stock, strict=True))
+        heard = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last) if m is not None)
+        messages = last.history if last else (*moments[-1].history, Message("assistant", said[-1].reply))
+        out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, messages, exchanges, heard))
     return out
 
 
