@@ -153,6 +153,15 @@ def test_fingerprints_name_everybody_and_no_secret(monkeypatch: pytest.MonkeyPat
     world = _build("rl.profile=inferred", "online.reference=written", *SERVER)
     prints = world.fingerprints(load_sample("train").dialogues)
     assert [p["role"] for p in prints] == ["simulator", "reward", "profiler", "reference"]
+    # What stored runs are compared by: another key would refuse to go on with them.
+    assert set(prints[0]) == {
+        "role", "kind", "model", "revision", "top_p", "repetition_penalty", "prompt", "difficulty", "temperature",
+    }  # fmt: skip
+    assert set(prints[1]) == {
+        "role", "name", "kind", "model", "base_url", "prompt", "both_orders", "temperature", "seed"
+    }  # fmt: skip
+    assert set(prints[2]) == {*prints[0], "seed", "most"} - {"difficulty"}
+    assert set(prints[3]) == {*prints[0], "seed"} - {"difficulty"}
     assert "sk-secret" not in str(prints) + dump(world.config)
     with pytest.raises(ConfigError, match=r"judge\.base_url holds more .* online\.judge\.key_env") as error:
         _build(*SERVER, "online.judge.base_url=http://u:sk-secret@host/v1")

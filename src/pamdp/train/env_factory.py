@@ -70,11 +70,10 @@ class EnvFactory:
         )  # fmt: skip
 
     def fingerprints(self, dialogues: Sequence[Dialogue]) -> tuple[dict[str, str], ...]:
-        """What identifies everybody in this world, for a run's fingerprint; a user may have a `fingerprint`."""
-        named = {"role": "simulator", "name": self.config.online.user}
-        user = named | getattr(self.user(dialogues[0], 0), "fingerprint", {})
+        """What identifies everybody in this world, for a run's fingerprint; a user without one is its name."""
+        user = getattr(self.user(dialogues[0], 0), "fingerprint", {"name": self.config.online.user})
         parts = [part.fingerprint for part in (self.profiler, self.writer) if part is not None]
-        return (user, in_role(self.judge, "reward"), *parts)
+        return ({"role": "simulator", **user}, in_role(self.judge, "reward"), *parts)
 
 
 def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | None = None) -> EnvFactory:
