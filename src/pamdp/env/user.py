@@ -7,7 +7,8 @@ The environment is the same for all.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol
 
 from pamdp.registry import USERS
 from pamdp.types import Dialogue, History, Message, Persona
@@ -16,7 +17,8 @@ from pamdp.types import Dialogue, History, Message, Persona
 class User(Protocol):
     """The other side of a dialogue; it also knows who it is.
 
-    A user that has to be waited for declares its three methods `async`.
+    A user that has to be waited for declares its three methods `async`. Whose part somebody plays that does not always
+    find words for it may have a method `rejected(turn)`: why answers were no message of that turn.
     """
 
     key: str
@@ -39,15 +41,6 @@ class User(Protocol):
         Raises:
           AnswerError: ω_t could not be had.
         """
-        ...
-
-
-@runtime_checkable
-class Acted(Protocol):
-    """A user whose part somebody plays who does not always find words for it."""
-
-    def rejected(self, turn: int) -> tuple[str, ...]:
-        """Why answers were no message of TURN (0-based); a reason for each of them."""
         ...
 
 
@@ -82,17 +75,18 @@ class RecordedUser:
         return self.dialogue.turns[_turn(history)].inferred
 
 
+@dataclass
 class HumanUser:
     """A person who is asked for every message; nothing is known of who they are.
 
-    Args:
+    Attributes:
       key: names the dialogue.
       ask: shows the assistant's reply (None at the start) and gives what the person says; nothing, or the end of the
         input (EOFError), ends the dialogue for good.
     """
 
-    def __init__(self, key: str, ask: Callable[[str | None], str]) -> None:
-        self.key, self.ask = key, ask
+    key: str
+    ask: Callable[[str | None], str]
 
     def start(self) -> History:
         """The first message.
@@ -122,7 +116,6 @@ class HumanUser:
 
 register_user = USERS
 """The decorator `register_user(NAME)` of a class or function that makes the user of a record, given it and a seed."""
-
 
 USERS.add("recorded", lambda dialogue, seed: RecordedUser(dialogue))
 
