@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.measure import machine
 from pamdp.config import GraderConfig
 from pamdp.judges.base import Case
-from pamdp.judges.remote import JudgeRegistry
+from pamdp.judges.graders import Graders
 from pamdp.models.backbone import Backbone
 from pamdp.types import Message, Persona
 
@@ -70,7 +70,7 @@ def main() -> None:
         for i in range(options.judgements)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        graders = JudgeRegistry(config, no_backbone, cache=Path(folder))
+        graders = Graders(config, no_backbone, cache=Path(folder))
         judge = graders.judge("slow")
         graders.check("slow")  # the first import and connection are not what is measured
         start = time.perf_counter()

@@ -76,7 +76,7 @@ def _prepare(options: Options) -> tuple[Backbone, list[Case], LikelihoodScorer]:
 def _scores(
     backbone: Backbone, scorer: LikelihoodScorer, persona: Persona, history: History, replies: Sequence[str]
 ) -> list[float]:
-    known, anyone = scorer.groups(persona, history, replies)
+    known, anyone = (scorer.group(who, history, replies) for who in (persona, Persona()))
     with backbone.adapter(ADAPTER):
         adapted = [_pass(backbone, known.context, reply) for reply in known.replies]
     with backbone.adapter(None):

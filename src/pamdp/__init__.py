@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from pamdp.config import Config
     from pamdp.data.formats import register_layout as layout
     from pamdp.data.load import load_dialogues, load_pairs
+    from pamdp.env.user import register_user as user
     from pamdp.errors import PamdpError
     from pamdp.judges.base import Case, Verdict
+    from pamdp.judges.base import register_judge as judge
+    from pamdp.llm.chat import register_chat_model as chat_model
     from pamdp.models.backbone import Backbone
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
@@ -38,13 +41,16 @@ _WHERE = {
 }
 _LOOK_UP = {name: (module, name) for module, names in _WHERE.items() for name in names} | {
     "advantage": ("pamdp.rl.advantages", "register_advantage"),
+    "chat_model": ("pamdp.llm.chat", "register_chat_model"),
+    "judge": ("pamdp.judges.base", "register_judge"),
+    "user": ("pamdp.env.user", "register_user"),
     "layout": ("pamdp.data.formats", "register_layout"),
     "method": ("pamdp.baselines.method", "register_method"),
 }
 __all__ = [
     "Backbone", "Case", "Config", "Dialogue", "Evaluation", "Message", "PamdpError", "Persona", "Policy", "Turn",
-    "Verdict", "advantage", "clone", "evaluate", "layout", "load", "load_backbone", "load_dialogues", "load_pairs",
-    "method", "reinforce",
+    "Verdict", "advantage", "chat_model", "clone", "evaluate", "judge", "layout", "load", "load_backbone",
+    "load_dialogues", "load_pairs", "method", "reinforce", "user",
 ]  # fmt: skip
 
 

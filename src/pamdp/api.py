@@ -26,11 +26,12 @@ from pamdp.evaluation.success import SuccessRate, compare
 from pamdp.evaluation.tables import to_table
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
-from pamdp.judges.embedded import REWARD, load_judge
+from pamdp.judges.embedded import REWARD
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Replies
+from pamdp.registry import JUDGES
 from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
@@ -134,7 +135,7 @@ def reinforce(
     asked = {**(settings or {}), **({} if advantage is None else {"rl.advantage": advantage})}
     config = combined(_config(asked), policy.config, "the policy").model_copy(update={"data": IN_MEMORY})
     plain = bare or policy.backbone
-    judging = load_judge(judge, plain) if isinstance(judge, str) else judge
+    judging = JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge
     start = with_sigma(policy, config.rl.sigma)
     with _run(run, config, _fingerprint(dialogues, plain, judging), resume) as opened:
         return offline(start, dialogues, judging, config, opened, bare=bare)
@@ -194,7 +195,7 @@ def evaluate(
     plain = bare or next((p.backbone for p in policies.values() if p.config.clone.backbone != "full"), None)
     if plain is None:
         raise ConfigError("all weights of these policies were cloned; give `bare`, the plain backbone, for Vanilla")
-    graders = [load_judge(judge, plain) if isinstance(judge, str) else judge for judge in judges]
+    graders = [JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge for judge in judges]
     rl = first.config.rl.model_copy(update={} if max_reply is None else {"max_reply": max_reply})
     every = {VANILLA: Policy(plain, readout=first.readout), **policies}
     replies = {name: write_replies(policy, dialogues, rl, what=name) for name, policy in every.items()}

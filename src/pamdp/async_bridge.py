@@ -35,7 +35,7 @@ def run(coroutine: Coroutine[object, object, T]) -> T:
     Raises:
       RuntimeError: called from the loop itself, which would wait for itself for ever.
     """
-    if _loop is not None and _running() is _loop:
+    if _loop is not None and asyncio._get_running_loop() is _loop:
         coroutine.close()
         raise RuntimeError("a call that waits was made on the loop that it would wait for; await it instead")
     future = start(coroutine)
@@ -86,28 +86,9 @@ B = TypeVar("B")
 
 
 def join(function: Callable[[A, B], T], first: Future[A], second: Future[B]) -> Future[T]:
-    """FUNCTION of two results as soon as both are there, or the first one's failure."""
-    whole: Future[T] = Future()
-    lock = threading.Lock()
-    met: list[bool] = []
+    """FUNCTION of two results as soon as both are there, or the first failure of one."""
 
-    def look(_: object) -> None:
-        with lock:
-            if met or not (first.done() and second.done()):
-                return
-            met.append(True)
-        try:
-            whole.set_result(function(first.result(), second.result()))
-        except BaseException as error:
-            whole.set_exception(error)
+    async def both() -> T:
+        return function(*await asyncio.gather(asyncio.wrap_future(first), asyncio.wrap_future(second)))
 
-    first.add_done_callback(look)
-    second.add_done_callback(look)
-    return whole
-
-
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    return start(both())

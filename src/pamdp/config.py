@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pamdp.registry import ADVANTAGES, LAYOUTS
+from pamdp.registry import ADVANTAGES, CHAT_MODELS, LAYOUTS, USERS
 from pamdp.settings import Settings, known
 
 
@@ -161,28 +161,25 @@ class RLConfig(Settings):
     paper_literal: bool = False
 
 
-class EndpointConfig(Settings):
-    """A language model that plays one role.
+class CallConfig(Settings):
+    """How language models are called, whichever it is.
 
     Attributes:
-      kind: "embedded" is what comes with the package (for the judge: the judge named by `model`), "local" any Hugging
-        Face causal LM on this machine, "openai" a server that speaks OpenAI's chat completions.
-      model: its name there.
+      kind: "embedded" is what comes with the package, "local" any Hugging Face causal LM on this machine, "openai" a
+        server that speaks OpenAI's chat completions; others are registered.
       base_url: of the server, up to and including /v1.
       key_env: name of the environment variable that holds the server's key. The key itself is no setting, because
         settings are written into the run.
-      temperature, max_tokens: of its answers.
-      seed: of its draws.
+      temperature, max_tokens: of answers.
+      seed: of draws.
       timeout: seconds for one call.
       tries: most tries of a call that fails in passing, ever more slowly.
       attempts: most answers asked for where one cannot be used.
-      concurrency: most calls under way at once.
+      concurrency: most calls under way at once; a model on this machine takes all.
       requests_per_minute, tokens_per_minute: limits of the server, if it has any.
-      price_prompt, price_completion: money for a million tokens, for `pamdp estimate` and the costs of a run.
     """
 
-    kind: Literal["embedded", "local", "openai"] = "embedded"
-    model: str = "embedded"
+    kind: Annotated[str, known(CHAT_MODELS)] = "embedded"
     base_url: str = "http://127.0.0.1:8000/v1"
     key_env: str = "OPENAI_API_KEY"
     temperature: float = Field(default=0.0, ge=0)
@@ -194,6 +191,17 @@ class EndpointConfig(Settings):
     concurrency: int = Field(default=16, ge=1)
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
+class EndpointConfig(CallConfig):
+    """A language model that plays one role.
+
+    Attributes:
+      model: its name; for a judge of kind "embedded", the name of the judge.
+      price_prompt, price_completion: money for a million tokens, for `pamdp estimate` and the costs of a run.
+    """
+
+    model: str = "embedded"
     price_prompt: float | None = Field(default=None, ge=0)
     price_completion: float | None = Field(default=None, ge=0)
 
@@ -206,7 +214,7 @@ class SimulatorConfig(EndpointConfig):
 
 
 class JudgeConfig(EndpointConfig):
-    """The judge's endpoint; `model` names an embedded judge where `kind` is "embedded"."""
+    """The judge's endpoint; `model` names a registered judge where `kind` is "embedded"."""
 
     model: str = "match+sense"
 
@@ -218,8 +226,10 @@ class OnlineConfig(Settings):
       rounds: how many batches of dialogues are played and learned from.
       users: users of one batch; their dialogues advance together.
       groups: a batch is parted into so many groups, one of which writes while the others wait for their users.
-      difficulty: how freely users tell of themselves.
-      opening: users begin with the first message of their record, or with one of their own.
+      user: who users are, by name: "simulated" by the model `simulator`, "recorded" ones who say what their record
+        says, or a registered one, which need not ask any model.
+      difficulty: how freely simulated users tell of themselves.
+      opening: simulated users begin with the first message of their record, or with one of their own.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or one that the model
         `writer` writes (the paper).
       both_orders: ask the judge in both orders of the replies; costs twice the calls.
@@ -231,6 +241,7 @@ class OnlineConfig(Settings):
     rounds: int = Field(default=6, ge=1)
     users: int = Field(default=8, ge=1)
     groups: int = Field(default=2, ge=1)
+    user: Annotated[str, known(USERS)] = "simulated"
     difficulty: Literal["cooperative", "reserved", "topic-changing"] = "cooperative"
     opening: Literal["recorded", "own"] = "recorded"
     reference: Literal["clone", "vanilla", "written"] = "clone"
@@ -242,30 +253,22 @@ class OnlineConfig(Settings):
     writer: EndpointConfig = EndpointConfig()
 
 
-class GraderConfig(Settings):
+class GraderConfig(CallConfig):
     """How language models are reached that judge or score in evaluations; which ones, their names say.
 
     Attributes:
-      kind: "openai": a server that speaks OpenAI's chat completions; "local": a Hugging Face causal LM on this machine.
-      base_url: of the server, up to and including /v1.
       urls: model -> base URL, of models that another server has.
-      key_env, temperature, max_tokens, seed, timeout, tries, attempts, concurrency, requests_per_minute,
-        tokens_per_minute: as of an endpoint.
     """
 
-    kind: Literal["openai", "local"] = "openai"
+    kind: Annotated[str, known(CHAT_MODELS)] = "openai"
     base_url: str = ""
     urls: dict[str, str] = Field(default_factory=dict)
-    key_env: str = "OPENAI_API_KEY"
-    temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=256, ge=1)
-    seed: int = Field(default=0, ge=0)
-    timeout: float = Field(default=60.0, gt=0)
-    tries: int = Field(default=8, ge=1)
-    attempts: int = Field(default=3, ge=1)
-    concurrency: int = Field(default=16, ge=1)
-    requests_per_minute: int | None = Field(default=None, ge=1)
-    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+    def endpoint(self, model: str) -> EndpointConfig:
+        """The endpoint of one model."""
+        shared = self.model_dump(exclude={"urls", "base_url"})
+        return EndpointConfig(model=model, base_url=self.urls.get(model, self.base_url), **shared)
 
 
 class EvalConfig(Settings):

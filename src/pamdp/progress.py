@@ -1,11 +1,13 @@
-"""Progress bars with rate and time left, on the error stream, silent where nobody watches; and notes.
+"""How far work is: bars with rate and time left in a terminal, a line now and then in a file; and notes.
 
-Owns how long work is shown, and what is said beside it. Knows nothing of the work.
+Owns how long work is shown, and what is said beside it, all on the error stream. Knows nothing of the work.
 """
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,10 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+EVERY = 30.0
+"""Seconds between two lines where no terminal shows a bar; shorter work says nothing there."""
+
 
 def note(text: str) -> None:
     """One line for whoever watches or keeps the error stream; machines read the other one."""
-    print(f"pamdp: {text}", file=sys.stderr)
+    print(f"pamdp: {text}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -26,32 +31,45 @@ class Progress:
       what: the word before the bar.
       total: how many steps there are.
       done: how many were done before (a resumed run).
+      clock: seconds.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self.what, self.total, self.done = what, total, done
-        self.bars = Bars(
-            TextColumn("{task.description:>12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
+    def __init__(self, what: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.what, self.total, self.before, self.done, self.clock = what, total, done, done, clock
+        columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[beside]}"))
+        self.bars = Bars(*columns, *left, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
     def __enter__(self) -> Self:
         self.bars.start()
-        self.task = self.bars.add_task(self.what, total=self.total, completed=self.done, note="")
+        self.task = self.bars.add_task(self.what, total=self.total, completed=self.done, beside="")
+        self.began = self.told = self.clock()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bars.stop()
+        if self.bars.disable and self.clock() - self.began > EVERY:
+            note(f"{self.what} {self.done}/{self.total}, {_span(self.clock() - self.began)} in all")
 
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        """STEPS more are done; NOTE stands behind the bar."""
+    def advance(self, steps: int = 1, beside: str = "") -> None:
+        """STEPS more are done; BESIDE stands behind the bar."""
+        self.done += steps
         self.bars.advance(self.task, steps)
-        if note:
-            self.bars.update(self.task, note=note)
+        if beside:
+            self.bars.update(self.task, beside=beside)
+        now = self.clock()
+        if self.bars.disable and now - self.told >= EVERY:
+            self.told = now
+            rate = (self.done - self.before) / (now - self.began)
+            left = f", {_span((self.total - self.done) / rate)} left" if self.total > self.done > self.before else ""
+            note(f"{self.what} {self.done}/{self.total}, {rate:.{1 if rate >= 1 else 2}f}/s{left}")
+
+
+def _span(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -19,8 +19,14 @@ from pamdp.errors import ConfigError
 
 if TYPE_CHECKING:  # for the readers of types only: nothing above this layer is loaded here
     from pamdp.baselines.method import Method
+    from pamdp.config import EndpointConfig
     from pamdp.data.formats import Layout
+    from pamdp.env.user import User
+    from pamdp.judges.base import Judge
+    from pamdp.llm.chat import ChatModel
+    from pamdp.models.backbone import Backbone
     from pamdp.rl.advantages import Advantage
+    from pamdp.types import Dialogue
 
 GROUP = "pamdp.plugins"
 """Entry points of this group are loaded when a name is not among the package's own."""
@@ -137,5 +143,17 @@ LAYOUTS: Registry[Layout] = Registry(
     "layout",
     _own("pamdp.data.formats", "aloe", "jsonl", "prefeval", "spc", "trl", "pairs", "prefeval-mcq", "personas"),
 )
-REGISTRIES: tuple[Registry[Any], ...] = (ADVANTAGES, METHODS, LAYOUTS)
+CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(
+    "kind of chat model", _own("pamdp.llm.local", "embedded", "local") | _own("pamdp.llm.openai", "openai")
+)
+"""Kind -> what makes the model that an endpoint's settings describe; limits, retries and cache are llm/stack.py's."""
+JUDGES: Registry[Callable[[Callable[[], Backbone]], Judge]] = Registry(
+    "judge", _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense")
+)
+"""Name -> what makes the judge; it is given who brings the backbone, and need not ask for it."""
+USERS: Registry[Callable[[Dialogue, int], User]] = Registry(
+    "user", _own("pamdp.env.simulated", "simulated") | _own("pamdp.env.user", "recorded")
+)
+"""Name -> what makes the user of a record; the seed is that of the user's draws."""
+REGISTRIES: tuple[Registry[Any], ...] = (ADVANTAGES, METHODS, LAYOUTS, CHAT_MODELS, JUDGES, USERS)
 """All of them, for tools that list what there is."""

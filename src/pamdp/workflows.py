@@ -24,7 +24,7 @@ from pamdp.evaluation.tables import to_json, to_table
 from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
-from pamdp.judges.remote import JudgeRegistry
+from pamdp.judges.graders import Graders
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
@@ -82,7 +82,7 @@ def evaluate_policies(
       record: what else to note of this evaluation beside who graded.
     """
     backbone = next(iter(policies.values())).backbone
-    made = JudgeRegistry(grader, lambda: backbone)
+    made = Graders(grader, lambda: backbone)
     graders = [made.judge(name) for name in judges]
     for name in judges:
         made.check(name)

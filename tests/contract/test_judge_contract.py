@@ -8,17 +8,16 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from pamdp.judges.base import Case, Judge, forget, swap
-from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
-from pamdp.judges.match import MatchHead, MatchScorer
+from pamdp.judges.base import Case, Judge, Verdict, forget
+from pamdp.judges.match import MatchScorer
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
 from pamdp.judges.sense import SenseHead, SenseScorer
-from pamdp.llm.scripted import ScriptedChat
-from pamdp.models.adapters import add_adapter
+from pamdp.testing import check_judge
 from pamdp.types import History, Message, Persona
 from tests.tools.chats import LONE, NURSE
-from tests.tools.tiny import make_tiny_backbone
+from tests.tools.judges import make_likelihood, make_match
+from tests.tools.scripted import ScriptedChat
 
 PERSON = Persona("Ana is a nurse who works nights.", "She is brief.")
 OTHER = Persona("Ben sells boats.", "He likes jokes.")
@@ -32,24 +31,6 @@ class WordScorer:
         return [sum(w in known for w in r.lower().split()) - 0.01 * len(r) for r in replies]
 
 
-def _match() -> MatchScorer:
-    torch.manual_seed(1)
-    backbone = make_tiny_backbone()
-    return MatchScorer(backbone, MatchHead(4 * backbone.d, 2 * backbone.d, 8, 2), (1, 2))
-
-
-def _likelihood() -> LikelihoodScorer:
-    torch.manual_seed(2)
-    backbone = make_tiny_backbone()
-    add_adapter(backbone, ADAPTER, 2, 1)
-    for name, weight in backbone.model.named_parameters():
-        if "lora_B" in name:  # zero at first: the adapter would do nothing
-            weight.data.normal_(std=0.3)
-    head = LikelihoodHead(backbone.d)
-    torch.nn.init.normal_(head.readout.weight)
-    return LikelihoodScorer(backbone, head, 1)
-
-
 def _sense(match: MatchScorer) -> SenseScorer:
     head = SenseHead(2 * match.backbone.d)
     head.weight.copy_(torch.randn(len(head.weight), generator=torch.Generator().manual_seed(3)))
@@ -57,16 +38,16 @@ def _sense(match: MatchScorer) -> SenseScorer:
 
 
 def _match_and_sense() -> Sum:
-    match = _match()
+    match = make_match()
     return Sum([(match, 2.0), (_sense(match), 2.0)])
 
 
 SCORERS = {
     "words": WordScorer,
-    "match": _match,
-    "likelihood": _likelihood,
+    "match": make_match,
+    "likelihood": make_likelihood,
     "match+sense": _match_and_sense,
-    "sum": lambda: Sum([(_match(), 2.0), (WordScorer(), 0.5)]),
+    "sum": lambda: Sum([(make_match(), 2.0), (WordScorer(), 0.5)]),
 }
 
 
@@ -99,23 +80,17 @@ CASES = [
 ]
 
 
-def test_it_is_a_judge_that_can_be_identified(judge: Judge) -> None:
-    assert isinstance(judge, Judge)
-    assert judge.fingerprint["name"] == judge.name == "it"
+def test_it_keeps_the_contract(judge: Judge) -> None:
+    check_judge(judge)
+    check_judge(judge, CASES)
+    assert judge.fingerprint["name"] == "it"
     assert judge.fingerprint["temperature"] == ("2" if "weights" in judge.fingerprint else "0")
 
 
-def test_probabilities_sum_to_one_and_decide(judge: Judge) -> None:
-    verdicts = judge.judge(CASES)
-    for v in verdicts:
-        assert min(v.p_a, v.p_b, v.p_tie) >= 0
-        assert v.p_a + v.p_b + v.p_tie == pytest.approx(1)
-    assert any(v.p_a != v.p_b for v in verdicts)
-
-
-def test_the_other_order_gives_the_mirrored_verdict(judge: Judge) -> None:
-    for v, w in zip(judge.judge(CASES), judge.judge([swap(case) for case in CASES]), strict=True):
-        assert (v.p_a, v.p_b, v.p_tie) == pytest.approx((w.p_b, w.p_a, w.p_tie), abs=1e-4)
+def test_it_decides_and_identical_replies_are_a_certain_tie(judge: Judge) -> None:
+    assert any(v.p_a != v.p_b for v in judge.judge(CASES))
+    (verdict,) = judge.judge([Case(PERSON, LONE, "Tea.", "Tea.")])
+    assert verdict.p_tie == 1
 
 
 def test_it_answers_as_a_new_one_after_it_forgot(judge: Judge) -> None:
@@ -126,11 +101,6 @@ def test_it_answers_as_a_new_one_after_it_forgot(judge: Judge) -> None:
     assert judge.judge(CASES) == first
 
 
-def test_identical_replies_tie(judge: Judge) -> None:
-    (verdict,) = judge.judge([Case(PERSON, LONE, "Tea.", "Tea.")])
-    assert verdict.outcome == "tie" and verdict.p_tie == 1
-
-
 def test_a_reply_s_score_does_not_depend_on_the_others(scorer: Scorer) -> None:
     replies = ["Tea.", "A long reply about soup, bread and what the night brings.", "Milk 🙂"]
     together = scorer.score(PERSON, NURSE, replies)
@@ -139,21 +109,50 @@ def test_a_reply_s_score_does_not_depend_on_the_others(scorer: Scorer) -> None:
     assert together[::-1] == pytest.approx(scorer.score(PERSON, NURSE, replies[::-1]), abs=1e-4)
 
 
-def test_nobody_and_half_known_persons_can_be_judged_for(judge: Judge) -> None:
-    persons = [Persona(), Persona(profile="A nurse."), Persona(personality="Brief.")]
-    verdicts = judge.judge([Case(p, LONE, "Tea.", "Milk and honey.") for p in persons])
-    assert all(v.p_a + v.p_b + v.p_tie == pytest.approx(1) for v in verdicts)
-
-
-def test_verdicts_keep_the_order_of_cases(judge: Judge) -> None:
-    together = judge.judge(CASES)
-    for case, verdict in zip(CASES, together, strict=True):
-        assert verdict.p_a == pytest.approx(judge.judge([case])[0].p_a, abs=1e-4)
-    for verdict, again in zip(reversed(together), judge.judge(CASES[::-1]), strict=True):
-        assert verdict.p_a == pytest.approx(again.p_a, abs=1e-4)
-    assert judge.judge([]) == []
-
-
 def test_the_person_matters(judge: Judge) -> None:
     first, second = judge.judge(CASES[:2])
     assert first.p_a != pytest.approx(second.p_a, abs=1e-6)
+
+
+class Biased:
+    """Likes what it sees first, and breaks one more promise."""
+
+    def __init__(self, verdict: Verdict = Verdict(0.6, 0.4), **broken: object) -> None:
+        self.name, self.fingerprint, self.verdict = "it", {"name": "it"}, verdict
+        vars(self).update(broken)
+
+    def judge(self, cases: Sequence[Case], progress: object = None) -> list[Verdict]:
+        return [self.verdict for _ in cases]
+
+
+@pytest.mark.parametrize(
+    ("judge", "says"),
+    [
+        (Biased(), "mirrored verdict"),
+        (Biased(Verdict(0.5, 0.6)), "sum to 1"),
+        (Biased(Verdict(1.5, -0.5)), "not negative"),
+        (Biased(fingerprint={"name": "another"}), "holds its name"),
+        (Biased(fingerprint={}), "a fingerprint has name"),
+        (Biased(judge=lambda cases: []), "every case"),
+        (object(), "a judge has a name"),
+    ],
+)
+def test_who_breaks_the_contract_is_told_how(judge: Judge, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_judge(judge)
+    check_judge(Biased(Verdict(0.5, 0.5)))
+
+
+def test_verdicts_that_depend_on_company_or_order_are_found() -> None:
+    class Company(Biased):
+        def judge(self, cases: Sequence[Case], progress: object = None) -> list[Verdict]:
+            return [Verdict(1 / (1 + len(cases)), 1 / (1 + len(cases)), 1 - 2 / (1 + len(cases))) for _ in cases]
+
+    class Reversed(Biased):
+        def judge(self, cases: Sequence[Case], progress: object = None) -> list[Verdict]:
+            return [Verdict(0.5, 0.5) if i else Verdict(0, 0, 1) for i, _ in enumerate(cases)]
+
+    with pytest.raises(AssertionError, match="beside it"):
+        check_judge(Company())
+    with pytest.raises(AssertionError, match="in the order"):
+        check_judge(Reversed())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import pytest
 
@@ -10,8 +11,9 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.profile import Profiler
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import HumanUser, RecordedUser, User
-from pamdp.llm.scripted import ScriptedChat
-from pamdp.types import Dialogue, History, Message, Persona, TimeStep, Turn
+from pamdp.testing import check_user
+from pamdp.types import Dialogue, Message, Persona, Turn
+from tests.tools.scripted import ScriptedChat
 
 ANA = Persona("Ana is a nurse. She works nights.", "She is brief.")
 RECORD = Dialogue("d", "u", ANA, tuple(Turn(f"question {t}", f"reply {t}") for t in range(4)))
@@ -22,7 +24,7 @@ def _says(messages: Sequence[Message], seed: int) -> str:
 
 
 def _human() -> HumanUser:
-    said = iter(["", "hello", "go on", "and then?", ""])
+    said = iter(["hello", "go on", "and then?", ""])
     return HumanUser("d", lambda reply: next(said))
 
 
@@ -37,45 +39,57 @@ USERS: dict[str, Callable[[], User]] = {
 }
 
 
-@pytest.fixture(params=USERS)
-def make(request: pytest.FixtureRequest) -> Callable[[], User]:
-    return USERS[request.param]
+@pytest.mark.parametrize("make", USERS.values(), ids=USERS)
+def test_it_keeps_the_contract(make: Callable[[], User]) -> None:
+    check_user(make)
 
 
-def _play(user: User, replies: Sequence[str]) -> list[TimeStep]:
-    env = DialogueEnv([user])
-    moments = env.reset()
-    for reply in replies:
-        [[outcome]] = env.step(moments[-1:], [[reply]])
-        assert outcome.reward is None and not outcome.truncated
-        if outcome.next is None:
-            break
-        moments.append(outcome.next)
-    return moments
+class Loose(RecordedUser):
+    """A recorded user some of whose promises are broken."""
+
+    def __init__(self, **broken: object) -> None:
+        super().__init__(RECORD)
+        vars(self).update(broken)
 
 
-REPLIES = ("Tea.", "A {soup}.", "No.")
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ({"start": lambda: RECORD.history(1)}, "begins and ends with the user"),
+        ({"start": lambda: (Message("user", " "),)}, "without words"),
+        ({"answer": lambda h, reply: RECORD.history(1)}, "begins and ends"),
+        ({"answer": lambda h, reply: (Message("user", reply), Message("assistant", "."), h[0])}, "extends"),
+        ({"answer": lambda h, r: (*h, Message("assistant", r.upper()), h[0])}, "holds what was replied"),
+        ({"start": lambda n=count(): (Message("user", f"{next(n)}"),), "answer": lambda h, r: None}, "the same again"),
+        ({"profile": lambda h: None}, "a profile is there"),
+    ],
+)
+def test_who_breaks_the_contract_is_told_how(broken: dict[str, object], says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        check_user(lambda: Loose(**broken))
 
 
-def test_histories_begin_and_end_with_the_user_and_extend_one_another(make: Callable[[], User]) -> None:
-    before: History = ()
-    for t, moment in enumerate(_play(make(), REPLIES)):
-        assert [m.role for m in moment.history] == ["user", "assistant"] * t + ["user"]
-        assert moment.history[: len(before)] == before
-        assert all(m.content.strip() for m in moment.history) and moment.t == t and moment.key == "d"
-        before = moment.history
+def test_a_person_who_says_nothing_or_is_gone_ends_the_dialogue_for_good() -> None:
+    def gone(reply: str | None) -> str:
+        raise EOFError
+
+    for ask in (gone, lambda reply: " "):
+        with pytest.raises(EOFError):
+            HumanUser("d", ask).start()
+        assert HumanUser("d", ask).answer((Message("user", "hello"),), "Hi.") is None
 
 
-def test_a_user_who_hears_says_what_was_replied(make: Callable[[], User]) -> None:
-    last = _play(make(), REPLIES[:2])[-1]
-    if not isinstance(make(), RecordedUser):
-        assert [m.content for m in last.history if m.role == "assistant"] == list(REPLIES[:2])
+def test_a_person_is_shown_every_reply_and_plays_through_the_environment() -> None:
+    shown = list[str | None]()
+    said = iter(["hello", "go on", ""])
 
+    def ask(reply: str | None) -> str:
+        shown.append(reply)
+        return next(said)
 
-def test_the_same_user_says_the_same_again(make: Callable[[], User]) -> None:
-    assert _play(make(), REPLIES) == _play(make(), REPLIES)
-
-
-def test_a_profile_is_there_at_every_turn(make: Callable[[], User]) -> None:
-    for moment in _play(make(), REPLIES):
-        assert isinstance(moment.privileged, Persona) and moment.known
+    env = DialogueEnv([HumanUser("d", ask)])
+    (moment,) = env.reset()
+    [[first]] = env.step([moment], [["Hi."]])
+    assert first.next is not None and first.next.history[-1].content == "go on" and first.reward is None
+    [[last]] = env.step([first.next], [["Well."]])
+    assert last.next is None and not last.truncated and shown == [None, "Hi.", "Well."]

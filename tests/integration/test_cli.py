@@ -11,18 +11,19 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
+from pamdp.config import CloneConfig, Config, DataConfig, EndpointConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges import remote
 from pamdp.judges.base import Case, Verdict
+from pamdp.llm import stack
 from pamdp.llm.ledger import Metered
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
+from pamdp.registry import CHAT_MODELS, JUDGES
 from pamdp.runs import Run
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import load_split, new_policy, save_policy
 from tests.tools.methods import few
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 RUN = CliRunner()
@@ -135,19 +136,24 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "--resume" in capsys.readouterr().err
 
 
-def test_judge_eval_of_four_pairs(pairs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judge_eval_of_four_pairs(
+    pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked: list[object] = []
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: "the backbone")
-    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *args: asked.append(args) or ShortJudge())
+    JUDGES.add("match", lambda backbone: asked.append(backbone()) or ShortJudge())
+    JUDGES.add("mine", lambda backbone: ShortJudge())
     machine = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "match", "--json"])
     assert machine.exit_code == 0, machine.output
     found = json.loads(machine.output, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    assert asked == [("match", "the backbone")]
+    assert asked == ["the backbone"]
     assert found["accuracy"] == 0.75 and found["n"] == 4 and len(found["ci95"]) == 2 and found["skipped"] == 0
     assert found["by_kind"]["taste"]["accuracy"] == 0.5 and found["by_kind"]["style"]["accuracy"] == 1
     assert found["controls"]["length"] == 0.25 and found["controls"]["persona_blind"] == 0.75
-    shown = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs)])
+    shown = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "mine"])
     assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
+    assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
+    assert "no judge 'mach'; did you mean 'match'? there are: embedded, match+sense" in capsys.readouterr().err
 
 
 def test_an_unknown_judge_is_refused_with_those_that_there_are(
@@ -161,7 +167,7 @@ def test_an_unknown_judge_is_refused_with_those_that_there_are(
 
 def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: None)
-    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *_: ShortJudge())
+    JUDGES.add("embedded", lambda _: ShortJudge())
     path = _write(tmp_path / "bad.jsonl", [*PAIRS, {**PAIRS[0], "id": "e", "history": []}])
     assert _main(monkeypatch, "judge", "eval", "--pairs", path) == 1
     skipping = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(path), "--skip-bad", "--json"])
@@ -179,7 +185,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: None)
-    monkeypatch.setattr("pamdp.judges.embedded.load_judge", lambda *_: ShortJudge())
+    JUDGES.add("match+sense", lambda _: ShortJudge())
     monkeypatch.setattr("pamdp.workflows.load_split", stop)
     for extra in ([], ["data.train_dialogues=5"], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])
@@ -273,13 +279,13 @@ def test_eval_asks_models_on_a_server(
     save_policy(new_policy(make_tiny_backbone(), config), run / "policy")
     served: dict[str, ScriptedChat] = {}
 
-    def serve(model: str, url: str, key_env: str, timeout: float) -> ScriptedChat:
-        assert url == "http://here/v1"
-        return served.setdefault(model, ScriptedChat(lambda *_: "[[A]]", model))
+    def serve(end: EndpointConfig) -> ScriptedChat:
+        assert end.base_url == "http://here/v1"
+        return served.setdefault(end.model, ScriptedChat(lambda *_: "[[A]]", end.model))
 
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: make_tiny_backbone())
-    monkeypatch.setattr(remote, "OpenAIChat", serve)
-    monkeypatch.setattr(remote, "cache_dir", lambda: tmp_path / "cache")
+    CHAT_MODELS.add("openai", serve)
+    monkeypatch.setattr(stack, "cache_dir", lambda: tmp_path / "cache")
     asked = ["eval", str(run), "--judges", "big,other", "--json", "grader.base_url=http://here/v1"]
     found = json.loads(RUN.invoke(cli.app, asked, catch_exceptions=False).output)
     rows = {row["judge"]: row for row in found["success"]}

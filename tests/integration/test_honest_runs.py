@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
 from pamdp.evaluation.run_reader import reward_judge
-from pamdp.judges import embedded, remote
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
+from pamdp.registry import JUDGES
 from pamdp.runs import Run
 from pamdp.train import offline as offline_module
 from pamdp.train.factory import load_split, new_policy, save_policy
@@ -40,8 +41,8 @@ class Desk:
         self.judging: list[Backbone] = []
         write_dialogues(path / "d.jsonl", few("test", 4))
         monkeypatch.setattr("pamdp.models.embedded.load_backbone", self._load)
-        for module in (embedded, remote):
-            monkeypatch.setattr(module, "load_judge", self._judge)
+        for name in LETTERS:
+            JUDGES.add(name, partial(self._judge, name))
 
     def clone(self, name: str = "bc", seed: int = 0, backbone: str = "frozen", **data: object) -> Path:
         """A run that was cloned; a `full` one has other weights than the bare backbone."""
@@ -92,8 +93,8 @@ class Desk:
         self.loaded.append(make_tiny_backbone())
         return self.loaded[-1]
 
-    def _judge(self, name: str, backbone: Backbone) -> VowelJudge:
-        self.judging.append(backbone)
+    def _judge(self, name: str, backbone: Callable[[], Backbone]) -> VowelJudge:
+        self.judging.append(backbone())
         return VowelJudge(name, LETTERS[name])
 
 

@@ -11,13 +11,14 @@ import torch
 
 from pamdp.config import CloneConfig, Config, OnlineConfig
 from pamdp.errors import ConfigError, EndpointError
+from pamdp.evaluation.online import talk_with
 from pamdp.files import Json
 from pamdp.journal import Journal
 from pamdp.llm.chat import ChatModel
-from pamdp.llm.scripted import ERRORS, FAULTS
 from pamdp.models.policy import Policy
 from pamdp.rollout import Rollout, Transition
 from pamdp.runs import Run
+from pamdp.train.env_factory import EnvFactory
 from pamdp.train.online import failures, online, users_of
 from pamdp.types import Dialogue, Message, Persona, TimeStep
 from tests.tools.learning import (
@@ -32,6 +33,8 @@ from tests.tools.learning import (
     make_policy,
     make_world,
 )
+from tests.tools.methods import VowelJudge
+from tests.tools.scripted import ERRORS, FAULTS
 from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone
 
@@ -227,3 +230,17 @@ def test_users_take_turns_and_the_order_changes(dialogues: list[Dialogue]) -> No
         assert len(set(drawn)) == 4
     assert len({tuple(d.id for d in r) for r in rounds}) > 4
     assert len(users_of(dialogues, 0, 99, seed=3)) == len(dialogues)
+
+
+def test_recorded_users_teach_and_evaluate_too(tmp_path: Path) -> None:
+    """They end where their record ends, before the horizon, and no model plays them."""
+    plain = make_learning()
+    config = plain.model_copy(update={"online": plain.online.model_copy(update={"user": "recorded"})})
+    dialogues, writer = make_dialogues(), make_world(config).writer
+    world = EnvFactory(config, None, VowelJudge(), None, writer)
+    learn(tmp_path / "run", config, dialogues, world)
+    talks = talk_with(make_policy(config), dialogues, world, seed=0)
+    assert T > 2 and [len(talk.exchanges) for talk in talks] == [2] * len(dialogues)
+    for talk, dialogue in zip(talks, dialogues, strict=True):
+        assert [m.content for m in talk.messages if m.role == "user"] == [turn.user for turn in dialogue.turns]
+        assert talk.messages[-1].role == "assistant" and all(e.known for e in talk.exchanges)

@@ -12,11 +12,11 @@ from pamdp.config import DataConfig
 from pamdp.evaluation.transcripts import Transcript, read_talks
 from pamdp.files import Json, read_json_lines
 from pamdp.journal import Journal
-from pamdp.llm.scripted import ERRORS, FAULTS
 from pamdp.reproduce import online
 from pamdp.reproduce.config import OnlineReproduceConfig
 from pamdp.types import Message
 from tests.tools.online import TEST, Bench, T, make_config
+from tests.tools.scripted import ERRORS, FAULTS
 
 METHODS = ("Vanilla", "BC")
 

@@ -25,7 +25,6 @@ from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
 from pamdp.llm.ledger import Ledger, Metered, Role
 from pamdp.llm.limits import Limited, Retrying
-from pamdp.llm.scripted import Faulty, ScriptedChat
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
 from pamdp.train.env_factory import EnvFactory
@@ -33,6 +32,7 @@ from pamdp.train.factory import new_policy
 from pamdp.train.online import online
 from pamdp.types import Dialogue, Message, Persona
 from tests.tools.online import vowel_verdict
+from tests.tools.scripted import Faulty, ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 PRINT = Fingerprint(data="0", model="tiny", revision="0")

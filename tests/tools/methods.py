@@ -15,7 +15,6 @@ from pamdp.data import load_sample
 from pamdp.errors import ConfigError, ModelError
 from pamdp.judges.base import Case, Verdict
 from pamdp.judges.scores import ReplyScorer
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.reproduce.cells import Grid
 from pamdp.reproduce.config import ReproduceConfig
@@ -25,6 +24,7 @@ from pamdp.reproduce.tables import Table
 from pamdp.reproduce.work import do_missing
 from pamdp.types import Dialogue, Message, Turn
 from pamdp.workflows import Result
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 FIT = {"epochs": 1, "batch_size": 4, "lr": 1e-2}

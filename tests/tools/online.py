@@ -18,7 +18,6 @@ from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.chat import ChatModel, Completion, Decoding
 from pamdp.llm.ledger import Ledger, Metered, Role
 from pamdp.llm.limits import Retrying
-from pamdp.llm.scripted import Answer, Faulty, ScriptedChat
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.reproduce.config import OnlineReproduceConfig
@@ -31,6 +30,7 @@ from pamdp.train.factory import new_policy
 from pamdp.types import Message, Persona
 from pamdp.workflows import Result
 from tests.tools.methods import VowelJudge
+from tests.tools.scripted import Answer, Faulty, ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 T, TEACH, TEST = 2, 3, 3

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from pamdp import cli
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.train.factory import load_critics, load_policy, new_policy, save_policy
 from pamdp.types import Message
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 CONFIG = Config(model=ModelConfig(d_a=4, depth=0.5), clone=CloneConfig(backbone="frozen"), rl=RLConfig(max_reply=4))

@@ -16,8 +16,8 @@ from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import RecordedUser, User
 from pamdp.errors import ConfigError
 from pamdp.judges.pairwise import PairwiseJudge
-from pamdp.llm.scripted import ScriptedChat
 from pamdp.types import Dialogue, Persona, TimeStep, Turn
+from tests.tools.scripted import ScriptedChat
 
 CANARY = "xyzzy"
 ANA = Persona(f"Ana keeps {CANARY}.", "brief")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from pamdp.data import load_sample
-from pamdp.env.profile import Finding, Profile, Profiler, parse_profile
+from pamdp.env.profile import Profiler, parse_profile
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import (
     BROKEN,
@@ -22,10 +22,10 @@ from pamdp.env.simulated import (
     sentences,
 )
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import SILENCE
-from pamdp.llm.scripted import TEXTS, ScriptedChat
+from pamdp.llm.ask import SILENCE, Asking
 from pamdp.types import History, Message, Persona, TimeStep
 from tests.tools.chats import NURSE
+from tests.tools.scripted import TEXTS, ScriptedChat
 
 ANA = Persona("Ana is a nurse. She works nights. She keeps bees.", "She is brief.")
 
@@ -132,7 +132,7 @@ def test_a_user_without_a_profile_can_be_played() -> None:
 
 def test_dialogues_of_another_seed_are_others_and_turns_have_seeds_of_their_own() -> None:
     def at(seed: int, turn: int) -> str:
-        user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: f"number {s}"), seed=seed)
+        user = SimulatedUser("d", ANA, ScriptedChat(lambda m, s: f"number {s}"), how=Asking(0.7, seed=seed))
         return asyncio.run(user.answer(_history(turn), "?"))[-1].content
 
     assert at(1, 0) == at(1, 0) and len({at(1, 0), at(2, 0), at(1, 1)}) == 3
@@ -177,17 +177,14 @@ def test_findings_cite_the_messages_they_rest_on() -> None:
     text = (
         "Here it is:\n[1] works nights.\n- [2, 1] likes plain answers\n[9] flies\n[0] sings\nmade up\n[1] Works nights."
     )
-    assert parse_profile(text, 3, 8).findings == (
-        Finding("works nights.", (0,)),
-        Finding("likes plain answers", (0, 1)),
-    )
-    assert parse_profile(text, 3, 1).findings == (Finding("works nights.", (0,)),)
-    assert parse_profile(text, 3, 8).persona == Persona("works nights. likes plain answers.")
+    assert parse_profile(text, 3, 8) == Persona("works nights. likes plain answers.")
+    assert parse_profile(text, 3, 1) == parse_profile(text, 1, 8) == Persona("works nights.")
+    assert "flies" in parse_profile(text, 9, 8).profile
 
 
 @pytest.mark.parametrize("text", ["[none]", "none", "[None].", "[7] a message that is not there"])
 def test_a_profiler_may_abstain(text: str) -> None:
-    assert parse_profile(text, 3, 8) == Profile() and Profile().persona == Persona()
+    assert parse_profile(text, 3, 8) == Persona()
 
 
 @pytest.mark.parametrize("text", ["", "She is a nurse.", "[x] nurse", "1: nurse"])
@@ -199,7 +196,7 @@ def test_an_answer_without_citations_is_no_profile(text: str) -> None:
 def test_a_profile_is_inferred_from_the_history_so_far_alone() -> None:
     model = ScriptedChat(lambda m, s: "[1] a nurse")
     found = asyncio.run(Profiler(model).infer(NURSE[:3]))
-    assert found.findings == (Finding("a nurse", (0,)),)
+    assert found == Persona("a nurse.")
     ((question,),) = model.asked
     assert "[1] Person: I am a nurse" in question.content and "[2] Person: Simple." in question.content
     assert not any(m.content in question.content for m in NURSE[3:])

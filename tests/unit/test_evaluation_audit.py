@@ -23,8 +23,9 @@ from pamdp.evaluation.recoverability import (
     recovery,
 )
 from pamdp.evaluation.transcripts import Exchange, Transcript
-from pamdp.llm.scripted import ScriptedChat
+from pamdp.llm.ask import Asking
 from pamdp.types import Dialogue, Message, Persona, Turn
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 FACTS = ("Keeps bees in Leeds.", "Drives a tram.", "Paints cats.", "Bakes rye bread.")
@@ -79,7 +80,7 @@ def test_a_profiler_tells_by_what_it_cites_and_a_failure_is_no_guess() -> None:
         text = messages[-1].content
         return "[1] keeps bees" if "My bees" in text else "no line at all" if "garbled" in text else "[none]"
 
-    profiles = Profiles(Profiler(ScriptedChat(tell), attempts=1))
+    profiles = Profiles(Profiler(ScriptedChat(tell), Asking(attempts=1)))
     bees, garbled, nothing = (_talk(0, text).messages for text in ("My bees", "garbled", "Hello"))
     first, second, third = profiles.scores([(bees, PEOPLE), (garbled, PEOPLE), (nothing, PEOPLE)])
     assert first is not None and first.index(max(first)) == 0
@@ -138,7 +139,7 @@ def test_the_chat_auditor_asks_in_both_orders_and_masks_what_it_cannot_read() ->
         return "[[A]]" if "always first" in text or "Bees!" in first else "[[B]]"
 
     places = [_place("Bees!"), _place("Trams", user="v"), _place("odd", user="w"), _place("always first", user="x")]
-    auditor = ChatAuditor(ScriptedChat(answer), attempts=1)
+    auditor = ChatAuditor(ScriptedChat(answer), Asking(attempts=1))
     compared = compare_places(places, auditor)
     assert [(c.aligned, c.recorded) for c in compared] == [(1.0, None), (0.0, None), (None, None), (1.0, None)]
     assert compared[0].better == "win" and compared[3].better == "tie"
@@ -150,7 +151,7 @@ def test_simulated_users_answer_the_recorded_reply_to_the_recorded_history() -> 
     model = ScriptedChat(lambda messages, seed: "Well now." if "second" in messages[-1].content else "")
     turns = (Turn("first?", preferred="first!"), Turn("second?", preferred="second!"), Turn("third?"))
     dialogue, count = Dialogue("d", "u", PEOPLE[0], turns), list[int]()
-    found = places_of([dialogue], lambda d: SimulatedUser(d.id, d.persona, model, attempts=1), count.append)
+    found = places_of([dialogue], lambda d: SimulatedUser(d.id, d.persona, model, how=Asking(attempts=1)), count.append)
     assert [p.simulated for p in found] == [None, "Well now."] and count == [1, 1]
     assert [p.recorded for p in found] == ["second?", "third?"]
     assert found[1].history == (*dialogue.history(1), Message("assistant", "second!"))

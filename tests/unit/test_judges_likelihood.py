@@ -10,7 +10,7 @@ from pamdp.judges import likelihood
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed_contexts import pack
+from pamdp.models.packed_contexts import final_norm, pack, run_layers
 from pamdp.types import History, Message, Persona
 
 NURSE = Persona("A nurse who works nights and cooks soup.", "terse")
@@ -41,10 +41,12 @@ def _whole(scorer: LikelihoodScorer, persona: Persona, text: str) -> list[float]
     """Every reply in rows of its own, nothing kept."""
     out = []
     for reply in REPLIES:
-        known, anyone = scorer.groups(persona, _ask(text), [reply])
-        row, bare = (pack([group], scorer.backbone.device) for group in (known, anyone))
+        backbone, layers = scorer.backbone, scorer.layers
+        row, bare = (pack([scorer.group(w, _ask(text), [reply])], backbone.device) for w in (persona, Persona()))
         with torch.no_grad():
-            out += [float(s) for s in scorer.scores(row, scorer.lower(row), scorer.base(bare))]
+            with backbone.adapter(None):
+                states = final_norm(backbone, run_layers(backbone, bare, None, 0, layers))
+            out += [float(s) for s in scorer.scores(row, scorer.lower(row), scorer._log_probs(bare, states))]
     return out
 
 
@@ -60,7 +62,7 @@ def test_the_second_state_of_a_person_costs_less(scorer: LikelihoodScorer) -> No
     scorer.backbone.trunk.layers[0].register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1]))  # type: ignore[index,union-attr]
     for persona, text in (STATES[0], STATES[1]):
         scorer.score(persona, _ask(text), REPLIES)
-    longest = len(scorer.groups(*STATES[1][:1], _ask(STATES[1][1]), REPLIES)[0])
+    longest = len(scorer.group(STATES[1][0], _ask(STATES[1][1]), REPLIES))
     first_bare, first_known, bare, known = rows
     assert first_known > longest - 10 and known < longest - 40
     assert bare < first_bare

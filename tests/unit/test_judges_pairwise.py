@@ -9,10 +9,11 @@ import pytest
 from pamdp.errors import AnswerError, EndpointError, JudgeError
 from pamdp.judges.base import Case, Outcome, Verdict
 from pamdp.judges.pairwise import PairwiseJudge, parse_verdict
-from pamdp.llm.limits import Limited, Retrying
-from pamdp.llm.scripted import Faulty, ScriptedChat
+from pamdp.llm.ask import Asking
+from pamdp.llm.limits import Limited, Limits, Retrying
 from pamdp.types import Message, Persona
 from tests.tools.chats import LONE, NURSE
+from tests.tools.scripted import Faulty, ScriptedChat
 from tests.tools.virtual_time import play
 
 PERSON = Persona("Ana is a nurse.", "She is brief.")
@@ -87,7 +88,7 @@ def test_a_dead_endpoint_is_no_verdict_but_an_end() -> None:
 
 def test_calls_overlap_up_to_what_is_allowed() -> None:
     """The issue's throughput, in virtual time: 320 judgements of 0.2 s, 16 at once, in at most 1.25 times 4 s."""
-    judge = PairwiseJudge("j", Limited(ScriptedChat(_first, delay=0.2), concurrency=16))
+    judge = PairwiseJudge("j", Limited(ScriptedChat(_first, delay=0.2), Limits(concurrency=16)))
     verdicts, seconds = play(judge.verdicts([Case(PERSON, LONE, str(i), "y") for i in range(320)]))
     assert len(verdicts) == 320 and seconds <= 1.25 * 4
 
@@ -100,5 +101,5 @@ def test_progress_counts_cases() -> None:
 
 def test_fingerprints_tell_judges_apart() -> None:
     model = ScriptedChat(_first)
-    prints = [PairwiseJudge("j", model), PairwiseJudge("j", model, True), PairwiseJudge("j", model, seed=1)]
+    prints = [PairwiseJudge("j", model), PairwiseJudge("j", model, True), PairwiseJudge("j", model, how=Asking(seed=1))]
     assert len({tuple(j.fingerprint.items()) for j in prints}) == 3

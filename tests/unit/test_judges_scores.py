@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.config import GraderConfig
+from pamdp.config import EndpointConfig, GraderConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
 from pamdp.evaluation.scores import Scored, read_scores, report_scores, scorer_kappa, write_scores
-from pamdp.judges.base import Case
+from pamdp.judges.base import Case, Verdict, register_judge
+from pamdp.judges.graders import Graders
 from pamdp.judges.pairwise import PairwiseJudge
-from pamdp.judges.remote import JudgeRegistry
 from pamdp.judges.scores import Adherence, Category, ReplyCase, ReplyScorer, parse_adherence, parse_score
+from pamdp.llm.chat import ChatModel
 from pamdp.llm.limits import Retrying
-from pamdp.llm.scripted import Faulty, ScriptedChat
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message, Persona
 from tests.tools.chats import LONE, NURSE
+from tests.tools.scripted import Faulty, ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 
 PERSON = Persona("Ana is a {nurse}.", "Ana wants no advice on food.")
@@ -138,25 +140,36 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         read_scores(tmp_path / "s.jsonl")
 
 
-class Served(JudgeRegistry):
+@pytest.fixture
+def served() -> GraderConfig:
     """Graders whose server is a function."""
 
-    def _bare(self, name: str) -> ScriptedChat:
-        super()._bare(name)  # its checks of the settings
-        return ScriptedChat(lambda messages, seed: "[[A]]" if "assistant A" in messages[-1].content else "[[3]]", name)
+    @CHAT_MODELS("served")
+    def make(end: EndpointConfig) -> ChatModel:
+        assert end.base_url == "http://x/v1"
+        says = ScriptedChat(lambda messages, seed: "[[A]]" if "assistant A" in messages[-1].content else "[[3]]")
+        return Faulty(says, {"cut": 1.0}) if end.model == "gone" else says
+
+    return GraderConfig(kind="served", base_url="http://x/v1", tries=1)
 
 
-def test_a_name_is_an_embedded_judge_or_a_model_on_a_server(tmp_path: Path) -> None:
-    graders = Served(GraderConfig(base_url="http://x/v1"), make_tiny_backbone, cache=tmp_path)
+def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: GraderConfig, tmp_path: Path) -> None:
+    @register_judge("mine")
+    def mine(case: Case) -> float:
+        return 0.75
+
+    graders = Graders(served, make_tiny_backbone, tmp_path)
+    assert graders.judge("mine").judge([Case(PERSON, LONE, "x", "y")]) == [Verdict(0.75, 0.25)]
     judge = graders.judge("some/model")
-    assert isinstance(judge, PairwiseJudge) and judge.fingerprint["model"] == "some/model"
-    assert judge is graders.judge("some/model")
+    assert isinstance(judge, PairwiseJudge) and judge.fingerprint["name"] == "some/model"
+    assert judge is graders.judge("some/model") and judge.how.max_tokens == 256
     assert judge.judge([Case(PERSON, LONE, "x", "y")])[0].outcome == "win"
     assert graders.scorer("some/model").fit([ReplyCase(PERSON, LONE, "x")]) == [3]
     graders.check("some/model")
-    graders.check("match")  # nothing to ask
+    graders.check("mine")  # nothing to ask
     # Remembered: another process with the same cache asks nobody for what is known.
-    again = Served(GraderConfig(base_url="http://x/v1"), make_tiny_backbone, cache=tmp_path)
+    CHAT_MODELS.add("served", lambda end: ScriptedChat(lambda messages, seed: "nothing"))
+    again = Graders(served, make_tiny_backbone, tmp_path)
     assert again.scorer("some/model").fit([ReplyCase(PERSON, LONE, "x")]) == [3]
 
 
@@ -173,20 +186,22 @@ def test_a_name_is_an_embedded_judge_or_a_model_on_a_server(tmp_path: Path) -> N
 )
 def test_a_judge_that_cannot_be_reached_is_said_in_one_line(grader: GraderConfig, says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says) as error:
-        JudgeRegistry(grader, make_tiny_backbone, cache=tmp_path).judge("mach")
+        Graders(grader, make_tiny_backbone, tmp_path).judge("mach")
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
 
 
-def test_an_embedded_judge_scores_nothing(tmp_path: Path) -> None:
+def test_a_registered_judge_scores_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only compares"):
-        JudgeRegistry(GraderConfig(), make_tiny_backbone, cache=tmp_path).scorer("match")
+        Graders(GraderConfig(), make_tiny_backbone, tmp_path).scorer("match")
 
 
-def test_a_model_that_is_gone_is_found_out_past_the_cache(tmp_path: Path) -> None:
-    class Gone(Served):
-        def _bare(self, name: str) -> Faulty:  # type: ignore[override]
-            return Faulty(super()._bare(name), {"cut": 1.0})
-
-    graders = Gone(GraderConfig(base_url="http://x/v1", tries=1), make_tiny_backbone, cache=tmp_path)
+def test_a_model_that_is_gone_is_found_out_past_the_cache(served: GraderConfig, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="failed 1 times"):
-        graders.check("some/model")
+        Graders(served, make_tiny_backbone, tmp_path).check("gone")
+
+
+def test_the_endpoint_of_a_grader_is_its_own_or_the_shared_one() -> None:
+    grader = GraderConfig(base_url="http://x/v1", urls={"b": "http://y/v1"}, seed=3, key_env="KEY")
+    assert [grader.endpoint(name).base_url for name in "ab"] == ["http://x/v1", "http://y/v1"]
+    end = grader.endpoint("b")
+    assert (end.kind, end.model, end.seed, end.key_env, end.max_tokens) == ("openai", "b", 3, "KEY", 256)

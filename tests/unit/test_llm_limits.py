@@ -8,9 +8,9 @@ import pytest
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Completion, Decoding, TransientError
-from pamdp.llm.limits import Limited, Retrying
-from pamdp.llm.scripted import ScriptedChat
+from pamdp.llm.limits import Limited, Limits, Retrying
 from pamdp.types import Message
+from tests.tools.scripted import ScriptedChat
 from tests.tools.virtual_time import play
 
 ASKED = (Message("user", "x" * 40),)  # ten tokens, by the estimate
@@ -39,29 +39,25 @@ class Recorder:
             self.running -= 1
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 async def _many(model: Limited | Retrying, n: int, decoding: Decoding = Decoding(max_tokens=10)) -> None:
     await asyncio.gather(*(model.complete(ASKED, decoding) for _ in range(n)))
 
 
 def test_no_more_calls_run_at_once_than_allowed() -> None:
     model = Recorder()
-    _, seconds = play(_many(Limited(model, concurrency=4), 20))
+    _, seconds = play(_many(Limited(model, Limits(concurrency=4)), 20))
     assert model.most == 4 and seconds == pytest.approx(5)
 
 
 def test_no_minute_has_more_requests_than_allowed() -> None:
     model = Recorder()
-    play(_many(Limited(model, 100, requests_per_minute=3, clock=_now), 8))
+    play(_many(Limited(model, Limits(100, requests_per_minute=3)), 8))
     assert model.began == pytest.approx([0, 0, 0, 60, 60, 60, 120, 120])
 
 
 def test_no_minute_has_more_tokens_than_allowed_by_estimate() -> None:
     model = Recorder()
-    play(_many(Limited(model, 100, tokens_per_minute=45, clock=_now), 5))  # 20 a call: 10 asked, 10 answered at most
+    play(_many(Limited(model, Limits(100, tokens_per_minute=45)), 5))  # 20 a call: 10 asked, 10 answered at most
     assert model.began == pytest.approx([0, 0, 60, 60, 120])
 
 
@@ -69,7 +65,7 @@ def test_tokens_count_as_they_were_once_that_is_known() -> None:
     model = Recorder(tokens=5)
 
     async def one_by_one() -> None:
-        limited = Limited(model, 1, tokens_per_minute=45, clock=_now)
+        limited = Limited(model, Limits(1, tokens_per_minute=45))
         for _ in range(6):
             await limited.complete(ASKED, Decoding(max_tokens=10))
 
@@ -79,7 +75,7 @@ def test_tokens_count_as_they_were_once_that_is_known() -> None:
 
 def test_a_call_above_the_limit_is_made_alone_instead_of_never() -> None:
     model = Recorder()
-    play(_many(Limited(model, 100, tokens_per_minute=5, clock=_now), 2))
+    play(_many(Limited(model, Limits(100, tokens_per_minute=5)), 2))
     assert model.began == pytest.approx([0, 60])
 
 
@@ -126,9 +122,9 @@ def test_shared_limits_bound_both_and_own_limits_bind_one() -> None:
     every, slow = Recorder(), Recorder()
 
     async def both() -> None:
-        shared = Limited(Recorder(), concurrency=3, clock=_now)
-        await asyncio.gather(*(_many(Limited(every, 9, clock=_now, shared=shared), 6) for _ in range(2)))
-        await _many(Limited(slow, concurrency=1, clock=_now, shared=shared), 4)
+        shared = Limits(concurrency=3)
+        await asyncio.gather(*(_many(Limited(every, Limits(9), shared), 6) for _ in range(2)))
+        await _many(Limited(slow, Limits(1), shared), 4)
 
     _, seconds = play(both())
     assert every.most == 3 and slow.most == 1 and seconds == pytest.approx(4 + 4)
@@ -138,9 +134,9 @@ def test_a_minute_of_its_own_begins_when_the_shared_limit_lets_a_call_in() -> No
     model = Recorder()
 
     async def both() -> None:
-        shared = Limited(Recorder(), 9, requests_per_minute=1, clock=_now)
-        own = Limited(model, 9, requests_per_minute=1, clock=_now, shared=shared)
-        await asyncio.gather(_many(Limited(Recorder(), 9, clock=_now, shared=shared), 1), _many(own, 2))
+        shared = Limits(9, requests_per_minute=1)
+        own = Limited(model, Limits(9, requests_per_minute=1), shared)
+        await asyncio.gather(_many(Limited(Recorder(), Limits(9), shared), 1), _many(own, 2))
 
     play(both())
     assert model.began == pytest.approx([60, 120])

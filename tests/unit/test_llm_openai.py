@@ -87,11 +87,11 @@ def _ask(model: OpenAIChat, decoding: Decoding = Decoding(), seed: int = 0) -> C
 
 
 def test_everything_that_was_asked_for_is_sent(server: Server) -> None:
-    answer = _ask(_model(server), Decoding(0.5, 11, json=True), seed=2**40 + 5)
+    answer = _ask(_model(server), Decoding(0.5, 11), seed=2**40 + 5)
     assert answer == Completion("Yes.", 7, 2)
     (sent,) = server.seen
     assert sent == {
-        "model": "m", "temperature": 0.5, "max_tokens": 11, "seed": 5, "response_format": {"type": "json_object"},
+        "model": "m", "temperature": 0.5, "max_tokens": 11, "seed": 5,
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Tea?"}],
     }  # fmt: skip
     assert server.keys == [f"Bearer {KEY}"]

@@ -11,8 +11,7 @@ from pydantic import Field
 from pamdp.config import Config, EvalConfig
 from pamdp.errors import ConfigError
 from pamdp.registry import LAYOUTS
-from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.online.config import OnlineReproduceConfig
+from pamdp.reproduce.config import OnlineReproduceConfig, ReproduceConfig
 from pamdp.settings import Setting, Settings, dump, explain, flatten, known, load, presets
 
 

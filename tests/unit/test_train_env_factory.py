@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 
 import pytest
 
-from pamdp.config import Config
+from pamdp.config import Config, EndpointConfig, EvalConfig, GraderConfig
 from pamdp.data import load_sample
+from pamdp.env import simulated
+from pamdp.env.simulated import SimulatedUser
+from pamdp.env.user import RecordedUser, register_user
 from pamdp.errors import ConfigError
-from pamdp.judges.base import Case
+from pamdp.judges.base import Case, register_judge
 from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.llm import local
 from pamdp.llm.cache import Cached
 from pamdp.llm.chat import Completion
 from pamdp.llm.ledger import Metered
-from pamdp.llm.limits import Limited, Retrying
+from pamdp.llm.limits import Limited, Limits, Retrying
 from pamdp.llm.local import LocalChat
 from pamdp.llm.openai import OpenAIChat
 from pamdp.models.backbone import Backbone
+from pamdp.registry import CHAT_MODELS, USERS
 from pamdp.settings import dump, flatten, load
 from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
 from pamdp.train.estimate import estimate
-from pamdp.types import Message, Persona
+from pamdp.types import Dialogue, Message, Persona
+from tests.tools.scripted import ScriptedChat
 from tests.tools.tiny import make_tiny_backbone
 from tests.tools.virtual_time import play
 
@@ -33,38 +40,53 @@ def _load(*overrides: str) -> Config:
     return load(Config, (), ["online.cache=answers", *overrides])
 
 
-def _build(*overrides: str) -> tuple[EnvFactory, list[str]]:
-    loaded: list[str] = []
+@pytest.fixture(autouse=True)
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the models of this machine that were loaded."""
+    names = list[str]()
 
-    def bring(name: str) -> Backbone:
-        loaded.append(name)
+    def bring(name: str = "embedded") -> Backbone:
+        names.append(name)
         return make_tiny_backbone()
 
-    return make_env_factory(_load(*overrides), make_tiny_backbone(), bring), loaded
+    monkeypatch.setattr(local, "load_backbone", bring)
+    return names
 
 
-def _peel(model: object) -> tuple[Cached, Retrying, Metered, Limited, object]:
+def _build(*overrides: str) -> EnvFactory:
+    return make_env_factory(_load(*overrides), make_tiny_backbone())
+
+
+def _peel(model: object) -> tuple[Cached, Retrying, Metered, object]:
     assert isinstance(model, Cached) and isinstance(model.model, Retrying)
     metered = model.model.model
-    assert isinstance(metered, Metered) and isinstance(metered.model, Limited)
-    return model, model.model, metered, metered.model, metered.model.model
+    assert isinstance(metered, Metered)
+    return model, model.model, metered, metered.model
 
 
-def test_one_model_of_this_machine_is_loaded_once() -> None:
-    world, loaded = _build("rl.profile=inferred", "online.reference=written", *SERVER)
+def _limits(model: object) -> tuple[Limits, Limits, OpenAIChat]:
+    """Its own limits, those that it shares, and what is called."""
+    limited = _peel(model)[3]
+    assert isinstance(limited, Limited) and isinstance(limited.model, OpenAIChat)
+    own, shared = limited.limits
+    return own, shared, limited.model
+
+
+def test_one_model_of_this_machine_is_loaded_once_and_nothing_is_held_back_from_it(loaded: list[str]) -> None:
+    world = _build("rl.profile=inferred", "online.reference=written", *SERVER)
     assert loaded == ["embedded"]
     assert world.profiler is not None and world.writer is not None
-    ends = [_peel(m)[4] for m in (world.simulator, world.profiler.model, world.writer.model)]
+    ends = [_peel(m)[3] for m in (world.simulator, world.profiler.model, world.writer.model)]
     assert isinstance(ends[0], LocalChat) and ends[0] is ends[1] is ends[2]
 
 
-def test_roles_on_one_server_share_its_limits_and_have_accounts_of_their_own() -> None:
+def test_roles_on_one_server_share_its_limits_and_have_accounts_of_their_own(loaded: list[str]) -> None:
     both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
-    world, loaded = _build(*both, "online.simulator.tries=3", "online.judge.requests_per_minute=7")
+    world = _build(*both, "online.simulator.tries=3", "online.judge.requests_per_minute=7")
     assert isinstance(world.judge, PairwiseJudge) and loaded == []
-    _, tries, account, limits, model = _peel(world.simulator)
-    *_, judges_account, judges_limits, _ = _peel(world.judge.model)
-    assert limits.shared is not None and limits.shared is judges_limits.shared and isinstance(model, OpenAIChat)
+    _, tries, account, _ = _peel(world.simulator)
+    judges_account = _peel(world.judge.model)[2]
+    assert _limits(world.simulator)[1] is _limits(world.judge.model)[1]
     assert (account.role, judges_account.role) == ("simulator", "judge") and account.ledger is judges_account.ledger
     assert tries.attempts == 3
 
@@ -72,23 +94,22 @@ def test_roles_on_one_server_share_its_limits_and_have_accounts_of_their_own() -
 def test_a_role_on_a_shared_server_keeps_its_own_limits_where_they_differ() -> None:
     both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
     own = ["online.judge.requests_per_minute=7", "online.judge.concurrency=2", "online.judge.timeout=5"]
-    world, _ = _build(*both, *own, "online.simulator.tokens_per_minute=900", "online.judge.tokens_per_minute=400")
+    world = _build(*both, *own, "online.simulator.tokens_per_minute=900", "online.judge.tokens_per_minute=400")
     assert isinstance(world.judge, PairwiseJudge)
-    talks, judges = _peel(world.simulator)[3], _peel(world.judge.model)[3]
+    talks, together, talking = _limits(world.simulator)
+    judges, shared, judging = _limits(world.judge.model)
     assert (judges.concurrency, judges.requests, judges.tokens) == (2, 7, 400)
-    assert (talks.concurrency, talks.requests, talks.tokens) == (16, None, 900)
-    together = talks.shared
-    assert together is not None and together is judges.shared
-    assert (together.concurrency, together.requests, together.tokens) == (16, None, 900)
-    assert isinstance(judges.model, OpenAIChat) and isinstance(talks.model, OpenAIChat)
-    assert (judges.model.timeout, talks.model.timeout) == (5, 60)
+    assert (talks.concurrency, talks.requests, talks.tokens) == (16, math.inf, 900)
+    assert together is shared
+    assert (together.concurrency, together.requests, together.tokens) == (16, math.inf, 900)
+    assert (judging.timeout, talking.timeout) == (5, 60)
 
 
 def test_roles_on_two_servers_share_nothing() -> None:
     both = [s.replace("judge", role) for role in ("judge", "simulator") for s in SERVER]
-    world, _ = _build(*both, "online.simulator.base_url=http://other/v1")
+    world = _build(*both, "online.simulator.base_url=http://other/v1")
     assert isinstance(world.judge, PairwiseJudge)
-    assert _peel(world.simulator)[3].shared is not _peel(world.judge.model)[3].shared
+    assert _limits(world.simulator)[1] is not _limits(world.judge.model)[1]
 
 
 @pytest.mark.parametrize(("both", "seconds"), [(False, 4.0), (True, 8.0)])
@@ -102,7 +123,7 @@ def test_judge_throughput_is_bounded_by_concurrency_and_nothing_else(
         return Completion("[[A]]", 10, 3)
 
     monkeypatch.setattr(OpenAIChat, "complete", answer)
-    world, _ = _build(*SERVER, f"online.cache={tmp_path}", f"online.both_orders={str(both).lower()}")
+    world = _build(*SERVER, f"online.cache={tmp_path}", f"online.both_orders={str(both).lower()}")
     assert isinstance(world.judge, PairwiseJudge)
     cases = [Case(Persona(f"p{i}"), (Message("user", "Tea?"),), "Yes.", "No.") for i in range(320)]
     verdicts, took = play(world.judge.verdicts(cases))
@@ -111,7 +132,7 @@ def test_judge_throughput_is_bounded_by_concurrency_and_nothing_else(
 
 
 def test_nobody_infers_or_writes_unless_asked_to() -> None:
-    world, _ = _build(*SERVER)
+    world = _build(*SERVER)
     assert world.profiler is None and world.writer is None
 
 
@@ -129,9 +150,18 @@ def test_a_role_s_own_defaults_survive_an_override_beside_them() -> None:
 
 def test_fingerprints_name_everybody_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    world, _ = _build("rl.profile=inferred", "online.reference=written", *SERVER)
+    world = _build("rl.profile=inferred", "online.reference=written", *SERVER)
     prints = world.fingerprints(load_sample("train").dialogues)
     assert [p["role"] for p in prints] == ["simulator", "reward", "profiler", "reference"]
+    # What stored runs are compared by: another key would refuse to go on with them.
+    assert set(prints[0]) == {
+        "role", "kind", "model", "revision", "top_p", "repetition_penalty", "prompt", "difficulty", "temperature",
+    }  # fmt: skip
+    assert set(prints[1]) == {
+        "role", "name", "kind", "model", "base_url", "prompt", "both_orders", "temperature", "seed"
+    }  # fmt: skip
+    assert set(prints[2]) == {*prints[0], "seed", "most"} - {"difficulty"}
+    assert set(prints[3]) == {*prints[0], "seed"} - {"difficulty"}
     assert "sk-secret" not in str(prints) + dump(world.config)
     with pytest.raises(ConfigError, match=r"judge\.base_url holds more .* online\.judge\.key_env") as error:
         _build(*SERVER, "online.judge.base_url=http://u:sk-secret@host/v1")
@@ -166,6 +196,79 @@ def test_the_estimate_is_money_where_prices_are_known() -> None:
 
 
 def test_the_cache_is_where_the_settings_say() -> None:
-    world, _ = _build(*SERVER)
+    world = _build(*SERVER)
     assert isinstance(world.judge, PairwiseJudge)
     assert _peel(world.judge.model)[0].folder == Path("answers")
+
+
+def test_users_need_not_be_simulated(loaded: list[str]) -> None:
+    @register_user("shy")
+    class Shy(RecordedUser):
+        """Says what the record says; its draws would be those of the seed."""
+
+        fingerprint = {"name": "shy", "version": "2"}  # noqa: RUF012
+
+        def __init__(self, dialogue: Dialogue, seed: int) -> None:
+            super().__init__(dialogue)
+            self.seed = seed
+
+    dialogue = load_sample("train").dialogues[0]
+    for name, version in (("recorded", {}), ("shy", {"version": "2"})):
+        world = _build(f"online.user={name}", "rl.profile=inferred", *SERVER)
+        assert world.simulator is None and world.profiler is None and loaded == []
+        assert isinstance(world.user(dialogue, 3), RecordedUser)
+        assert world.fingerprints([dialogue])[0] == {"role": "simulator", "name": name} | version
+    assert world.user(dialogue, 3).seed == 3
+    assert "simulator" not in {row.role for row in estimate(_load("online.user=recorded"), [dialogue])}
+    with pytest.raises(
+        ConfigError, match=r"online\.user: no user 'shi'; did you mean 'shy'\? there are: simulated, rec"
+    ):
+        _load("online.user=shi")
+
+
+def test_the_registry_s_own_simulated_user_is_played_by_the_embedded_model(loaded: list[str]) -> None:
+    simulated._embedded.cache_clear()
+    first, second = load_sample("train").dialogues[:2]
+    one, two = USERS["simulated"](first, 1), USERS["simulated"](second, 1)
+    assert isinstance(one, SimulatedUser) and isinstance(two, SimulatedUser) and one.model is two.model
+    assert loaded == ["embedded"] and (one.key, one.persona) == (first.id, first.persona)
+    simulated._embedded.cache_clear()
+
+
+def test_a_registered_kind_of_chat_model_is_limited_metered_and_remembered() -> None:
+    made = list[EndpointConfig]()
+
+    @CHAT_MODELS("mine")
+    def mine(end: EndpointConfig) -> ScriptedChat:
+        made.append(end)
+        return ScriptedChat(lambda messages, seed: "[[A]]", end.model)
+
+    world = _build("online.judge.kind=mine", "online.judge.model=m", "online.judge.concurrency=3")
+    assert isinstance(world.judge, PairwiseJudge) and [end.model for end in made] == ["m"]
+    limited = _peel(world.judge.model)[3]
+    assert isinstance(limited, Limited) and limited.limits[0].concurrency == 3
+    with pytest.raises(ConfigError, match="no kind of chat model 'yours'; there are: embedded, local, openai, mine"):
+        _load("online.judge.kind=yours")
+
+
+def test_a_registered_judge_rewards_and_an_unknown_one_is_named() -> None:
+    @register_judge("long")
+    def long(case: Case) -> float:
+        return 1.0 if len(case.a) > len(case.b) else 0.0
+
+    assert _build("online.judge.model=long").judge.name == "long"
+    with pytest.raises(ConfigError, match="no judge 'lon'; did you mean 'long'"):
+        _build("online.judge.model=lon")
+
+
+def test_settings_that_were_stored_before_still_load() -> None:
+    called = {
+        "base_url": "http://x/v1", "key_env": "K", "temperature": 0.5, "max_tokens": 9, "seed": 1, "timeout": 2.0,
+        "tries": 3, "attempts": 4, "concurrency": 5, "requests_per_minute": 6, "tokens_per_minute": 7,
+    }  # fmt: skip
+    for kind in ("local", "openai"):
+        GraderConfig.model_validate({**called, "kind": kind, "urls": {"m": "http://y/v1"}})
+    for kind in ("embedded", "local", "openai"):
+        EndpointConfig.model_validate({**called, "kind": kind, "model": "m", "price_prompt": 1, "price_completion": 2})
+    with pytest.raises(ConfigError, match=r"unknown setting grader\.model"):
+        load(EvalConfig, (), ["grader.model=m"])  # its judges have names

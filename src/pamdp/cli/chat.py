@@ -42,6 +42,7 @@ def chat(
     from pamdp.env.dialogue import DialogueEnv
     from pamdp.env.profile import Profiler
     from pamdp.env.user import HumanUser
+    from pamdp.llm.ask import Asking
     from pamdp.llm.local import LocalChat
     from pamdp.models.embedded import load_backbone
     from pamdp.models.generate import Sampling
@@ -58,7 +59,7 @@ def chat(
     bare, own = backbones(config, load_backbone)
     policy = load_policy(folder, own)
     critics = load_critics(folder, policy.width, max_value(R_MAX, config.rl.gamma, config.rl.horizon))
-    profiler = Profiler(LocalChat(bare), attempts=2, max_tokens=80)
+    profiler = Profiler(LocalChat(bare), Asking(max_tokens=80, attempts=2))
     console, history = Console(), list[Message]()
 
     def ask(reply: str | None) -> str:
@@ -87,7 +88,7 @@ def notes(policy: Policy, critics: DualCritic | None, profiler: Profiler, histor
         yield f"{value}|a| {float(action.norm()):.2f}, a {', '.join(f'{x:+.1f}' for x in action[:6].tolist())}, ..."
     try:
         with policy.backbone.adapter(None):  # the profiler may share the policy's backbone, which waits meanwhile
-            profile = run(profiler.infer(history)).persona.text or "nothing can be told yet"
+            profile = run(profiler.infer(history)).text or "nothing can be told yet"
     except AnswerError:
         profile = "the profiler gave no answer that could be read"
     yield f"profile so far: {profile}"

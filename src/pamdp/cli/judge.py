@@ -13,6 +13,7 @@ from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit
 from pamdp.files import require_replaceable
 from pamdp.progress import Progress
+from pamdp.registry import JUDGES
 from pamdp.settings import load
 
 app = typer.Typer(name="judge", no_args_is_help=True, help="Judges: how good they are, and training the embedded ones.")
@@ -36,13 +37,12 @@ def evaluate(
     Example: `pamdp judge eval --pairs sample`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
-    from pamdp.judges.embedded import load_judge
     from pamdp.models.embedded import load_backbone
 
     named = SAMPLE_PAIRS.get(pairs)
     found = load_pairs(pairs, skip_bad=skip_bad) if named is None else load_sample_pairs(named)
-    asked = load_judge(judge, load_backbone())
-    with Progress("judging", 6 * len(found.pairs)) as bar:
+    asked = JUDGES[judge](load_backbone)
+    with Progress("judging", 3 * len(found.pairs)) as bar:
         report = evaluate_judge(asked, found.pairs, bar.advance)
     show(as_json, report.to_json() | {"skipped": len(found.skipped)}, report.table())
 

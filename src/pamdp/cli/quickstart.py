@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, show
+from pamdp.registry import JUDGES
 from pamdp.types import Dialogue
 
 app = typer.Typer()
@@ -39,7 +40,7 @@ def quickstart(
     Example: `pamdp quickstart`
     """
     from pamdp.evaluation.offline_eval import write_replies
-    from pamdp.judges.embedded import REWARD, load_judge
+    from pamdp.judges.embedded import REWARD
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
     from pamdp.train.factory import shipped
@@ -54,7 +55,7 @@ def quickstart(
     config = settings_from(start, ["quickstart"], overrides)
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model.name)
-    judge = load_judge(REWARD, backbone)
+    judge = JUDGES[REWARD](lambda: backbone)
     split = split_of(config)
     require_unseen(split.test, [start])
     policy = load_start(start, backbone, config)

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
 from pamdp.files import Json as JsonValue
+from pamdp.registry import JUDGES
 from pamdp.settings import load
 
 app = typer.Typer()
@@ -71,7 +72,6 @@ def offline(
 
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
-    from pamdp.judges.embedded import load_judge
     from pamdp.models.embedded import load_backbone
     from pamdp.train import offline as loop
     from pamdp.train.init_from import load_start, policy_folder, settings_from
@@ -83,7 +83,7 @@ def offline(
     split = split_of(settings)
     require_unseen(split.test, [start])
     bare, own = backbones(settings, load_backbone)
-    rewards = load_judge(judge, bare)
+    rewards = JUDGES[judge](lambda: bare)
     with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume) as writing:
         copy_policy(start, run / "policy")
         loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)

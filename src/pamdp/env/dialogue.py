@@ -7,16 +7,14 @@ terminates. Users that have to be waited for are asked all at the same time, and
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
-from functools import partial
 from inspect import iscoroutinefunction
 from typing import TypeVar
 
 from pamdp.async_bridge import at_once, done, join, settle, start
 from pamdp.env.reward import Reward
-from pamdp.env.user import Acted, User
+from pamdp.env.user import User
 from pamdp.errors import AnswerError
 from pamdp.prompts.render import load
 from pamdp.types import History, Message, Outcome, Persona, TimeStep
@@ -31,9 +29,6 @@ class DialogueEnv:
       users: one for each dialogue; keys must be distinct.
       reward: scores replies; None: nobody does, and every reward is None.
       horizon: T, most turns of a dialogue, or None for no limit.
-
-    Attributes:
-      failures: how often a user or its profiler had no usable answer here, by "user" and "profile".
     """
 
     def __init__(self, users: Sequence[User], reward: Reward | None = None, horizon: int | None = None) -> None:
@@ -41,7 +36,6 @@ class DialogueEnv:
         if len(self.users) != len(users):
             raise ValueError("two users of one environment share a key")
         self.reward, self.horizon = reward, horizon
-        self.failures: Counter[str] = Counter()
 
     def reset(self) -> list[TimeStep]:
         """The first moment of every dialogue."""
@@ -68,51 +62,43 @@ class DialogueEnv:
             self._going(self.users[moment.key], self._follow(self.users[moment.key], moment, group[0]))
             for moment, group in zip(moments, replies, strict=True)
         ]
-        rewards: Sequence[Future[list[float | None]]] = (
-            [done([None] * len(group)) for group in replies]
-            if self.reward is None
-            else self.reward.begin(moments, replies)
-        )
-        return [join(partial(self._outcomes, m), f, r) for m, f, r in zip(moments, following, rewards, strict=True)]
+        nobody = [done(list[float | None]([None] * len(group))) for group in replies]
+        rewards = self.reward.begin(moments, replies) if self.reward else nobody
+        return [join(self._outcomes, *each) for each in zip(following, rewards, strict=True)]
 
     async def _open(self, user: User) -> TimeStep:
-        own = True
+        stock = False
         try:
             history = await settle(user.start())
         except AnswerError:
-            self.failures["user"] += 1
-            history, own = (Message("user", load("user_greets")),), False
-        return await self._moment(user, 0, history, Persona(), own)
+            history, stock = (Message("user", load("user_greets")),), True
+        return await self._moment(user, 0, history, Persona(), stock)
 
-    async def _follow(self, user: User, moment: TimeStep, reply: str) -> tuple[TimeStep | None, bool]:
-        """The next moment, and whether the user itself brought it about."""
-        own = True
+    async def _follow(self, user: User, moment: TimeStep, reply: str) -> TimeStep | None:
+        stock = False
         try:
             after = await settle(user.answer(moment.history, reply))
         except AnswerError:
-            self.failures["user"] += 1
             # The dialogue goes on, so that no later turn is lost; what led here is masked, since nobody answered it.
             after = (*moment.history, Message("assistant", reply), Message("user", load("user_stuck")))
-            own = False
-        return (None if after is None else await self._moment(user, moment.t + 1, after, moment.privileged, own)), own
+            stock = True
+        return None if after is None else await self._moment(user, moment.t + 1, after, moment.privileged, stock)
 
-    async def _moment(self, user: User, t: int, history: History, before: Persona, own: bool) -> TimeStep:
-        rejected = user.rejected(t) if isinstance(user, Acted) else ()
+    async def _moment(self, user: User, t: int, history: History, before: Persona, stock: bool) -> TimeStep:
+        rejected = getattr(user, "rejected", lambda _: ())(t)
         try:
             profile, known = await settle(user.profile(history)), True
         except AnswerError:
-            self.failures["profile"] += 1
             profile, known = before, False
-        return TimeStep(user.key, t, history, profile, known, not own, rejected)
+        return TimeStep(user.key, t, history, profile, known, stock, rejected)
 
-    def _outcomes(
-        self, moment: TimeStep, following: tuple[TimeStep | None, bool], rewards: Sequence[float | None]
-    ) -> list[Outcome]:
-        after, own = following
-        last = after is not None and self.horizon is not None and moment.t + 1 >= self.horizon
-        return [Outcome(reward if own else None, after, last) for reward in rewards]
+    def _outcomes(self, after: TimeStep | None, rewards: Sequence[float | None]) -> list[Outcome]:
+        if after is None:
+            return [Outcome(reward, None) for reward in rewards]
+        last = self.horizon is not None and after.t >= self.horizon
+        return [Outcome(None if after.stock else reward, after, last) for reward in rewards]
 
     @staticmethod
     def _going(user: User, work: Coroutine[object, object, T]) -> Future[T]:
-        """A user that need not be waited for costs no thread and no loop."""
+        """A user that need not be waited for is asked here and now: a person can be interrupted only in this thread."""
         return start(work) if iscoroutinefunction(user.answer) else at_once(work)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TypeAlias
 
 import gymnasium
@@ -41,7 +42,7 @@ class DialogueGym(gymnasium.Env[str, str]):
 
     Args:
       users: who may be talked with.
-      reward: scores replies.
+      reward: scores replies; None: nobody does, and every reward is masked.
       horizon: T, most turns.
       max_reply, max_history: characters of the longest action and observation.
     """
@@ -49,7 +50,7 @@ class DialogueGym(gymnasium.Env[str, str]):
     def __init__(
         self,
         users: Sequence[User],
-        reward: Reward,
+        reward: Reward | None,
         horizon: int = 6,
         max_reply: int = 4_000,
         max_history: int = 100_000,
@@ -75,7 +76,7 @@ class DialogueGym(gymnasium.Env[str, str]):
             raise ConfigError(f"no user {key!r} in this environment")
         self._env = DialogueEnv([self.users[str(key)]], self.reward, self.horizon)
         (self._moment,) = self._env.reset()
-        return self._observe(self._moment), self._info(self._moment)
+        return self._seen(self._moment)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Say ACTION: the next history, the reward (NaN where masked), whether the user ended or T was reached.
@@ -90,14 +91,10 @@ class DialogueGym(gymnasium.Env[str, str]):
         terminated = outcome.next is None
         self._moment = None if terminated or outcome.truncated else outcome.next
         reward = math.nan if outcome.reward is None else float(outcome.reward)
-        info = self._info(moment) | {"masked": outcome.reward is None}
-        return self._observe(moment), reward, terminated, outcome.truncated, info
+        seen, info = self._seen(moment)
+        return seen, reward, terminated, outcome.truncated, info | {"masked": outcome.reward is None}
 
-    def _observe(self, moment: TimeStep) -> str:
+    def _seen(self, moment: TimeStep) -> tuple[str, Info]:
         # The newest is kept: it is what the reply answers.
-        return transcript(moment.history)[-self.max_history :]
-
-    def _info(self, moment: TimeStep) -> Info:
-        person = moment.privileged
-        privileged = {"profile": person.profile, "personality": person.personality}
-        return {"user": moment.key, "turn": moment.t, "privileged": privileged}
+        text = transcript(moment.history)[-self.max_history :]
+        return text, {"user": moment.key, "turn": moment.t, "privileged": asdict(moment.privileged)}

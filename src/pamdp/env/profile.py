@@ -6,48 +6,21 @@ of who the user really is. A finding that cites nothing, or a message that is no
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import ask
-from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.prompts.render import load, render, transcript
-from pamdp.seeds import seed_of
+from pamdp.llm.ask import Asking, ask
+from pamdp.llm.chat import ChatModel
+from pamdp.prompts.render import render, transcript
 from pamdp.types import History, Message, Persona
 
 _LINE = re.compile(r"^\W{0,3}\[\s*(\d+(?:\s*,\s*\d+)*)\s*\]\s*[:.-]?\s*(\S.*)$")
 _NONE = re.compile(r"^\W*\[?\s*none\s*\]?\W*$", re.I)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that can be told about a user.
-
-    Attributes:
-      text: what.
-      turns: the 0-based turns whose user messages it rests on; never empty.
-    """
-
-    text: str
-    turns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What can be told about a user so far; without findings, nothing can."""
-
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def persona(self) -> Persona:
-        """ω_t: the findings as one paragraph."""
-        return Persona(" ".join(f"{f.text.rstrip('. ')}." for f in self.findings))
-
-
-def parse_profile(text: str, turns: int, most: int) -> Profile:
-    """Findings of an answer of lines such as "[1, 3] likes tea"; "[none]" is a profile without any.
+def parse_profile(text: str, turns: int, most: int) -> Persona:
+    """The findings of an answer of lines such as "[1, 3] likes tea" as one paragraph; "[none]" is an empty one.
 
     Args:
       turns: how many user messages there are to cite.
@@ -60,49 +33,35 @@ def parse_profile(text: str, turns: int, most: int) -> Profile:
     matches = [match for match in map(_LINE.match, lines) if match]
     if not matches and not any(_NONE.match(line) for line in lines):
         raise AnswerError("no line cites the messages it rests on")
-    found: dict[str, Finding] = {}
+    found: dict[str, str] = {}
     for match in matches:
-        cited = tuple(sorted({int(number) - 1 for number in match[1].split(",")}))
-        if cited[0] >= 0 and cited[-1] < turns:
-            found.setdefault(match[2].lower(), Finding(match[2], cited))
-    return Profile(tuple(found.values())[:most])
+        if all(1 <= int(number) <= turns for number in match[1].split(",")):
+            found.setdefault(match[2].lower(), match[2])
+    return Persona(" ".join(f"{finding.rstrip('. ')}." for finding in list(found.values())[:most]))
 
 
+@dataclass(frozen=True, slots=True)
 class Profiler:
     """Asks a chat model.
 
-    Args:
+    Attributes:
       model: is asked.
-      attempts: most answers asked for where one cannot be read.
-      temperature: 0 lets answers be remembered.
-      max_tokens: longest answer.
+      how: it is asked.
       most: most findings.
-      seed: of the draws.
     """
 
-    def __init__(
-        self,
-        model: ChatModel,
-        attempts: int = 3,
-        temperature: float = 0.0,
-        max_tokens: int = 200,
-        most: int = 8,
-        seed: int = 0,
-    ) -> None:
-        self.model, self.attempts, self.most, self.seed = model, attempts, most, seed
-        self.decoding = Decoding(temperature, max_tokens)
+    model: ChatModel
+    how: Asking = Asking(max_tokens=200)
+    most: int = 8
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """The model's, the prompt's and how it is asked."""
-        prompt = hashlib.sha256((load("profile") + load("profile_reminder")).encode()).hexdigest()[:12]
-        return {
-            "role": "profiler", **self.model.fingerprint, "prompt": prompt,
-            "temperature": f"{self.decoding.temperature:g}", "most": str(self.most), "seed": str(self.seed),
-        }  # fmt: skip
+        asked = self.how.fingerprint(self.model, "profile", "profile_reminder")
+        return {"role": "profiler", **asked, "most": str(self.most)}
 
-    async def infer(self, history: History) -> Profile:
-        """ω_t = P_ω(h_t); may be empty.
+    async def infer(self, history: History) -> Persona:
+        """ω_t = P_ω(h_t); empty where nothing can be told yet.
 
         Raises:
           AnswerError: no answer could be read.
@@ -110,8 +69,9 @@ class Profiler:
         """
         turns = sum(m.role == "user" for m in history)
         question = render("profile", history=transcript(history, numbered=True), most=str(self.most))
-        return await ask(
-            self.model, [Message("user", question)], lambda text: parse_profile(text, turns, self.most),
-            decoding=self.decoding, seed=seed_of(self.seed, question), attempts=self.attempts,
-            reminder="profile_reminder",
-        )  # fmt: skip
+
+        def read(text: str) -> Persona:
+            return parse_profile(text, turns, self.most)
+
+        asked = [Message("user", question)]
+        return await ask(self.model, asked, read, self.how, question, reminder="profile_reminder")

@@ -6,18 +6,19 @@ simulated user knows its whole profile; the assistant sees only what it says.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Awaitable
+from functools import cache
 from typing import Literal
 
+from pamdp.config import EndpointConfig
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import ask, readable, unquoted
-from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.llm.ask import Asking, ask, readable, unquoted
+from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import load, render
-from pamdp.seeds import seed_of
-from pamdp.types import History, Message, Persona
+from pamdp.registry import CHAT_MODELS, USERS
+from pamdp.types import Dialogue, History, Message, Persona
 
 Difficulty = Literal["cooperative", "reserved", "topic-changing"]
 
@@ -93,9 +94,7 @@ class SimulatedUser:
       opening: the first message, where there is one; otherwise the model writes it.
       profiler: infers ω_t; without one ω_t is the whole persona.
       difficulty: how freely the user tells of itself.
-      attempts: most answers asked for where one cannot be used.
-      temperature, max_tokens: of the model.
-      seed: of the draws.
+      how: the model is asked.
     """
 
     def __init__(
@@ -107,25 +106,19 @@ class SimulatedUser:
         opening: str | None = None,
         profiler: Profiler | None = None,
         difficulty: Difficulty = "cooperative",
-        attempts: int = 3,
-        temperature: float = 0.7,
-        max_tokens: int = 80,
-        seed: int = 0,
+        how: Asking = Asking(temperature=0.7, max_tokens=80),
     ) -> None:
         self.key, self.persona, self.model, self.opening, self.profiler = key, persona, model, opening, profiler
-        self.difficulty, self.attempts, self.seed = difficulty, attempts, seed
-        self.decoding = Decoding(temperature, max_tokens)
+        self.difficulty, self.how = difficulty, how
         self.facts = sentences(persona.profile)
         self._rejected: dict[int, list[str]] = {}
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """The model's, the prompts' and how it is played; the same for all users of a run."""
-        prompt = hashlib.sha256("".join(map(load, PROMPTS)).encode()).hexdigest()[:12]
-        return {
-            "role": "simulator", **self.model.fingerprint, "prompt": prompt, "difficulty": self.difficulty,
-            "temperature": f"{self.decoding.temperature:g}",
-        }  # fmt: skip
+        asked = self.how.fingerprint(self.model, *PROMPTS)
+        del asked["seed"]  # each user has its own
+        return {"role": "simulator", **asked, "difficulty": self.difficulty}
 
     async def start(self) -> History:
         """The opening, or a first message about the first thing that may show."""
@@ -152,7 +145,7 @@ class SimulatedUser:
           AnswerError: the profiler's answer could not be read.
           EndpointError: the model cannot be reached.
         """
-        return self.persona if self.profiler is None else (await self.profiler.infer(history)).persona
+        return self.persona if self.profiler is None else await self.profiler.infer(history)
 
     def rejected(self, turn: int) -> tuple[str, ...]:
         """Why answers of the model were no message of TURN (0-based); a reason for each of them."""
@@ -188,11 +181,22 @@ class SimulatedUser:
 
         return ask(
             self.model, [Message("system", part), Message("user", load("user_open")), *chat], read,
-            decoding=self.decoding, seed=seed_of(self.seed, self.key, turn or "open"), attempts=self.attempts,
-            reminder="user_reminder", rejected=self._rejected[turn].append,
+            self.how, self.key, turn or "open", reminder="user_reminder", rejected=self._rejected[turn].append,
         )  # fmt: skip
 
 
 def sentences(text: str) -> tuple[str, ...]:
     """The sentences of a profile: what can show one by one."""
     return tuple(s.strip() for s in re.split(r"(?<=[.!?;])\s+", text) if s.strip())
+
+
+@cache
+def _embedded() -> ChatModel:
+    return CHAT_MODELS["embedded"](EndpointConfig())
+
+
+@USERS("simulated")
+def simulated(dialogue: Dialogue, seed: int) -> SimulatedUser:
+    """The user of a record as the package's own model plays it; a run's settings name others (train/env_factory.py)."""
+    how = Asking(temperature=0.7, max_tokens=48, seed=seed)
+    return SimulatedUser(dialogue.id, dialogue.persona, _embedded(), opening=dialogue.turns[0].user, how=how)

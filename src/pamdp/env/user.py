@@ -1,20 +1,24 @@
 """Who talks to the assistant: a recorded or human user here, a simulated one in simulated.py, behind one protocol.
 
-Owns how a dialogue goes on after a reply. Knows nothing of rewards and policies. The environment is the same for all.
+Owns how a dialogue goes on after a reply, and how users of one's own get a name. Knows nothing of rewards and policies.
+The environment is the same for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol
 
+from pamdp.registry import USERS
 from pamdp.types import Dialogue, History, Message, Persona
 
 
 class User(Protocol):
     """The other side of a dialogue; it also knows who it is.
 
-    A user that has to be waited for declares its three methods `async`.
+    A user that has to be waited for declares its three methods `async`. Whose part somebody plays that does not always
+    find words for it may have a method `rejected(turn)`: why answers were no message of that turn.
     """
 
     key: str
@@ -37,15 +41,6 @@ class User(Protocol):
         Raises:
           AnswerError: ω_t could not be had.
         """
-        ...
-
-
-@runtime_checkable
-class Acted(Protocol):
-    """A user whose part somebody plays who does not always find words for it."""
-
-    def rejected(self, turn: int) -> tuple[str, ...]:
-        """Why answers were no message of TURN (0-based); a reason for each of them."""
         ...
 
 
@@ -80,32 +75,55 @@ class RecordedUser:
         return self.dialogue.turns[_turn(history)].inferred
 
 
+@dataclass
 class HumanUser:
     """A person who is asked for every message; nothing is known of who they are.
 
-    Args:
+    Attributes:
       key: names the dialogue.
-      ask: shows the assistant's reply (None at the start) and gives what the person says; nothing ends the dialogue.
+      ask: shows the assistant's reply (None at the start) and gives what the person says; nothing, or the end of the
+        input (EOFError), ends the dialogue for good.
     """
 
-    def __init__(self, key: str, ask: Callable[[str | None], str]) -> None:
-        self.key, self.ask = key, ask
+    key: str
+    ask: Callable[[str | None], str]
 
     def start(self) -> History:
-        """The first message; it is asked for until there is one."""
-        while not (said := self.ask(None).strip()):
-            pass
+        """The first message.
+
+        Raises:
+          EOFError: the person says nothing at all.
+        """
+        if not (said := self._said(None)):
+            raise EOFError("nobody says anything")
         return (Message("user", said),)
 
     def answer(self, history: History, reply: str) -> History | None:
         """What the person says to REPLY."""
-        said = self.ask(reply).strip()
+        said = self._said(reply)
         return (*history, Message("assistant", reply), Message("user", said)) if said else None
 
     def profile(self, history: History) -> Persona:
         """Nobody knows."""
         return Persona()
 
+    def _said(self, reply: str | None) -> str:
+        try:
+            return self.ask(reply).strip()
+        except EOFError:
+            return ""
+
+
+USERS.add("recorded", lambda dialogue, seed: RecordedUser(dialogue))
+
 
 def _turn(history: History) -> int:
     return sum(message.role == "user" for message in history) - 1
+
+
+def register_user(name: str) -> Callable[[Callable[[Dialogue, int], User]], Callable[[Dialogue, int], User]]:
+    """The decorator of a user of one's own: `online.user=NAME` then plays it.
+
+    It stands on a function (or a class) that makes the user of a record from the record and the seed of its draws.
+    """
+    return USERS(name)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pamdp.async_bridge import run, together
-from pamdp.env.simulated import SimulatedUser
+from pamdp.async_bridge import run, settle, together
+from pamdp.env.user import User
 from pamdp.errors import AnswerError
 from pamdp.evaluation.recoverability import Likelihood
 from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.judges.base import Outcome
 from pamdp.judges.pairwise import parse_verdict
-from pamdp.llm.ask import T, ask
-from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.llm.ask import Asking, T, ask
+from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue, History, Message, Persona
@@ -83,16 +83,17 @@ Auditor = Callable[[Sequence[Place]], list[Compared]]
 
 
 def places_of(
-    dialogues: Sequence[Dialogue], user: Callable[[Dialogue], SimulatedUser], progress: Callable[[int], None]
+    dialogues: Sequence[Dialogue], user: Callable[[Dialogue], User], progress: Callable[[int], None]
 ) -> list[Place]:
     """Have every user answer every recorded reply but the last, all at the same time; an EndpointError ends it."""
 
     async def one(dialogue: Dialogue, t: int) -> Place:
         reply = dialogue.turns[t].reply or ""
         try:
-            said: str | None = (await user(dialogue).answer(dialogue.history(t), reply))[-1].content
+            after = await settle(user(dialogue).answer(dialogue.history(t), reply))
         except AnswerError:
-            said = None
+            after = None
+        said = None if after is None else after[-1].content
         progress(1)
         before = (*dialogue.history(t), Message("assistant", reply))
         return Place(dialogue.user_id, dialogue.id, dialogue.persona, before, dialogue.turns[t + 1].user, said)
@@ -156,8 +157,7 @@ class ChatAuditor:
     """
 
     model: ChatModel
-    attempts: int = 3
-    max_tokens: int = 200
+    how: Asking = Asking(max_tokens=200)
 
     def __call__(self, places: Sequence[Place]) -> list[Compared]:
         """See Auditor; all places are asked about at the same time."""
@@ -179,8 +179,8 @@ class ChatAuditor:
             prompt, persona=place.persona.text, history=transcript(place.history, "Person", "Friend"), **values
         )
         return await ask(
-            self.model, [Message("user", question)], parse, decoding=Decoding(0.0, self.max_tokens),
-            seed=seed_of(question), attempts=self.attempts, reminder="audit_reminder",
+            self.model, [Message("user", question)], parse, replace(self.how, seed=seed_of(question)),
+            reminder="audit_reminder",
         )  # fmt: skip
 
 

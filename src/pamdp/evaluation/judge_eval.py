@@ -1,7 +1,7 @@
 """`pamdp judge eval`: how often a judge agrees with labelled pairs, and what it scores without the person.
 
 Owns accuracy, its intervals and the controls (length, keyword overlap, persona-blind, another person). Pairs that are
-twins are resampled together. A tie counts half.
+twins are resampled together. A tie counts half; a verdict that could not be had is left out.
 """
 
 from __future__ import annotations
@@ -12,44 +12,37 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pamdp.evaluation.significance import cluster_bootstrap
-from pamdp.judges.base import Case, Judge, Verdict
+from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
+from pamdp.judges.base import Case, Judge, verdicts_of
 from pamdp.types import Persona, PreferencePair
 
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Share of pairs decided as labelled, with its 95 % interval; NaN where one cluster leaves none."""
-
-    accuracy: float
-    ci95: tuple[float, float]
-    n: int
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values."""
-        return {"accuracy": self.accuracy, "ci95": _ends(self.ci95), "n": self.n}
+Credits = Sequence[float | None]
+"""For each pair 1 where it is decided as labelled, 0 where it is not, 0.5 for a tie, None where it is not decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeReport:
-    """What `judge eval` prints."""
+    """What `judge eval` prints: shares of pairs decided as labelled.
+
+    Attributes:
+      total, by_kind: with the person.
+      controls: by what is controlled for; `blind_by_kind` is the persona-blind one by kind.
+    """
 
     judge: str
-    accuracy: float
-    ci95: tuple[float, float]
-    n: int
-    by_kind: dict[str, Accuracy]
-    controls: dict[str, Accuracy]
-    blind_by_kind: dict[str, Accuracy]
+    total: Estimate
+    by_kind: dict[str, Estimate]
+    controls: dict[str, Estimate]
+    blind_by_kind: dict[str, Estimate]
 
     def to_json(self) -> dict[str, object]:
         """Plain values; controls are plain accuracies with their intervals beside them."""
         return {
-            "judge": self.judge, "accuracy": self.accuracy, "ci95": _ends(self.ci95), "n": self.n,
-            "by_kind": {k: v.to_json() for k, v in self.by_kind.items()},
-            "controls": {k: v.accuracy for k, v in self.controls.items()},
-            "controls_ci95": {k: _ends(v.ci95) for k, v in self.controls.items()},
-            "blind_by_kind": {k: v.to_json() for k, v in self.blind_by_kind.items()},
+            "judge": self.judge, **_json(self.total),
+            "by_kind": {k: _json(v) for k, v in self.by_kind.items()},
+            "controls": {k: _json(v)["accuracy"] for k, v in self.controls.items()},
+            "controls_ci95": {k: _json(v)["ci95"] for k, v in self.controls.items()},
+            "blind_by_kind": {k: _json(v) for k, v in self.blind_by_kind.items()},
         }  # fmt: skip
 
     def table(self) -> Table:
@@ -57,48 +50,43 @@ class JudgeReport:
         table = Table(title=f"judge {self.judge}: agreement with labelled pairs")
         for column in ("what", "accuracy", "95 % interval", "pairs", "persona-blind"):
             table.add_column(column, justify="left" if column == "what" else "right")
-        rows = {"all": Accuracy(self.accuracy, self.ci95, self.n), **self.by_kind}
         blind = {"all": self.controls["persona_blind"], **self.blind_by_kind}
-        for name, row in rows.items():
-            table.add_row(name, f"{row.accuracy:.3f}", _interval(row), str(row.n), f"{blind[name].accuracy:.3f}")
+        for name, row in {"all": self.total, **self.by_kind}.items():
+            table.add_row(name, *_cells(row), f"{blind[name].value:.3f}")
         table.add_section()
         for name, row in self.controls.items():
-            table.add_row(f"control: {name}", f"{row.accuracy:.3f}", _interval(row), str(row.n), "")
+            table.add_row(f"control: {name}", *_cells(row), "")
         return table
 
 
 def evaluate_judge(
     judge: Judge, pairs: Sequence[PreferencePair], progress: Callable[[int], None] | None = None
 ) -> JudgeReport:
-    """Accuracy of JUDGE on PAIRS, per kind, with its controls."""
-    right = _right(judge, pairs, [p.persona for p in pairs], progress)
-    blind = _right(judge, pairs, [Persona() for _ in pairs], progress)
-    other = _right(judge, pairs, _others(pairs), progress)
+    """Accuracy of JUDGE on PAIRS, per kind, with its controls.
+
+    Args:
+      progress: called with how many more verdicts there are; three for each pair.
+    """
+    persons = [*(p.persona for p in pairs), *(Persona() for _ in pairs), *_others(pairs)]
+    cases = [Case(w, p.history, p.preferred, p.rejected) for w, p in zip(persons, (*pairs,) * 3, strict=True)]
+    # One person after the other: a judge need not read any of them twice.
+    order = sorted(range(len(cases)), key=lambda i: cases[i].persona.text)
+    verdicts = dict(zip(order, verdicts_of(judge, [cases[i] for i in order], progress), strict=True))
+    credit = [None if (v := verdicts[i]) is None else _compare(v.p_a, v.p_b) for i in range(len(cases))]
+    right, blind, other = (credit[i : i + len(pairs)] for i in range(0, len(cases), len(pairs)))
     kinds = sorted({p.kind for p in pairs if p.kind})
-    length = [_compare(len(p.preferred), len(p.rejected)) for p in pairs]
-    overlap = [_compare(_overlap(p.persona, p.preferred), _overlap(p.persona, p.rejected)) for p in pairs]
-    total = _accuracy(right, pairs)
-    controls = {"length": length, "keyword_overlap": overlap, "persona_blind": blind, "other_persona": other}
+    controls: dict[str, Credits] = {
+        "length": [_compare(len(p.preferred), len(p.rejected)) for p in pairs],
+        "keyword_overlap": [_compare(_overlap(p, p.preferred), _overlap(p, p.rejected)) for p in pairs],
+        "persona_blind": blind,
+        "other_persona": other,
+    }
     return JudgeReport(
-        judge.name, total.accuracy, total.ci95, total.n,
-        {k: _of_kind(right, pairs, k) for k in kinds},
+        judge.name, _accuracy(right, pairs),
+        {k: _accuracy(right, pairs, k) for k in kinds},
         {k: _accuracy(v, pairs) for k, v in controls.items()},
-        {k: _of_kind(blind, pairs, k) for k in kinds},
+        {k: _accuracy(blind, pairs, k) for k in kinds},
     )  # fmt: skip
-
-
-def _right(
-    judge: Judge,
-    pairs: Sequence[PreferencePair],
-    personas: Sequence[Persona],
-    progress: Callable[[int], None] | None,
-) -> list[float]:
-    cases = [Case(w, p.history, p.preferred, p.rejected) for w, p in zip(personas, pairs, strict=True)]
-    return [_credit(verdict) for verdict in judge.judge(cases, progress)]
-
-
-def _credit(verdict: Verdict) -> float:
-    return _compare(verdict.p_a, verdict.p_b)
 
 
 def _compare(a: float, b: float) -> float:
@@ -115,26 +103,23 @@ def _others(pairs: Sequence[PreferencePair]) -> list[Persona]:
     return out
 
 
-def _of_kind(right: Sequence[float], pairs: Sequence[PreferencePair], kind: str) -> Accuracy:
-    chosen = [i for i, p in enumerate(pairs) if p.kind == kind]
-    return _accuracy([right[i] for i in chosen], [pairs[i] for i in chosen])
+def _accuracy(credit: Credits, pairs: Sequence[PreferencePair], kind: str | None = None) -> Estimate:
+    """Mean credit, of one kind of pairs or of all."""
+    kept = [(c, p) for c, p in zip(credit, pairs, strict=True) if c is not None and kind in (None, p.kind)]
+    return cluster_bootstrap([c for c, _ in kept], [min(p.id, p.twin or p.id) for _, p in kept]) if kept else UNKNOWN
 
 
-def _accuracy(right: Sequence[float], pairs: Sequence[PreferencePair]) -> Accuracy:
-    clusters = [min(p.id, p.twin or p.id) for p in pairs]
-    found = cluster_bootstrap(right, clusters)
-    return Accuracy(round(found.value, 4), (round(found.low, 4), round(found.high, 4)), found.n)
-
-
-def _overlap(persona: Persona, reply: str) -> int:
-    words = {w.strip(".,;:!?\"'()").lower() for w in persona.text.split()}
+def _overlap(pair: PreferencePair, reply: str) -> int:
+    words = {w.strip(".,;:!?\"'()").lower() for w in pair.persona.text.split()}
     return sum(w.strip(".,;:!?\"'()").lower() in words for w in reply.split() if len(w) > 3)
 
 
-def _ends(ci95: tuple[float, float]) -> list[float] | None:
-    """An interval for JSON, which has no word for NaN."""
-    return None if math.isnan(ci95[0]) else list(ci95)
+def _json(row: Estimate) -> dict[str, object]:
+    """Plain values; JSON has no word for NaN."""
+    accuracy, low, high = (None if math.isnan(x) else round(x, 4) for x in (row.value, row.low, row.high))
+    return {"accuracy": accuracy, "ci95": None if low is None else [low, high], "n": row.n}
 
 
-def _interval(row: Accuracy) -> str:
-    return "-" if math.isnan(row.ci95[0]) else f"{row.ci95[0]:.3f} .. {row.ci95[1]:.3f}"
+def _cells(row: Estimate) -> tuple[str, str, str]:
+    interval = "-" if math.isnan(row.low) else f"{row.low:.3f} .. {row.high:.3f}"
+    return f"{row.value:.3f}", interval, str(row.n)

@@ -12,13 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pamdp.async_bridge import run
 from pamdp.config import RLConfig
-from pamdp.env.reward import LiveJudge
-from pamdp.errors import JudgeError
 from pamdp.evaluation.records import Control, Judgement, write_controls, write_judgements
 from pamdp.evaluation.transcripts import SampleDialogue, SampleTurn, write_dialogues
-from pamdp.judges.base import Case, Judge, Verdict, swap
+from pamdp.judges.base import Case, Judge, LiveJudge, swap, verdicts_of
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Actions, Key, Replies, greedy_replies, mean_actions, reference_log_probs
 from pamdp.progress import Progress, note
@@ -48,23 +45,13 @@ def compare_replies(
     """Verdicts in both orders on every state; a failed verdict masks its record."""
     states = [(d, t) for d in dialogues for t in range(len(d.turns))]
     cases = [Case(d.persona, d.history(t), replies[d.id, t], baseline[d.id, t]) for d, t in states]
-    first, second = _verdicts(judge, cases), _verdicts(judge, [swap(case) for case in cases])
+    first, second = verdicts_of(judge, cases), verdicts_of(judge, [swap(case) for case in cases])
     return [
         Judgement.of(
             a, b, method=names[0], baseline=names[1], judge=judge.name, state=(d.user_id, d.id, t), kind=kind
         )
         for (d, t), a, b in zip(states, first, second, strict=True)
     ]  # fmt: skip
-
-
-def _verdicts(judge: Judge, cases: Sequence[Case]) -> list[Verdict | None]:
-    if isinstance(judge, LiveJudge):
-        # All calls are under way at once, and one that fails costs no other.
-        return run(judge.verdicts(cases))
-    try:
-        return list(judge.judge(cases))
-    except JudgeError:
-        return [None] if len(cases) == 1 else [_verdicts(judge, [case])[0] for case in cases]
 
 
 def action_controls(
@@ -190,7 +177,7 @@ def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Rep
         return
     first, *others = replies.values()
     states = [(d, t) for d in dialogues for t in range(len(d.turns))]
-    _verdicts(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
+    verdicts_of(judge, [Case(d.persona, d.history(t), r[d.id, t], first[d.id, t]) for d, t in states for r in others])
 
 
 def _samples(

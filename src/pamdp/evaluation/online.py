@@ -22,7 +22,7 @@ from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.rollout import collect
 from pamdp.train.env_factory import EnvFactory
-from pamdp.types import Dialogue, History, TimeStep
+from pamdp.types import Dialogue, History, Message, TimeStep
 
 
 def talk_with(
@@ -54,10 +54,12 @@ def talk_with(
     for dialogue in dialogues:
         said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)
         moments = [rollout.moments[t.key, t.t] for t in said]
-        exchanges = tuple(Exchange(m.privileged, rollout.answered(t)) for m, t in zip(moments, said, strict=True))
-        last = rollout.moments[dialogue.id, len(said)]
-        messages = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last))
-        out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, last.history, exchanges, messages))
+        last = rollout.moments.get((dialogue.id, len(said)))  # None where the user ended the dialogue
+        stock = [m.stock for m in moments[1:]] + [last is not None and last.stock]
+        exchanges = tuple(Exchange(m.privileged, m.known and not s) for m, s in zip(moments, stock, strict=True))
+        heard = tuple(MessageNote(m.stock, m.rejected) for m in (*moments, last) if m is not None)
+        messages = last.history if last else (*moments[-1].history, Message("assistant", said[-1].reply))
+        out.append(Transcript(dialogue.id, dialogue.user_id, dialogue.persona, messages, exchanges, heard))
     return out
 
 

@@ -152,7 +152,7 @@ class Profiles:
                 profile = await self.profiler.infer(history)
             except AnswerError:
                 return None
-            return overlap(profile.persona.text, candidates)
+            return overlap(profile.text, candidates)
 
         return run(together(one(*question) for question in questions))
 

@@ -1,18 +1,24 @@
-"""What a judge is: who prefers which of two replies, with a probability.
+"""What a judge is: who prefers which of two replies, with a probability; and judges of one's own.
 
-Owns cases, verdicts and both-orders judging. Knows nothing of how a judge decides. A judge that cannot decide raises
-JudgeError; a failure is masked by whoever asked, never scored.
+Owns cases, verdicts and what becomes of a failure. Knows nothing of how a judge decides. A judge that cannot decide
+raises JudgeError; a failure is masked by whoever asked, never scored.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from pamdp.async_bridge import run
+from pamdp.errors import ConfigError, JudgeError
+from pamdp.registry import JUDGES
 from pamdp.types import History, Persona
 
 Outcome = Literal["win", "loss", "tie"]
+J = TypeVar("J", bound="type | Callable[[Case], Verdict | float]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +71,36 @@ class Judge(Protocol):
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """One verdict for each case, in order.
 
+        Args:
+          progress: called with how many more cases are decided.
+
         Raises:
           JudgeError: a verdict could not be had.
         """
         ...
+
+
+@runtime_checkable
+class LiveJudge(Protocol):
+    """A judge whose verdicts have to be waited for; None is one that could not be had."""
+
+    async def verdicts(
+        self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
+    ) -> list[Verdict | None]:
+        """One verdict for each case, in order."""
+        ...
+
+
+def verdicts_of(
+    judge: Judge, cases: Sequence[Case], progress: Callable[[int], None] | None = None
+) -> list[Verdict | None]:
+    """One verdict for each case, in order; None where none could be had, which costs no other."""
+    if isinstance(judge, LiveJudge):
+        return run(judge.verdicts(cases, progress))
+    try:
+        return list(judge.judge(cases, progress))
+    except JudgeError:
+        return [None] if len(cases) == 1 else [verdicts_of(judge, [case])[0] for case in cases]
 
 
 def in_role(judge: Judge, role: Literal["reward", "evaluation"]) -> dict[str, str]:
@@ -76,23 +108,13 @@ def in_role(judge: Judge, role: Literal["reward", "evaluation"]) -> dict[str, st
     return {"role": role, **judge.fingerprint}
 
 
-@runtime_checkable
-class Remembering(Protocol):
-    """Something that answers faster because of what it was asked before."""
-
-    def forget(self) -> None:
-        """Drop what earlier questions left behind."""
-        ...
-
-
 def forget(judge: object) -> None:
-    """Make a judge (or a part of one) answer as a new one would.
+    """Make a judge (or a part of one) answer as a new one would, where it has a method `forget`.
 
     A score that was found beside other replies differs in its last digits from one that was found alone. A round that
     starts with a judge that remembers nothing gives the same rewards in a resumed run as in an uninterrupted one.
     """
-    if isinstance(judge, Remembering):
-        judge.forget()
+    getattr(judge, "forget", lambda: None)()
 
 
 def swap(case: Case) -> Case:
@@ -100,11 +122,59 @@ def swap(case: Case) -> Case:
     return replace(case, a=case.b, b=case.a)
 
 
-def both_orders(judge: Judge, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
-    """Verdicts averaged over both orders of the replies, so that a position bias cancels."""
-    first = judge.judge(cases, progress)
-    second = judge.judge([swap(case) for case in cases], progress)
-    return [
-        Verdict((x.p_a + y.p_b) / 2, (x.p_b + y.p_a) / 2, (x.p_tie + y.p_tie) / 2)
-        for x, y in zip(first, second, strict=True)
-    ]
+class FunctionJudge:
+    """A function of one case as a judge.
+
+    Args:
+      name: what results call it.
+      function: gives a verdict, or the probability that reply A is preferred; raises JudgeError where it cannot.
+
+    Raises:
+      ConfigError: the function stands in no file, so nothing could tell it from another of its name.
+    """
+
+    def __init__(self, name: str, function: Callable[[Case], Verdict | float]) -> None:
+        self.name, self.function = name, function
+        try:
+            source = inspect.getsource(function)
+        except (OSError, TypeError) as error:
+            raise ConfigError(f"judge {name!r}: write it in a file, so that its source can identify it") from error
+        self.fingerprint = {"name": name, "source": hashlib.sha256(source.encode()).hexdigest()[:12]}
+
+    def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        """The function's verdict on each case; see Judge."""
+        out = []
+        for case in cases:
+            found = self.function(case)
+            if not isinstance(found, Verdict):
+                if not isinstance(found, int | float) or not 0 <= found <= 1:
+                    raise JudgeError(f"{self.name}: {found} is no probability")
+                found = Verdict(float(found), 1 - float(found))
+            out.append(found)
+            if progress is not None:
+                progress(1)
+        return out
+
+
+def register_judge(name: str) -> Callable[[J], J]:
+    """The decorator of a judge of one's own: NAME is then accepted wherever those of the package are.
+
+    It stands on a class as `Judge` describes, which is made without arguments, or on a function as of FunctionJudge.
+
+    Raises:
+      ConfigError: when the judge is asked for: the class is no judge, or calls itself something else.
+    """
+
+    def register(made: J) -> J:
+        def make(_: object) -> Judge:
+            judge = made() if isinstance(made, type) else FunctionJudge(name, made)
+            if not isinstance(judge, Judge) or judge.name != name:
+                raise ConfigError(
+                    f"judge {name!r}: give {made.__name__} a name {name!r}, a fingerprint and a method judge(cases)"
+                )
+            return judge
+
+        JUDGES.add(name, make)
+        return made
+
+    return register

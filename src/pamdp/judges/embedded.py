@@ -13,10 +13,8 @@ from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from torch import Tensor
-
 from pamdp.checkpoint import load_tensors, save_tensors
-from pamdp.errors import ConfigError, ModelError
+from pamdp.errors import ModelError
 from pamdp.files import new_folder, write_json
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
@@ -24,6 +22,7 @@ from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
 from pamdp.judges.sense import SenseHead, SenseScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
 from pamdp.models.backbone import Backbone
+from pamdp.registry import JUDGES
 
 SUMS = {"embedded": ("match", "likelihood"), "match+sense": ("match", "sense")}
 """Judges that are others' sums, each divided by its temperature."""
@@ -41,14 +40,11 @@ def shipped() -> Path:
 
 
 def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJudge:
-    """The judge NAME on its backbone.
+    """The judge NAME, one of NAMES, on its backbone.
 
     Raises:
-      ConfigError: there is no such judge.
       ModelError: its weights are missing, or were trained on another backbone.
     """
-    if name not in NAMES:
-        raise ConfigError(f"no judge {name!r}; there are: {', '.join(NAMES)}")
     folder = folder or shipped()
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -59,14 +55,14 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
             f"the judges in {folder} belong to backbone {about['backbone']} ({about['revision']}), not to "
             f"{backbone.name} ({backbone.revision}); train judges for it with `pamdp judge train`"
         )
-    temperature = about["temperature"]
-    match = MatchScorer(backbone, _match_head(backbone, about, folder), about["layers"])
+    temperature: dict[str, float] = about["temperature"]
+    match = MatchScorer(backbone, _match_head(folder), about["layers"])
     makers: dict[str, Callable[[], Scorer]] = {
         "match": lambda: match,
-        "likelihood": lambda: _likelihood(backbone, about, folder),
-        "sense": lambda: SenseScorer(match, _sense_head(match, folder)),
+        "likelihood": lambda: _likelihood(backbone, folder, about["cut"]),
+        "sense": lambda: SenseScorer(match, _sense_head(folder)),
     }
-    parts = [(makers[part](), float(temperature[part])) for part in SUMS.get(name, (name,))]
+    parts = [(makers[part](), temperature[part]) for part in SUMS.get(name, (name,))]
     scorer = Sum(parts) if len(parts) > 1 else parts[0][0]
     digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
     fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": digest}
@@ -78,49 +74,53 @@ def save_judges(
 ) -> None:
     """Write the judges whole, the large ones in half precision."""
     backbone = match.backbone
+    adapter = {f"adapter.{k}": v.half() for k, v in adapter_tensors(backbone, ADAPTER).items()}
+    head = {f"head.{k}": v for k, v in likelihood.head.state_dict().items()}
     with new_folder(folder) as part:
         save_tensors(part / "match.safetensors", {k: v.half() for k, v in match.head.state_dict().items()})
-        adapter = {f"adapter.{k}": v.half() for k, v in adapter_tensors(backbone, ADAPTER).items()}
-        head = {f"head.{k}": v for k, v in likelihood.head.state_dict().items()}
         save_tensors(part / "likelihood.safetensors", {**adapter, **head})
         save_tensors(part / "sense.safetensors", dict(sense.head.state_dict()))
-        rank, members = match.head.f.shape[2], match.head.f.shape[0]
         write_json(
             part / "config.json",
             {
                 "backbone": backbone.name, "revision": backbone.revision, "layers": list(match.layers),
-                "rank": rank, "members": members, "cut": likelihood.cut, "lora_rank": _lora_rank(adapter),
-                "temperature": dict(temperature),
+                "cut": likelihood.cut, "temperature": dict(temperature),
             },
         )  # fmt: skip
 
 
-def _match_head(backbone: Backbone, about: dict[str, int | list[int]], folder: Path) -> MatchHead:
-    layers, rank, members = about["layers"], about["rank"], about["members"]
-    assert isinstance(layers, list) and isinstance(rank, int) and isinstance(members, int)
-    head = MatchHead(2 * len(layers) * backbone.d, len(layers) * backbone.d, rank, members)
-    head.load_state_dict({k: v.float() for k, v in load_tensors(folder / "match.safetensors").items()})
+def _match_head(folder: Path) -> MatchHead:
+    tensors = {k: v.float() for k, v in load_tensors(folder / "match.safetensors").items()}
+    members, persona, rank = tensors["f"].shape
+    head = MatchHead(persona, tensors["g"].shape[1], rank, members)
+    head.load_state_dict(tensors)
     return head.requires_grad_(False)
 
 
-def _sense_head(match: MatchScorer, folder: Path) -> SenseHead:
+def _sense_head(folder: Path) -> SenseHead:
     file = folder / "sense.safetensors"
     if not file.is_file():
         raise ModelError(f"no judge of sense in {folder}; `pamdp judge train` makes all judges")
-    head = SenseHead(len(match.layers) * match.backbone.d)
-    head.load_state_dict(load_tensors(file))
+    tensors = load_tensors(file)
+    head = SenseHead(len(tensors["weight"]))
+    head.load_state_dict(tensors)
     return head
 
 
-def _likelihood(backbone: Backbone, about: dict[str, int], folder: Path) -> LikelihoodScorer:
+def _likelihood(backbone: Backbone, folder: Path, cut: int) -> LikelihoodScorer:
     tensors = {k: v.float() for k, v in load_tensors(folder / "likelihood.safetensors").items()}
+    adapter = {k[8:]: v for k, v in tensors.items() if k.startswith("adapter.")}
     if ADAPTER not in getattr(backbone.model, "peft_config", {}):
-        add_adapter(backbone, ADAPTER, about["lora_rank"], about["cut"])
-    load_adapter(backbone, ADAPTER, {k[8:]: v for k, v in tensors.items() if k.startswith("adapter.")})
+        add_adapter(backbone, ADAPTER, next(len(v) for k, v in adapter.items() if "lora_A" in k), cut)
+    load_adapter(backbone, ADAPTER, adapter)
     head = LikelihoodHead(backbone.d)
     head.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("head.")})
-    return LikelihoodScorer(backbone, head.requires_grad_(False), about["cut"])
+    return LikelihoodScorer(backbone, head.requires_grad_(False), cut)
 
 
-def _lora_rank(adapter: dict[str, Tensor]) -> int:
-    return next(int(v.shape[0]) for k, v in adapter.items() if "lora_A" in k)
+def _register(name: str) -> None:
+    JUDGES.add(name, lambda backbone: load_judge(name, backbone()))
+
+
+for _name in NAMES:
+    _register(_name)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone, first_of
-from pamdp.models.chat import Encoded
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
 from pamdp.prompts.render import load, render
@@ -51,16 +50,15 @@ class LikelihoodScorer:
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
         self.layers = int(backbone.model.config.num_hidden_layers)
-        self._kept: dict[Persona | None, tuple[tuple[int, ...], Sequence[int], DynamicCache]] = {}
+        self._weights: tuple[int, ...] = ()
+        self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
+        self._base: dict[tuple[History, str], Tensor] = {}
 
-    def groups(self, persona: Persona, history: History, replies: Sequence[str]) -> tuple[Group, Group]:
-        """The replies after the last message, with and without the person in front."""
+    def group(self, persona: Persona, history: History, replies: Sequence[str]) -> Group:
+        """The replies after the last message, with the person in front, if anything is known of one."""
         chat = self.backbone.chat
-        ids = [chat.reply(reply) for reply in replies]
         system = render("judge_for", persona=persona.text) if persona.text else load("judge_anyone")
-        known: Encoded = chat.history(history[-1:], system)
-        anyone = chat.history(history[-1:], load("judge_anyone"))
-        return Group(known.ids, ids), Group(anyone.ids, ids)
+        return Group(chat.history(history[-1:], system).ids, [chat.reply(reply) for reply in replies])
 
     def scores(self, row: PackedRow, lower: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         """Score of every reply of a packed row, each a scalar.
@@ -99,37 +97,41 @@ class LikelihoodScorer:
         last one is not run again.
         """
         adapter = None if persona is None else ADAPTER
-        weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
-        known, before, cache = self._kept.pop(persona, ((), (), DynamicCache()))
-        same = 0
-        if known == weights:
-            pairs = zip(before, group.context[:-1], strict=False)
-            same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
+        before, cache = self._kept.pop(persona, ((), DynamicCache()))
+        pairs = zip(before, group.context[:-1], strict=False)
+        same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
         cache = first_of(cache, same) if same else DynamicCache()
         row = pack([group], self.backbone.device, same)
         with self.backbone.adapter(None):
             lower = run_layers(self.backbone, row, None, 0, self.cut, cache)
         with self.backbone.adapter(adapter):
             states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
-        self._kept[persona] = (weights, group.context, first_of(cache, len(group.context)))
+        self._kept[persona] = (group.context, first_of(cache, len(group.context)))
         if len(self._kept) > KEPT:
-            del self._kept[next(iter(self._kept))]  # whoever was asked about longest ago
+            del self._kept[next(p for p in self._kept if p is not None)]  # whoever was asked about longest ago
         return row, states
 
     @torch.no_grad()
-    def base(self, row: PackedRow) -> list[Tensor]:
-        """Log p₀ of every reply under the bare backbone."""
-        with self.backbone.adapter(None):
-            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, self.layers))
-        return self._log_probs(row, states)
+    def base(self, history: History, replies: Sequence[str]) -> list[Tensor]:
+        """Log p₀(u|q) of every reply to the last message; each is found once, whoever the person is."""
+        last = history[-1:]
+        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
+            found = self._log_probs(*self._states(self.group(Persona(), last, new), None))
+            self._base.update(zip(((last, reply) for reply in new), found, strict=True))
+        return [self._base[last, reply] for reply in replies]
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply for a person."""
-        known, anyone = self.groups(persona, history, replies)
-        base = self._log_probs(*self._states(anyone, None))
-        return [float(s) for s in self._combine(*self._states(known, persona), base)]
+        weights = tuple(n for p in self.backbone.model.parameters() for n in (id(p), p._version))
+        if weights != self._weights:
+            self.forget()
+            self._weights = weights
+        base = self.base(history, replies)
+        row, states = self._states(self.group(persona, history, replies), persona)
+        return [float(score) for score in self._combine(row, states, base)]
 
     def forget(self) -> None:
-        """Drop the kept contexts."""
+        """Drop the kept contexts and what was found of replies."""
         self._kept.clear()
+        self._base.clear()

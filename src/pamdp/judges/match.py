@@ -2,10 +2,8 @@
 
 Owns the score f(ω)·g(u): a low-rank product of what the bare backbone reads in the description of a person and in a
 reply, averaged over an ensemble. Built and trained differently from the likelihood judge: no adapter, no likelihoods,
-person
-and reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the
-training
-persons.
+person and reply never meet inside the backbone. What is the same for every person is taken out: f is centred over the
+training persons.
 """
 
 from __future__ import annotations
@@ -120,10 +118,6 @@ def train_match(
     scorer: MatchScorer,
     pairs: Sequence[PreferencePair],
     *,
-    steps: int = 300,
-    batch: int = 256,
-    lr: float = 3e-3,
-    dropout: float = 0.4,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> None:
@@ -139,12 +133,20 @@ def train_match(
         good.append(features[0])
         bad.append(features[1])
         progress(1)
-    w, a, b = torch.stack(personas), torch.stack(good), torch.stack(bad)
-    fit_head(scorer.head, w, a, b, steps=steps, batch=batch, lr=lr, dropout=dropout, seed=seed)
+    fit_head(scorer.head, torch.stack(personas), torch.stack(good), torch.stack(bad), seed=seed)
 
 
 def fit_head(
-    head: MatchHead, w: Tensor, a: Tensor, b: Tensor, *, steps: int, batch: int, lr: float, dropout: float, seed: int
+    head: MatchHead,
+    w: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    steps: int = 300,
+    batch: int = 256,
+    lr: float = 3e-3,
+    dropout: float = 0.4,
+    seed: int = 0,
 ) -> None:
     """Fit on features of persons [n, P], preferred [n, R] and rejected replies [n, R]; centres f at the end."""
     head.whiten_persona.fit(w)

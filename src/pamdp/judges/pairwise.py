@@ -6,17 +6,16 @@ chat model. All cases are asked at the same time; how many calls run at once is 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pamdp.async_bridge import run, together
 from pamdp.errors import AnswerError, JudgeError
 from pamdp.judges.base import Case, Outcome, Verdict, swap
-from pamdp.llm.ask import ask
-from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.prompts.render import load, render, transcript
-from pamdp.seeds import seed_of
+from pamdp.llm.ask import Asking, ask, each
+from pamdp.llm.chat import ChatModel
+from pamdp.prompts.render import render, transcript
 from pamdp.types import Message
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
@@ -36,42 +35,29 @@ def parse_verdict(text: str) -> Outcome:
     return _OUTCOMES[found.pop()]
 
 
+@dataclass(slots=True)
 class PairwiseJudge:
     """Asks a chat model; its verdicts are certain.
 
-    Args:
+    Attributes:
       name: what results call it.
       model: is asked.
       both_orders: ask twice, with the replies exchanged; where the orders disagree, it is a tie. A tie is worth +0.5
         and not the mean of +1 and -1, so a verdict is certain in either way of rewarding: its reward is its expected
         reward.
-      attempts: most answers asked for where one cannot be read.
-      temperature: 0 lets answers be remembered (llm/cache.py).
-      max_tokens: longest answer.
-      seed: of the draws.
+      how: it is asked.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: ChatModel,
-        both_orders: bool = False,
-        attempts: int = 3,
-        temperature: float = 0.0,
-        max_tokens: int = 256,
-        seed: int = 0,
-    ) -> None:
-        self.name, self.model, self.both_orders, self.attempts, self.seed = name, model, both_orders, attempts, seed
-        self.decoding = Decoding(temperature, max_tokens)
+    name: str
+    model: ChatModel
+    both_orders: bool = False
+    how: Asking = Asking()
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """The model's, the prompt's and how it is asked."""
-        prompt = hashlib.sha256((load("judge_pair") + load("judge_pair_reminder")).encode()).hexdigest()[:12]
-        return {
-            "name": self.name, **self.model.fingerprint, "prompt": prompt, "both_orders": str(self.both_orders),
-            "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
-        }  # fmt: skip
+        asked = self.how.fingerprint(self.model, "judge_pair", "judge_pair_reminder")
+        return {"name": self.name, **asked, "both_orders": str(self.both_orders)}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """One verdict for each case, in order; all are asked at the same time.
@@ -94,22 +80,12 @@ class PairwiseJudge:
         Raises:
           EndpointError: the model cannot be reached.
         """
+        return await each(cases, self._verdict, progress)
 
-        async def one(case: Case) -> Verdict | None:
-            found = await self._verdict(case)
-            if progress is not None:
-                progress(1)
-            return found
-
-        return await together(one(case) for case in cases)
-
-    async def _verdict(self, case: Case) -> Verdict | None:
-        try:
-            if not self.both_orders:
-                return _VERDICTS[await self._ask(case)]
-            first, second = [_VERDICTS[x] for x in await together([self._ask(case), self._ask(swap(case))])]
-        except AnswerError:
-            return None
+    async def _verdict(self, case: Case) -> Verdict:
+        if not self.both_orders:
+            return _VERDICTS[await self._ask(case)]
+        first, second = [_VERDICTS[x] for x in await together([self._ask(case), self._ask(swap(case))])]
         return first if (first.p_a, first.p_b) == (second.p_b, second.p_a) else _VERDICTS["tie"]
 
     async def _ask(self, case: Case) -> Outcome:
@@ -122,8 +98,7 @@ class PairwiseJudge:
             a=case.a,
             b=case.b,
         )
-        seed = seed_of(self.seed, case.persona.text, case.a, case.b, *(m.content for m in case.history))
+        about = (case.persona.text, case.a, case.b, *(m.content for m in case.history))
         return await ask(
-            self.model, [Message("user", question)], parse_verdict, decoding=self.decoding, seed=seed,
-            attempts=self.attempts, reminder="judge_pair_reminder",
-        )  # fmt: skip
+            self.model, [Message("user", question)], parse_verdict, self.how, *about, reminder="judge_pair_reminder"
+        )

@@ -7,18 +7,16 @@ here they are one call. Knows nothing of endpoints, retries of calls and limits:
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from pamdp.async_bridge import run, together
+from pamdp.async_bridge import run
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import ask
-from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.prompts.render import load, render, transcript
-from pamdp.seeds import seed_of
+from pamdp.llm.ask import Asking, ask, each
+from pamdp.llm.chat import ChatModel
+from pamdp.prompts.render import render, transcript
 from pamdp.types import History, Message, Persona
 
 T = TypeVar("T")
@@ -92,38 +90,25 @@ def parse_adherence(text: str) -> Adherence:
     return Adherence(**{name: answers.pop() for name, answers in found.items()})
 
 
+@dataclass(frozen=True, slots=True)
 class ReplyScorer:
     """Asks a chat model about single replies.
 
-    Args:
+    Attributes:
       name: what results call it.
       model: is asked.
-      attempts: most answers asked for where one cannot be read.
-      temperature: 0 lets answers be remembered (llm/cache.py).
-      max_tokens: longest answer.
-      seed: of the draws.
+      how: it is asked.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: ChatModel,
-        attempts: int = 3,
-        temperature: float = 0.0,
-        max_tokens: int = 256,
-        seed: int = 0,
-    ) -> None:
-        self.name, self.model, self.attempts, self.seed = name, model, attempts, seed
-        self.decoding = Decoding(temperature, max_tokens)
+    name: str
+    model: ChatModel
+    how: Asking = Asking()
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """The model's, the prompts' and how it is asked."""
-        prompts = hashlib.sha256("".join(load(name) for name in PROMPTS).encode()).hexdigest()[:12]
-        return {
-            "name": self.name, **self.model.fingerprint, "prompts": prompts,
-            "temperature": f"{self.decoding.temperature:g}", "seed": str(self.seed),
-        }  # fmt: skip
+        found = self.how.fingerprint(self.model, *PROMPTS)
+        return {"name": self.name, "prompts": found.pop("prompt"), **found}
 
     def fit(self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None) -> list[int | None]:
         """How well each reply suits its person, 1 to 5 (ALOE); None where no rating could be had.
@@ -131,7 +116,11 @@ class ReplyScorer:
         Raises:
           EndpointError: the model cannot be reached.
         """
-        return self._all("judge_score", parse_score, replies, progress)
+
+        def one(said: ReplyCase) -> Awaitable[int]:
+            return self._ask("judge_score", parse_score, said, personality=said.persona.personality or "nothing")
+
+        return run(each(replies, one, progress))
 
     def adherence(
         self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None
@@ -141,39 +130,20 @@ class ReplyScorer:
         Raises:
           EndpointError: the model cannot be reached.
         """
-        return self._all("judge_adherence", parse_adherence, replies, progress)
 
-    def _all(
-        self,
-        prompt: str,
-        parse: Callable[[str], T],
-        replies: Sequence[ReplyCase],
-        progress: Callable[[int], None] | None,
-    ) -> list[T | None]:
-        async def one(said: ReplyCase) -> T | None:
-            try:
-                return await self._ask(prompt, parse, said)
-            except AnswerError:
-                return None
-            finally:
-                if progress is not None:
-                    progress(1)
+        def one(said: ReplyCase) -> Awaitable[Adherence]:
+            return self._ask("judge_adherence", parse_adherence, said, preference=said.persona.personality or "nothing")
 
-        return run(together(one(said) for said in replies))
+        return run(each(replies, one, progress))
 
-    async def _ask(self, prompt: str, parse: Callable[[str], T], said: ReplyCase) -> T:
-        person, nothing = said.persona, "nothing"
-        known = (
-            {"preference": person.personality or nothing, "profile": person.profile or nothing}
-            if prompt == "judge_adherence"
-            else {"personality": person.personality or nothing, "profile": person.profile or nothing}
-        )
+    async def _ask(self, prompt: str, parse: Callable[[str], T], said: ReplyCase, **known: str) -> T:
+        person = said.persona
         question = render(
-            prompt, **known, history=transcript(said.history[:-1]) or "(this is the first message)",
+            prompt, **known, profile=person.profile or "nothing",
+            history=transcript(said.history[:-1]) or "(this is the first message)",
             query=said.history[-1].content, reply=said.reply,
         )  # fmt: skip
-        seed = seed_of(self.seed, prompt, person.text, said.reply, *(m.content for m in said.history))
+        about = (prompt, person.text, said.reply, *(m.content for m in said.history))
         return await ask(
-            self.model, [Message("user", question)], parse, decoding=self.decoding, seed=seed,
-            attempts=self.attempts, reminder=f"{prompt}_reminder",
-        )  # fmt: skip
+            self.model, [Message("user", question)], parse, self.how, *about, reminder=f"{prompt}_reminder"
+        )

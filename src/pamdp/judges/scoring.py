@@ -72,16 +72,16 @@ class ScoringJudge:
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """Verdicts; cases that share person and message are scored together, each distinct reply once and for good."""
-        groups: dict[tuple[Persona, History], dict[str, None]] = {}
+        groups: dict[tuple[Persona, History], list[Case]] = {}
         for case in cases:
-            for reply in (case.a, case.b):
-                if (case.persona, case.history[-1:], reply) not in self._known:
-                    groups.setdefault((case.persona, case.history[-1:]), {})[reply] = None
-        for (persona, history), replies in groups.items():
-            for reply, score in zip(replies, self.scorer.score(persona, history, list(replies)), strict=True):
-                self._known[persona, history, reply] = score
+            groups.setdefault((case.persona, case.history[-1:]), []).append(case)
+        for (persona, last), same in groups.items():
+            replies = dict.fromkeys(reply for case in same for reply in (case.a, case.b))
+            if new := [reply for reply in replies if (persona, last, reply) not in self._known]:
+                scores = self.scorer.score(persona, last, new)
+                self._known.update(zip(((persona, last, reply) for reply in new), scores, strict=True))
             if progress is not None:
-                progress(len(replies))
+                progress(len(same))
         return [self.calibration.verdict(self._score(case, case.a) - self._score(case, case.b)) for case in cases]
 
     def forget(self) -> None:

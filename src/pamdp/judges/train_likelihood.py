@@ -24,12 +24,12 @@ def prepare(
     scorer: LikelihoodScorer, pairs: Sequence[PreferencePair], progress: Callable[[int], None]
 ) -> list[Prepared]:
     """For each pair its row, its states below the adapter (half precision) and log p₀ of both replies."""
-    device = scorer.backbone.device
     out: list[Prepared] = []
     for pair in pairs:
-        known, anyone = scorer.groups(pair.persona, pair.history, (pair.preferred, pair.rejected))
-        row = pack([known], device)
-        out.append((row, scorer.lower(row).half(), scorer.base(pack([anyone], device))))
+        replies = (pair.preferred, pair.rejected)
+        row = pack([scorer.group(pair.persona, pair.history, replies)], scorer.backbone.device)
+        scorer.forget()  # what is trained on does not depend on the order of the pairs
+        out.append((row, scorer.lower(row).half(), scorer.base(pair.history, replies)))
         progress(1)
     return out
 
@@ -45,7 +45,6 @@ def train_likelihood(
     lr: float = 4e-4,
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
-    after_epoch: Callable[[LikelihoodScorer], None] = lambda _: None,
 ) -> LikelihoodScorer:
     """A scorer whose adapter and head prefer the preferred replies.
 
@@ -78,6 +77,5 @@ def train_likelihood(
             torch.nn.utils.clip_grad_norm_([*adapter, *scorer.head.parameters()], 1.0)
             optimizer.step()
             step += 1
-        after_epoch(scorer)
     train_backbone(backbone, "frozen")
     return scorer

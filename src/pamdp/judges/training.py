@@ -6,7 +6,7 @@ of the match judge; the likelihood judge holds out the same persons. Knows no fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pamdp.judges.likelihood import LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer, train_match
@@ -15,7 +15,7 @@ from pamdp.judges.sense import SenseScorer, Texts, train_sense
 from pamdp.judges.train_likelihood import train_likelihood
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
-from pamdp.types import Dialogue, PreferencePair, Turn
+from pamdp.types import Dialogue, PreferencePair
 
 LAYERS = (0.47, 0.6)
 """Depths that the match judge reads (14 and 18 of the embedded backbone's 30 layers)."""
@@ -70,24 +70,29 @@ def train_judges(
         likelihood = train_likelihood(
             backbone, slow, cut=backbone.layer_at(CUT), epochs=epochs, seed=seed, progress=bar.advance
         )
-    people = [(d.history(t), said) for d in dialogues for t, turn in enumerate(d.turns) if (said := _written(turn))]
+    written = [(d.history(t), [turn.preferred, turn.rejected]) for d in dialogues for t, turn in enumerate(d.turns)]
+    people = [(history, said) for history, both in written if (said := [reply for reply in both if reply])]
     with Progress("sense", sum(len(replies) for texts in (people, *models) for _, replies in texts)) as bar:
         sense = train_sense(match, people, models, progress=bar.advance)
-    temperature = {"match": temperature_of(match, held), "likelihood": temperature_of(likelihood, held)}
-    both = Sum([(match, temperature["match"]), (likelihood, temperature["likelihood"])])
-    return match, likelihood, sense, temperature | {"embedded": temperature_of(both, held), "sense": SENSE}
+    scorers: dict[str, Scorer] = {"match": match, "likelihood": likelihood}
+    temperature = dict[str, float]()
+    with Progress("calibrating", (len(scorers) + 1) * len(held)) as bar:
+        for name, scorer in scorers.items():
+            temperature[name] = temperature_of(scorer, held, bar.advance)
+        both = Sum([(scorer, temperature[name]) for name, scorer in scorers.items()])
+        temperature["embedded"] = temperature_of(both, held, bar.advance)
+    return match, likelihood, sense, temperature | {"sense": SENSE}
 
 
-def _written(turn: Turn) -> list[str]:
-    return [reply for reply in (turn.preferred, turn.rejected) if reply]
-
-
-def temperature_of(scorer: Scorer, pairs: Sequence[PreferencePair]) -> float:
+def temperature_of(
+    scorer: Scorer, pairs: Sequence[PreferencePair], progress: Callable[[int], None] = lambda _: None
+) -> float:
     """τ that calibrates a scorer on labelled pairs."""
     differences = []
     for pair in pairs:
         good, bad = scorer.score(pair.persona, pair.history, (pair.preferred, pair.rejected))
         differences.append(good - bad)
+        progress(1)
     return fit_temperature(differences)
 
 

@@ -1,1 +1,1 @@
-"""Chat models: endpoints, local models and scripted ones behind one protocol, and the wrappers that go around them."""
+"""Chat models: endpoints and local models behind one protocol, and the wrappers that go around them."""

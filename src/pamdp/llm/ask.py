@@ -6,17 +6,20 @@ business (limits.py).
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from pamdp.async_bridge import together
 from pamdp.errors import AnswerError
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.prompts.render import load
 from pamdp.seeds import seed_of
 from pamdp.types import Message
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 SILENCE = "..."
@@ -27,6 +30,30 @@ _REFUSAL = re.compile(
     r"\b.{0,60}\b(assist|help with|comply|fulfil|provide that|do that|participate|engage|role-?play)",
     re.I | re.S,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a chat model is asked.
+
+    Attributes:
+      temperature: of the first answer; 0 lets it be remembered (cache.py).
+      max_tokens: longest answer.
+      attempts: most answers asked for where one cannot be used.
+      seed: of the draws.
+    """
+
+    temperature: float = 0.0
+    max_tokens: int = 256
+    attempts: int = 3
+    seed: int = 0
+
+    def fingerprint(self, model: ChatModel, *prompts: str) -> dict[str, str]:
+        """What identifies MODEL when it is asked like this, in the words of some prompts."""
+        words = hashlib.sha256("".join(map(load, prompts)).encode()).hexdigest()[:12]
+        return {
+            **model.fingerprint, "prompt": words, "temperature": f"{self.temperature:g}", "seed": str(self.seed),
+        }  # fmt: skip
 
 
 def unquoted(text: str) -> str:
@@ -58,10 +85,8 @@ async def ask(
     model: ChatModel,
     messages: Sequence[Message],
     parse: Callable[[str], T],
-    *,
-    decoding: Decoding = Decoding(),
-    seed: int = 0,
-    attempts: int = 3,
+    how: Asking = Asking(),
+    *about: object,
     reminder: str = "reminder",
     rejected: Callable[[str], object] | None = None,
 ) -> T:
@@ -71,7 +96,7 @@ async def ask(
       messages: a question; or a system message and a chat, whose last message is somebody's own. One without words is
         given as silence: no model of chats takes it.
       parse: raises AnswerError where a text cannot be used.
-      attempts: most answers asked for.
+      about: what the seed of the draw is made of, beside the seed of HOW.
       reminder: prompt that is put behind the question, or the system message, after an answer that could not be used.
       rejected: told the reason of every answer that could not be used, also where a later one could.
 
@@ -80,7 +105,9 @@ async def ask(
       EndpointError: the model cannot be reached.
     """
     asked = given = [replace(m, content=m.content if m.content.strip() else SILENCE) for m in messages]
-    for attempt in range(attempts):
+    decoding = Decoding(how.temperature, how.max_tokens)
+    seed = seed_of(how.seed, *about) if about else how.seed
+    for attempt in range(how.attempts):
         answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
         try:
             if answer.refused or refuses(answer.text):
@@ -97,4 +124,25 @@ async def ask(
         asked = given.copy()
         asked[behind] = replace(given[behind], content=f"{given[behind].content}\n\n{load(reminder)}")
         decoding = replace(decoding, temperature=max(decoding.temperature, 0.5))
-    raise AnswerError(f"no usable answer in {attempts} tries, last: {last}", last.reason)
+    raise AnswerError(f"no usable answer in {how.attempts} tries, last: {last}", last.reason)
+
+
+async def each(
+    items: Iterable[A], answer: Callable[[A], Awaitable[T]], progress: Callable[[int], None] | None = None
+) -> list[T | None]:
+    """ANSWER of every item, all at the same time; None where no usable one could be had.
+
+    Raises:
+      EndpointError: the model cannot be reached.
+    """
+
+    async def one(item: A) -> T | None:
+        try:
+            return await answer(item)
+        except AnswerError:
+            return None
+        finally:
+            if progress is not None:
+                progress(1)
+
+    return await together(map(one, items))

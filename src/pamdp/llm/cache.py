@@ -31,7 +31,6 @@ class Cached(Around):
     def __init__(self, model: ChatModel, folder: Path) -> None:
         super().__init__(model)
         self.folder = folder
-        self.hits = 0
         self._asking: dict[str, asyncio.Task[Completion]] = {}
 
     async def complete(
@@ -43,7 +42,6 @@ class Cached(Around):
         key = self.key(messages, decoding)
         known = self._read(key)
         if known is not None:
-            self.hits += 1
             return known
         task = self._asking.get(key)
         mine = task is None
@@ -53,7 +51,6 @@ class Cached(Around):
             task.add_done_callback(lambda _: self._asking.pop(key, None))
         # Shielded: whoever gives up waiting must not take the answer from the others.
         answer = await asyncio.shield(task)
-        self.hits += not mine
         return answer if mine else replace(answer, prompt_tokens=0, completion_tokens=0)
 
     async def _ask(self, key: str, messages: Sequence[Message], decoding: Decoding, seed: int) -> Completion:
@@ -64,7 +61,9 @@ class Cached(Around):
 
     def key(self, messages: Sequence[Message], decoding: Decoding) -> str:
         """Name of the answer to a call; the seed is no part of it, because nothing is drawn."""
-        asked = [self.model.fingerprint, [[m.role, m.content] for m in messages], asdict(decoding)]
+        # "json" was a setting once: answers that were stored then are still found.
+        drawn = {**asdict(decoding), "json": False}
+        asked = [self.model.fingerprint, [[m.role, m.content] for m in messages], drawn]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def _path(self, key: str) -> Path:

@@ -6,11 +6,13 @@ Knows nothing of what is asked. A failed call is either transient, and worth ano
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from pamdp.config import EndpointConfig
 from pamdp.errors import PamdpError
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
 
@@ -34,12 +36,10 @@ class Decoding:
     Attributes:
       temperature: 0 is deterministic, as far as the model is.
       max_tokens: longest answer.
-      json: ask for a JSON object, where the model has such a mode.
     """
 
     temperature: float = 0.0
     max_tokens: int = 512
-    json: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +96,13 @@ class Around:
     def fingerprint(self) -> dict[str, str]:
         """That of the model inside."""
         return self.model.fingerprint
+
+
+def register_chat_model(
+    name: str,
+) -> Callable[[Callable[[EndpointConfig], ChatModel]], Callable[[EndpointConfig], ChatModel]]:
+    """The decorator of a chat model of one's own, which `kind=NAME` of an endpoint (`online.simulator`, ...) then calls.
+
+    It stands on a function from an endpoint's settings to the model; limits, retries, cache and costs go around it.
+    """
+    return CHAT_MODELS(name)

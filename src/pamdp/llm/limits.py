@@ -1,101 +1,89 @@
 """How often and how many at once a chat model is called, and what happens when a call fails in passing.
 
-Owns waiting. Knows nothing of what is asked. The clock and the sleep are given, so that tests need no time.
+Owns waiting; tenacity owns the pauses between tries. Knows nothing of what is asked. Time is that of the event loop, so
+that tests need none.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity.wait import wait_exponential, wait_random_exponential
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
 from pamdp.types import Message
 
-Clock = Callable[[], float]
-Sleep = Callable[[float], Awaitable[None]]
-
 WINDOW = 60.0
 """Seconds that "per minute" looks back."""
 
 
-class Limited(Around):
-    """A chat model that is called within limits; calls wait in the order in which they came.
+class Limits:
+    """What a server allows; whoever shares them waits in the order in which they came.
 
     Args:
-      model: is called.
       concurrency: most calls under way at once.
-      requests_per_minute, tokens_per_minute: most in any minute; None is no limit. A call's tokens are estimated
-        before it (prompt and longest answer), and counted as they were after it.
-      clock, sleep: seconds, and waiting for some.
-      shared: limits that this model's calls keep as well, together with those of other models.
+      requests_per_minute, tokens_per_minute: most in any minute.
     """
 
     def __init__(
-        self,
-        model: ChatModel,
-        concurrency: int = 16,
-        requests_per_minute: int | None = None,
-        tokens_per_minute: int | None = None,
-        clock: Clock = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
-        shared: Limited | None = None,
+        self, concurrency: int = 16, requests_per_minute: float = math.inf, tokens_per_minute: float = math.inf
     ) -> None:
-        super().__init__(model)
-        self.requests, self.tokens = requests_per_minute, tokens_per_minute
-        self.clock, self.sleep, self.concurrency, self.shared = clock, sleep, concurrency, shared
+        self.concurrency, self.requests, self.tokens = concurrency, requests_per_minute, tokens_per_minute
         self._slots = asyncio.Semaphore(concurrency)
         self._door = asyncio.Lock()
         self._past: deque[list[float]] = deque()
+
+    @asynccontextmanager
+    async def admitted(self, tokens: float) -> AsyncIterator[list[float]]:
+        """Hold a place for a call of so many TOKENS; its entry, [when it began, tokens], may be corrected."""
+        # A single call above the limit would wait for ever.
+        tokens = min(tokens, self.tokens)
+        async with self._slots:
+            async with self._door:
+                while not self._fits(tokens):
+                    await asyncio.sleep(max(self._past[0][0] + WINDOW - _now(), 1e-3))
+                entry = [_now(), tokens]
+                self._past.append(entry)
+            yield entry
+
+    def _fits(self, tokens: float) -> bool:
+        while self._past and self._past[0][0] + WINDOW <= _now():
+            self._past.popleft()
+        return len(self._past) < self.requests and sum(used for _, used in self._past) + tokens <= self.tokens
+
+
+class Limited(Around):
+    """A chat model that is called within all of some limits.
+
+    A call's tokens are estimated before it (four characters each, and the longest answer), and counted as they were
+    after it.
+    """
+
+    def __init__(self, model: ChatModel, *limits: Limits) -> None:
+        super().__init__(model)
+        self.limits = limits
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
     ) -> Completion:
         """The model's answer, when its turn has come; see ChatModel."""
-        async with self._admitted(_estimate(messages, decoding)) as entries:
+        tokens = sum(len(m.content) for m in messages) / 4 + decoding.max_tokens
+        async with AsyncExitStack() as held:
+            entries = [await held.enter_async_context(limits.admitted(tokens)) for limits in self.limits]
+            for entry in entries:
+                # It may have waited for the next limits: its minute begins when it is called.
+                entry[0] = entries[-1][0]
             answer = await self.model.complete(messages, decoding, seed=seed)
             if used := answer.prompt_tokens + answer.completion_tokens:
                 for entry in entries:
                     entry[1] = used
             return answer
-
-    @asynccontextmanager
-    async def _admitted(self, tokens: float) -> AsyncIterator[list[list[float]]]:
-        """Hold a place for a call of so many TOKENS within all limits; its entries."""
-        async with self._slots:
-            entry = await self._admit(tokens)
-            if self.shared is None:
-                yield [entry]
-                return
-            async with self.shared._admitted(tokens) as entries:
-                # It may have waited there: its minute begins when it is called.
-                entry[0] = self.clock()
-                yield [entry, *entries]
-
-    async def _admit(self, tokens: float) -> list[float]:
-        """Wait until a call of so many TOKENS fits into the last minute; its entry there."""
-        # A single call above the limit would wait for ever.
-        tokens = min(tokens, self.tokens or tokens)
-        async with self._door:
-            while not self._fits(tokens):
-                await self.sleep(max(self._past[0][0] + WINDOW - self.clock(), 1e-3))
-            entry = [self.clock(), tokens]
-            self._past.append(entry)
-            return entry
-
-    def _fits(self, tokens: float) -> bool:
-        now = self.clock()
-        while self._past and self._past[0][0] + WINDOW <= now:
-            self._past.popleft()
-        if self.requests is not None and len(self._past) >= self.requests:
-            return False
-        if self.tokens is None or not self._past:
-            return True
-        return sum(used for _, used in self._past) + tokens <= self.tokens
 
 
 class Retrying(Around):
@@ -107,7 +95,6 @@ class Retrying(Around):
       base, cap: seconds before the second try, doubled for each further one, up to the cap; half of it is random, so
         that calls which failed together do not come back together.
       sleep: waits.
-      seed: of the randomness.
     """
 
     def __init__(
@@ -116,12 +103,19 @@ class Retrying(Around):
         attempts: int = 8,
         base: float = 1.0,
         cap: float = 30.0,
-        sleep: Sleep = asyncio.sleep,
-        seed: int = 0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         super().__init__(model)
-        self.attempts, self.base, self.cap, self.sleep = attempts, base, cap, sleep
-        self._random = random.Random(seed)
+        self.attempts = attempts
+        pause = wait_exponential(base / 2, cap / 2) + wait_random_exponential(base / 2, cap / 2)
+
+        def wait(state: RetryCallState) -> float:
+            failed = state.outcome and state.outcome.exception()
+            return max(pause(state), getattr(failed, "after", None) or 0.0)  # as long as the server asks to, at least
+
+        self._retrying = AsyncRetrying(
+            sleep, stop_after_attempt(attempts), wait, retry_if_exception_type(TransientError), reraise=True
+        )
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
@@ -131,25 +125,17 @@ class Retrying(Around):
         Raises:
           EndpointError: every try failed.
         """
-        for attempt in range(self.attempts):
-            try:
-                return await self.model.complete(messages, decoding, seed=seed)
-            except TransientError as error:
-                last = error
-            if attempt + 1 < self.attempts:
-                await self.sleep(self._pause(attempt, last.after))
-        name = self.model.fingerprint
-        where = f" at {name['base_url']}" if "base_url" in name else ""
-        raise EndpointError(
-            f"model {name.get('model', '?')!r}{where} failed {self.attempts} times in a row, last: {last}; "
-            "when it works again, the same command continues, with --resume where it has it"
-        ) from last
-
-    def _pause(self, attempt: int, after: float | None) -> float:
-        pause: float = min(self.cap, self.base * 2**attempt)
-        return max(after or 0.0, pause * (0.5 + 0.5 * self._random.random()))
+        try:
+            # A copy: calls that run at the same time count their tries apart.
+            return await self._retrying.copy()(self.model.complete, messages, decoding, seed=seed)
+        except TransientError as last:
+            name = self.model.fingerprint
+            where = f" at {name['base_url']}" if "base_url" in name else ""
+            raise EndpointError(
+                f"model {name.get('model', '?')!r}{where} failed {self.attempts} times in a row, last: {last}; "
+                "when it works again, the same command continues, with --resume where it has it"
+            ) from last
 
 
-def _estimate(messages: Sequence[Message], decoding: Decoding) -> float:
-    """Tokens of a call before it is made: four characters each, and the longest answer."""
-    return sum(len(m.content) for m in messages) / 4 + decoding.max_tokens
+def _now() -> float:
+    return asyncio.get_running_loop().time()

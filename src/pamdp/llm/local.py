@@ -16,8 +16,10 @@ from pamdp.errors import ModelError
 from pamdp.llm.chat import Completion, Decoding
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
+from pamdp.models.embedded import load_backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.prefill import prefill
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
 
@@ -106,3 +108,7 @@ class LocalChat:
                 f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
             )
         return encoded
+
+
+CHAT_MODELS.add("embedded", lambda end: LocalChat(load_backbone()))
+CHAT_MODELS.add("local", lambda end: LocalChat(load_backbone(end.model)))

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from pamdp.errors import EndpointError
 from pamdp.llm.chat import Completion, Decoding, TransientError
+from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
 if TYPE_CHECKING:
@@ -23,19 +26,21 @@ PASSING = (408, 409, 429)
 """Status codes below 500 that pass by themselves."""
 
 
+@dataclass
 class OpenAIChat:
     """A model behind a base URL.
 
-    Args:
+    Attributes:
       model: what the server calls it.
       base_url: up to and including /v1.
       key_env: name of the environment variable that holds the key; a server without keys needs none.
       timeout: seconds that one call may take.
     """
 
-    def __init__(self, model: str, base_url: str, key_env: str = "OPENAI_API_KEY", timeout: float = 60.0) -> None:
-        self.model, self.base_url, self.key_env, self.timeout = model, base_url, key_env, timeout
-        self._client: AsyncOpenAI | None = None
+    model: str
+    base_url: str
+    key_env: str = "OPENAI_API_KEY"
+    timeout: float = 60.0
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -48,16 +53,14 @@ class OpenAIChat:
         """One chat completion; see ChatModel."""
         import openai
 
-        client = self._open()
         try:
-            answer = await client.chat.completions.create(
+            answer = await self._client.chat.completions.create(
                 model=self.model,
-                messages=[_param(m) for m in messages],
+                messages=cast("list[ChatCompletionMessageParam]", [asdict(m) for m in messages]),
                 temperature=decoding.temperature,
                 max_tokens=decoding.max_tokens,
                 # Many servers keep seeds in 32 bits.
                 seed=seed % 2**31,
-                response_format={"type": "json_object"} if decoding.json else openai.omit,
             )
         except openai.APITimeoutError as error:
             raise TransientError(f"no answer within {self.timeout:g} s") from error
@@ -81,28 +84,22 @@ class OpenAIChat:
             f"{public_url(self.base_url)} refuses model {self.model!r}: status {error.status_code}{hint}"
         ) from None
 
-    def _open(self) -> AsyncOpenAI:
-        if self._client is None:
-            # The import takes a second that no other command should wait for.
-            from openai import AsyncOpenAI
+    @cached_property
+    def _client(self) -> AsyncOpenAI:
+        # The import takes a second that no other command should wait for.
+        from openai import AsyncOpenAI
 
-            key = os.environ.get(self.key_env) or "none"
-            self._client = AsyncOpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0)
-        return self._client
+        key = os.environ.get(self.key_env) or "none"
+        return AsyncOpenAI(api_key=key, base_url=self.base_url, timeout=self.timeout, max_retries=0)
+
+
+CHAT_MODELS.add("openai", lambda end: OpenAIChat(end.model, end.base_url, end.key_env, end.timeout))
 
 
 def public_url(url: str) -> str:
     """A URL without user, password, query and fragment."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def _param(message: Message) -> ChatCompletionMessageParam:
-    if message.role == "system":
-        return {"role": "system", "content": message.content}
-    if message.role == "assistant":
-        return {"role": "assistant", "content": message.content}
-    return {"role": "user", "content": message.content}
 
 
 def _completion(answer: ChatCompletion) -> Completion:

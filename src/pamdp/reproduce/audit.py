@@ -35,6 +35,7 @@ from pamdp.evaluation.recoverability import (
 )
 from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
 from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.llm.ask import Asking
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
 from pamdp.reproduce.config import OnlineReproduceConfig
@@ -134,7 +135,7 @@ def talks_of(path: Path, test: Sequence[Dialogue], seed: int) -> dict[str, list[
 def _auditor(config: OnlineReproduceConfig, test: Sequence[Dialogue], world: EnvFactory, reader: Likelihood) -> Auditor:
     if config.auditor == "judge":
         assert isinstance(world.judge, PairwiseJudge)  # the settings were checked
-        return ChatAuditor(world.judge.model, world.judge.attempts)
+        return ChatAuditor(world.judge.model, Asking(max_tokens=200, attempts=world.judge.how.attempts))
     pool = list(dict.fromkeys(d.persona for d in test))
     return LikelihoodAuditor(
         reader,

@@ -17,15 +17,14 @@ from rich.console import Console
 from pamdp.baselines.method import Job
 from pamdp.baselines.registry import find
 from pamdp.baselines.replies import Scores, veil
-from pamdp.env.reward import LiveJudge
 from pamdp.errors import DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
 from pamdp.evaluation.scores import Scored, write_scores
 from pamdp.files import Json, write_json
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges.base import Judge
-from pamdp.judges.remote import JudgeRegistry
+from pamdp.judges.base import Judge, LiveJudge
+from pamdp.judges.graders import Graders
 from pamdp.judges.scores import ReplyCase, ReplyScorer
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
@@ -217,7 +216,7 @@ class Offline:
 
 def standard_offline(grid: Grid) -> Offline:
     """With models from disk; embedded judges, all on one backbone, and language models behind the grader's endpoint."""
-    graders = JudgeRegistry(grid.config.grader, cache(load_backbone))
+    graders = Graders(grid.config.grader, cache(load_backbone))
     check = cache(graders.check)
 
     def reached(get: Callable[[str], T]) -> Callable[[str], T]:

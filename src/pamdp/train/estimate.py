@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pamdp.config import Config, EndpointConfig
 from pamdp.llm.ledger import Price
+from pamdp.llm.stack import HERE
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue
 
@@ -54,21 +55,23 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
         calls = played * len(turns) * times
         tokens = round(played * times * sum(prompt(t) for t in turns) / CHARACTERS)
         answers = calls * end.max_tokens
-        here = end.kind != "openai"
+        here = end.kind in HERE
         money = 0.0 if here else Price(end.price_prompt, end.price_completion).of(tokens, answers)
         return RoleCost(name, end.model, end.kind, calls, tokens, answers, money)
 
     every = range(settings.horizon)
     fixed = {name: float(len(load(name))) for name in ("user", "user_open", "profile", "judge_pair", "reference")}
-    rows = [
-        role(
-            "simulator",
-            online.simulator,
-            lambda t: fixed["user"] + fixed["user_open"] + person + history(t) + reply,
-            range(-1, settings.horizon) if online.opening == "own" else every,
+    rows = []
+    if online.user == "simulated":
+        rows.append(
+            role(
+                "simulator",
+                online.simulator,
+                lambda t: fixed["user"] + fixed["user_open"] + person + history(t) + reply,
+                range(-1, settings.horizon) if online.opening == "own" else every,
+            )
         )
-    ]
-    if settings.profile == "inferred":
+    if settings.profile == "inferred" and online.user == "simulated":
         # h_T too: its profile is what V(h, ω) is bootstrapped from.
         rows.append(
             role(
