@@ -101,7 +101,7 @@ class Around:
 def register_chat_model(
     name: str,
 ) -> Callable[[Callable[[EndpointConfig], ChatModel]], Callable[[EndpointConfig], ChatModel]]:
-    """The decorator of a chat model of one's own, which `kind=NAME` of an endpoint (`online.simulator`, ...) then calls.
+    """The decorator of a chat model of one's own, which `kind=NAME` of an endpoint then calls.
 
     It stands on a function from an endpoint's settings to the model; limits, retries, cache and costs go around it.
     """
