@@ -32,8 +32,9 @@ lint: $(READY) ## Style, types and layers.
 
 check: lint test site ## All that CI runs: lint, tests (which check the documents, too), the site.
 
-docs: $(READY) ## Write docs/cli.md anew from the command line's own help.
+docs: $(READY) ## Write docs/cli.md and docs/api.md anew from help texts and docstrings.
 	$(BIN)/python -m tests.tools.cli_docs
+	$(BIN)/python -m tests.tools.api_docs
 
 site: $(READY) ## Build the documents as a site in site/; a broken link fails it. No network.
 	@# --quiet would hide the warnings from --strict, too.

@@ -10,6 +10,7 @@ import pytest
 from pamdp.baselines import registry
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Scores, veil
+from pamdp.testing import check_replier
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.methods import few, make_job
 
@@ -48,6 +49,10 @@ def test_it_replies_to_every_state(replier: Replier, job: Job) -> None:
     # Half a letter is decoded to a sign that has more tokens than it was made of; a random model writes many of them.
     whole = [reply for reply in replies.values() if "\ufffd" not in reply]
     assert all(len(chat.reply(reply)) - 1 <= job.config.rl.max_reply for reply in whole)
+
+
+def test_it_keeps_the_contract(replier: Replier) -> None:
+    check_replier(replier, TEST)
 
 
 def test_a_reply_depends_on_nothing_but_its_own_history(replier: Replier) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import pamdp
-from pamdp.registry import ADVANTAGES, METHODS, load_plugins
+from pamdp.registry import ADVANTAGES, JUDGES, METHODS, load_plugins
+from pamdp.testing import check_judge
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -37,8 +38,9 @@ def test_own_data(tmp_path: Path) -> None:
 
 
 def test_plugins_register() -> None:
-    load_plugins([EXAMPLES / f"add_{what}.py" for what in ("an_advantage", "a_method")])
-    assert "clipped" in ADVANTAGES and "Brief" in METHODS
+    load_plugins([EXAMPLES / f"add_{what}.py" for what in ("an_advantage", "a_judge", "a_method")])
+    assert "clipped" in ADVANTAGES and "Brief" in METHODS and "terse" in JUDGES
+    check_judge(JUDGES["terse"](lambda: pytest.fail("it needs no backbone")))
 
 
 def test_talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

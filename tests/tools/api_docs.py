@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def _entry(name: str, part: object) -> str:
     """A heading, the signature and the docstring, word for word."""
     assert callable(part)
     signature = "" if inspect.isclass(part) and issubclass(part, Exception) else str(inspect.signature(part))
+    # Annotations are texts, which `signature` shows in quotation marks.
+    signature = re.sub(r"(: |-> )'([^']+)'", r"\1\2", signature)
     shown = textwrap.fill(f"{name}{signature}", 100, subsequent_indent="    ", break_long_words=False)
     text = inspect.cleandoc(part.__doc__ or "")
     return f"### {name}\n\n```python\n{shown}\n```\n\n```text\n{text}\n```\n"

@@ -11,7 +11,7 @@ import pytest
 import pamdp
 from pamdp.config import Config
 from pamdp.settings import load
-from tests.tools import cli_docs
+from tests.tools import api_docs, cli_docs
 from tests.tools.cli_docs import ROOT
 
 SOURCES = sorted((ROOT / "src" / "pamdp").rglob("*.py"))
@@ -194,3 +194,9 @@ def test_these_checks_see_what_they_should() -> None:
         '"""m"""\nclass A:\n  """a"""\n  def f(self): ...\n  def _g(self): ...\ndef h():\n  def i(): ...\n'
     )
     assert [name for name, node in public(tree) if not ast.get_docstring(node)] == ["A.f", "h"]
+
+
+def test_the_api_page_is_written_from_the_docstrings() -> None:
+    assert api_docs.PAGE.read_text(encoding="utf-8") == api_docs.page(), "docs/api.md is stale: run `make docs`"
+    shown = {name for names in api_docs.PARTS.values() for name in names}
+    assert shown == set(pamdp.__all__)

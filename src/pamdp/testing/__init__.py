@@ -1,4 +1,6 @@
-"""What holds for every judge, user and chat model, to be checked on one's own: each function raises AssertionError.
+"""What holds for every judge, user, chat model, advantage and method: checks of one's own parts.
+
+Each function raises AssertionError, in one line.
 
 Owns the contracts. Knows nothing of who keeps them, and needs no test framework: `check_judge(MyJudge())`.
 """
@@ -7,13 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
 
 from pamdp.async_bridge import run, together
+from pamdp.baselines.replies import Replier, veil
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.user import User
 from pamdp.judges.base import Case, Judge, Verdict, forget, swap
 from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.types import History, Message, Persona, TimeStep
+from pamdp.rl.advantages import AdvantageInputs, Estimator
+from pamdp.types import Dialogue, History, Message, Persona, TimeStep
+
+__all__ = ["check_advantage", "check_chat_model", "check_judge", "check_replier", "check_user"]
 
 NURSE = Persona("Ana is a nurse who works nights.", "She is brief.")
 TEA: History = (Message("user", "How do you like your tea?"),)
@@ -59,6 +68,41 @@ def check_judge(judge: Judge, cases: Sequence[Case] | None = None) -> None:
     _require(all(v.outcome == "tie" for v in same), "a reply against itself is a tie")
     forget(judge)
     _require(judge.judge(cases) == found, "a judge that forgot answers as a new one")
+
+
+def check_advantage(estimate: Estimator) -> None:
+    """Check an advantage on six transitions, three of which end their dialogue: shape, numbers, no look beyond an end.
+
+    Args:
+      estimate: what `register_advantage` stands on.
+    """
+    g = torch.Generator().manual_seed(0)
+    reward, v_h, v_h_next, v_hw, v_hw_next = torch.randn(5, 6, generator=g)
+    discount = torch.tensor([0.9, 0.0] * 3)
+    ended, far = discount == 0, torch.full((6,), 1e6)
+    found = estimate(AdvantageInputs(reward, discount, v_h, v_h_next, v_hw, v_hw_next))
+    _require(found.shape == (6,), "an advantage has one number for each transition")
+    _require(bool(found.isfinite().all()), "advantages of finite values are finite")
+    after = (torch.where(ended, far, x) for x in (v_h_next, v_hw_next))
+    moved = estimate(AdvantageInputs(reward, discount, v_h, next(after), v_hw, next(after)))
+    _require(torch.equal(found[ended], moved[ended]), "an ended dialogue takes nothing from what follows: use discount")
+
+
+def check_replier(replier: Replier, dialogues: Sequence[Dialogue]) -> None:
+    """Check what a method has trained: every state gets a reply, which depends on its own history and on nothing else.
+
+    Args:
+      dialogues: two or more, of two or more turns each.
+    """
+    seen = [veil(d) for d in dialogues]
+    whole, done = dict[tuple[str, int], str](), list[int]()
+    whole |= replier.write(seen, done.append)
+    _require(set(whole) == {(d.id, t) for d in seen for t in range(len(d.turns))}, "every state gets a reply")
+    _require(all(isinstance(u, str) for u in whole.values()) and sum(done) == len(whole), "replies are counted texts")
+    cut = [replace(d, turns=d.turns[:1]) for d in reversed(seen)]
+    first = {key: u for key, u in whole.items() if key[1] == 0}
+    _require(dict(replier.write(cut)) == first, "later turns and other dialogues change nothing")
+    _require(dict(replier.write(seen)) == whole, "writing leaves no trace")
 
 
 def check_user(make_user: Callable[[], User]) -> None:
