@@ -82,10 +82,10 @@ def test_processes_that_share_the_work_read_the_same_plugins(tmp_path: Path, mon
         given.extend(args)
         raise ConfigError("stop here")
 
-    monkeypatch.setattr("pamdp.reproduce.parallel.Crew", crew)
+    monkeypatch.setattr("pamdp.reproduce.main.do_missing", crew)
     words = ["--plugin", str(files[0]), "--method", str(files[1]), "--jobs", "2"]
     assert str(RUN.invoke(cli.app, ["reproduce", "table2", *words]).exception) == "stop here"
-    assert given[0] == 2 and given[2] == tuple(files) and {"a", "b"} <= set(ADVANTAGES)
+    assert given[1:] == [2, tuple(files)] and {"a", "b"} <= set(ADVANTAGES)
 
 
 @pytest.mark.parametrize(

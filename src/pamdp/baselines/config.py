@@ -10,6 +10,9 @@ from pydantic import Field
 
 from pamdp.settings import Settings
 
+REINFORCED = {"RL-base": "a2c", "UAAC": "uaac", "DCRL": "dcrl", "PAMDP": "pamdp", "ODC": "odc"}
+"""Methods that reinforce the clone -> `rl.advantage`; every other registered advantage is a method by its own name."""
+
 
 class FitConfig(Settings):
     """How gradient steps are made; all schedules warm up and then fall linearly to zero.

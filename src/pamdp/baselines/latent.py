@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from pamdp.baselines import needs
-from pamdp.baselines.config import TuneConfig
+from pamdp.baselines.config import REINFORCED, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, register
 from pamdp.baselines.replies import PolicyReplier
 from pamdp.config import Config
@@ -17,9 +17,6 @@ from pamdp.models.policy import Policy
 from pamdp.train.clone import clone
 from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
-
-ADVANTAGES = {"RL-base": "a2c", "UAAC": "uaac", "DCRL": "dcrl", "PAMDP": "pamdp", "ODC": "odc"}
-"""Method -> `rl.advantage`."""
 
 WATCHED = 2
 """Training dialogues whose likelihood is logged at the end of cloning: nobody may look at users that test."""
@@ -42,7 +39,7 @@ def bc(job: Job) -> PolicyReplier:
 def reinforced(job: Job, name: str) -> PolicyReplier:
     """The cloned policy after reinforcement learning with the advantage of NAME, a method or an advantage itself."""
     policy, judge = cloned(job), job.judge()
-    rl = job.config.rl.model_copy(update={"advantage": ADVANTAGES.get(name, name)})
+    rl = job.config.rl.model_copy(update={"advantage": REINFORCED.get(name, name)})
     config = job.config.model_copy(update={"rl": rl})
     # Where cloning changed every weight, Vanilla's references need those that it did not change.
     bare = job.load() if config.clone.backbone == "full" and rl.reference == "vanilla" else None
@@ -67,5 +64,5 @@ def reinforced_method(name: str) -> Method:
 
 
 BC = register(Method("BC", bc, _budget, shares="clone", lacks=needs.preferred))
-for method in ADVANTAGES:
+for method in REINFORCED:
     register(reinforced_method(method))

@@ -12,8 +12,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
-from pamdp.baselines.config import TuneConfig
-from pamdp.baselines.latent import ADVANTAGES as REINFORCED
+from pamdp.baselines.config import REINFORCED, TuneConfig
 from pamdp.config import CloneConfig, Config, DataConfig, GraderConfig, JudgeConfig, ModelConfig, OnlineConfig, RLConfig
 from pamdp.registry import ADVANTAGES
 from pamdp.settings import Settings, load
