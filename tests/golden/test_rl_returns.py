@@ -2,7 +2,7 @@
 
 import torch
 
-from pamdp.rl.returns import discounted_return, lambda_returns, literal_target, max_value, td_target
+from pamdp.rl.returns import lambda_returns, literal_target, max_value, td_target
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -14,13 +14,10 @@ def check(result: torch.Tensor, *expected: float) -> None:
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_discounted_return() -> None:
-    check(discounted_return(vector(1, 2, 3), 0.5), 2.75, 3.5, 3)
-
-
 def test_lambda_returns() -> None:
     r, g, v = vector(1, -1, 2), vector(0.5, 0.9, 0.9), vector(2, 4, 6)
     # G_2 = 2 + .9·6 = 7.4;  G_1 = -1 + .9·(.75·4 + .25·7.4) = 3.365;  G_0 = 1 + .5·(.75·2 + .25·3.365) = 2.170625
+    check(lambda_returns(vector(1, 2, 3), vector(0.5, 0.5, 0.5), vector(0, 0, 0), 1.0), 2.75, 3.5, 3)
     check(lambda_returns(r, g, v, 0.25), 2.170625, 3.365, 7.4)
     check(lambda_returns(r, g, v, 0.0), 2, 2.6, 7.4)
     check(lambda_returns(r, g, v, 1.0), 1 + 0.5 * (-1 + 0.9 * 7.4), -1 + 0.9 * 7.4, 7.4)

@@ -18,7 +18,8 @@ from pamdp.lab.exact import (
 )
 from pamdp.lab.sampling import log_probs, sample, scores_sq
 from pamdp.lab.tabular import objective, policy_gradient, replicate, solve
-from pamdp.rl.advantages import AdvantageInputs, compute_advantage
+from pamdp.rl.advantages import compute_advantage
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.odc import OptimalDualCritic
 
 A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
