@@ -117,14 +117,15 @@ class LiteralAdvantage(LearnedAdvantage):
 
 
 # 12
-def test_a_late_reward_is_learned_from_td_targets_and_lost_by_the_literal_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_reward_is_learned_from_td_targets_and_lost_by_the_literal_ones() -> None:
     problem = invest()
     assert abs(float(optimal_return(problem)) - 2.1684) < 1e-4
     pamdp = replicate(problem, 4)
     given = {"iterations": 300, "episodes": 64, "rate": 5.0, "seed": 0}
     assert float(learn(pamdp, PAMDP_W, **given)[-1].min()) >= 2.16
-    monkeypatch.setattr(learning, "LearnedAdvantage", LiteralAdvantage)
-    assert float(learn(pamdp, PAMDP_W, **given)[-1].max()) <= 0.01
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "LearnedAdvantage", LiteralAdvantage)
+        assert float(learn(pamdp, PAMDP_W, **given)[-1].max()) <= 0.01
 
 
 def test_every_method_learns() -> None:
