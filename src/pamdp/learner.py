@@ -22,9 +22,8 @@ from pamdp.registry import ADVANTAGES
 from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
-from pamdp.rl.metrics import explained_variance
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
-from pamdp.rl.returns import literal_target, td_target
+from pamdp.rl.returns import explained_variance, literal_target, td_target
 from pamdp.rollout import Rollout
 
 

@@ -1,8 +1,10 @@
 """Returns and targets by hand."""
 
+import math
+
 import torch
 
-from pamdp.rl.returns import lambda_returns, literal_target, max_value, td_target
+from pamdp.rl.returns import explained_variance, lambda_returns, literal_target, max_value, td_target
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -56,3 +58,14 @@ def test_max_value() -> None:
     assert abs(max_value(1.0, 0.99, 6) - 7.314981324875) < 1e-9
     assert max_value(2.0, 1.0, 3) == 7.5
     assert max_value(1.0, 0.0, 3, margin=1.0) == 1.0
+
+
+def test_explained_variance() -> None:
+    target = torch.tensor([0.0, 2.0, 100.0], dtype=torch.float64)
+    prediction = torch.tensor([0.0, 1.0, -7.0], dtype=torch.float64)
+    mask = torch.tensor([True, True, False])
+    assert explained_variance(prediction, target, mask) == 0.75
+    assert explained_variance(target + 5, target) == 1.0
+    assert explained_variance(torch.zeros(3), target) == 0.0
+    assert math.isnan(explained_variance(target, torch.ones(3)))
+    assert math.isnan(explained_variance(target[:1], target[:1]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pamdp.errors import ConfigError, ShapeError
-from pamdp.rl import advantages, losses, metrics, odc, returns
+from pamdp.rl import advantages, losses, odc, returns
 from pamdp.rl.checks import AdvantageInputs, kept, require_same_shape
 
 FLAT, HEAD = torch.zeros(2), torch.zeros(2, 1)
@@ -23,7 +23,7 @@ ELEMENTWISE: dict[Callable[..., object], tuple[str, ...]] = {
     losses.actor_loss: ("log_prob", "advantage", "kl", "mask"),
     losses.surrogate_loss: ("log_prob", "log_prob_old", "advantage", "mask"),
     losses.critic_loss: ("v_h", "target_h", "v_hw", "target_hw", "mask"),
-    metrics.explained_variance: ("prediction", "target", "mask"),
+    returns.explained_variance: ("prediction", "target", "mask"),
     advantages.dcrl_advantage: ("reward", "discount", "v_h", "v_h_next", "v_hw", "v_hw_next"),
     advantages.lambda_advantage: ("reward", "discount", "v_h_next", "v_hw"),
     returns.lambda_returns: ("reward", "discount", "v_next", "last"),

@@ -1,4 +1,4 @@
-"""Returns and regression targets of the critics.
+"""Returns, regression targets of the critics, and how well these predict.
 
 Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
 a trajectory is time. No result carries a gradient.
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError
-from pamdp.rl.checks import require_fraction, require_same_shape
+from pamdp.rl.checks import kept, require_fraction, require_same_shape
 
 
 def lambda_returns(
@@ -102,3 +102,24 @@ def max_value(r_max: float, gamma: float, horizon: int, margin: float = 1.25) ->
     if r_max <= 0 or horizon < 1 or margin < 1:
         raise ConfigError(f"need r_max > 0, horizon >= 1, margin >= 1; got {r_max}, {horizon}, {margin}")
     return margin * r_max * sum(gamma**t for t in range(horizon))
+
+
+def explained_variance(
+    prediction: Float[Tensor, "..."], target: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None
+) -> float:
+    """Share of the target's variance that a critic explains; 1 perfect, 0 a constant, below 0 worse than one.
+
+        1 − Var[target − prediction] / Var[target]
+
+    NaN where the target does not vary (or fewer than two entries count): there is nothing to explain.
+
+    Raises:
+      ShapeError: shapes differ.
+    """
+    prediction, target = kept(mask, prediction=prediction, target=target)
+    if target.numel() < 2:
+        return float("nan")
+    total = target.double().var(correction=0)
+    if total <= 0:
+        return float("nan")
+    return float(1 - (target.double() - prediction.double()).var(correction=0) / total)
