@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pamdp.evaluation.records import Judgement
 from pamdp.evaluation.success import SuccessRate, compare
 from pamdp.evaluation.tables import to_table
 from pamdp.fingerprint import Fingerprint
-from pamdp.judges.base import Judge, in_role
+from pamdp.judges.base import Judge
 from pamdp.judges.embedded import REWARD
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
@@ -35,12 +35,12 @@ from pamdp.registry import JUDGES
 from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
-from pamdp.train.factory import load_policy, new_policy, shipped
+from pamdp.train.factory import Split, load_policy, new_policy, shipped
 from pamdp.train.init_from import combined, with_sigma
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata
 from pamdp.types import Dialogue, PreferencePair
-from pamdp.workflows import open_run
+from pamdp.workflows import fingerprint_of, open_run
 
 VANILLA = "Vanilla"
 """Name of the plain backbone in every comparison."""
@@ -226,23 +226,17 @@ def _fingerprint(
     def digest(items: Sequence[Dialogue] | Sequence[PreferencePair]) -> str:
         return hashlib.sha256(json.dumps([asdict(item) for item in items]).encode()).hexdigest()
 
-    return Fingerprint(
-        data=digest(dialogues), model=backbone.name, revision=backbone.revision,
-        pairs=digest(pairs) if pairs else "", judges=() if judge is None else (in_role(judge, "reward"),),
-    )  # fmt: skip
+    split, judges = Split(tuple(dialogues), (), digest(dialogues)), () if judge is None else (judge,)
+    return fingerprint_of(split, backbone, judges, digest(pairs) if pairs else "")
 
 
 @contextmanager
 def _run(path: str | Path | None, config: Config, fingerprint: Fingerprint, resume: bool) -> Iterator[Run]:
     """The run at PATH, or one that is forgotten."""
-    if path is not None:
-        with open_run(Path(path), config, fingerprint, resume) as run:
-            yield run
-        return
-    with tempfile.TemporaryDirectory(prefix="pamdp-") as folder, open_run(
-        Path(folder) / "run", config, fingerprint, False
-    ) as run:  # fmt: skip
-        yield run
+    with ExitStack() as stack:
+        if path is None:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pamdp-"))) / "run"
+        yield stack.enter_context(open_run(Path(path), config, fingerprint, resume))
 
 
 def _require_unseen(policies: Mapping[str, Policy], dialogues: Sequence[Dialogue]) -> None:

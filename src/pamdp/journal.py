@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from pydantic import TypeAdapter
-
-from pamdp.errors import RunError
-from pamdp.files import json_line, read_json_lines, write_atomic
+from pamdp.errors import DataError, RunError
+from pamdp.files import json_line
+from pamdp.stored import read_records, write_records
 from pamdp.types import Outcome, TimeStep
 
 
@@ -58,18 +57,15 @@ class Journal:
         """Read what is stored and open the file for more.
 
         Raises:
-          RunError: a record is not one of a journal, or a turn stands there twice.
+          DataError: a record is not one of a journal.
+          RunError: a turn stands there twice.
         """
-        records = read_json_lines(self.path)
-        try:
-            for record in records:
-                self._take(_LINE.validate_python(record))
-        except ValueError as error:
-            why = str(error).replace("\n", " ")
-            raise RunError(f"{self.path} is no journal ({why}); delete it to play its round anew") from error
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fix = "delete this file to play its round anew"
+        records = read_records(self.path, _Record, fix, appended=True) if self.path.exists() else []
+        for record in records:
+            self._take(record)
         # Without its torn last line: what is appended must start on a line of its own.
-        write_atomic(self.path, "".join(json_line(record) for record in records))
+        write_records(self.path, records)
         self._file = self.path.open("a", encoding="utf-8")
         return self
 
@@ -81,7 +77,6 @@ class Journal:
     def open(self, moment: TimeStep) -> None:
         """Store the first moment of a dialogue."""
         self._append(_Record(opening=moment))
-        self.openings[moment.key] = moment
 
     def add(self, played: PlayedTurn) -> None:
         """Store a turn.
@@ -89,10 +84,7 @@ class Journal:
         Raises:
           RunError: it is stored already; a turn never counts twice.
         """
-        if (played.key, played.t) in self.turns:
-            raise RunError(f"{self.path}: turn {played.t} of dialogue {played.key} would be stored twice")
         self._append(_Record(turn=played))
-        self.turns[played.key, played.t] = played
 
     def delete(self) -> None:
         """The round is whole and stored elsewhere."""
@@ -100,19 +92,24 @@ class Journal:
 
     def _append(self, record: _Record) -> None:
         assert self._file is not None
+        self._require_new(record)
         if self.before is not None:
             self.before()
-        self._file.write(json_line(_LINE.dump_python(record, mode="json")))
+        self._file.write(json_line(asdict(record)))
         self._file.flush()
         os.fsync(self._file.fileno())
+        self._take(record)
+
+    def _require_new(self, record: _Record) -> None:
+        if (played := record.turn) is not None and (played.key, played.t) in self.turns:
+            raise RunError(f"{self.path}: turn {played.t} of dialogue {played.key} stands there twice")
 
     def _take(self, record: _Record) -> None:
+        self._require_new(record)
         if record.opening is not None:
             self.openings[record.opening.key] = record.opening
-        if (played := record.turn) is not None:
-            if (played.key, played.t) in self.turns:
-                raise ValueError(f"turn {played.t} of dialogue {played.key} stands there twice")
-            self.turns[played.key, played.t] = played
+        if record.turn is not None:
+            self.turns[record.turn.key, record.turn.t] = record.turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,4 @@ class _Record:
 
     def __post_init__(self) -> None:
         if (self.opening is None) == (self.turn is None):
-            raise ValueError("a line holds an opening or a turn")
-
-
-_LINE = TypeAdapter(_Record)
+            raise DataError("a line holds an opening or a turn")

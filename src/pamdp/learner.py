@@ -19,11 +19,11 @@ from pamdp.models.actor import Actor
 from pamdp.models.actor_delta import make_actor_delta
 from pamdp.models.critics import DualCritic
 from pamdp.registry import ADVANTAGES
-from pamdp.rl.advantages import AdvantageInputs, compute_advantage
+from pamdp.rl.advantages import compute_advantage
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
-from pamdp.rl.metrics import explained_variance
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
-from pamdp.rl.returns import literal_target, td_target
+from pamdp.rl.returns import explained_variance, literal_target, td_target
 from pamdp.rollout import Rollout
 
 

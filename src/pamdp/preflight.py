@@ -6,9 +6,8 @@ them. Who was learned from may not test: train/policy_metadata.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from hashlib import sha256
 
 from pamdp.config import Config
 from pamdp.errors import ConfigError, RunError
@@ -38,11 +37,7 @@ def require_judges(names: Sequence[str], run: Run) -> None:
 
 
 def require_finished(run: Run) -> None:
-    """Refuse a run that rewards were given in and that has no trained policy yet; a clone has none and needs none.
-
-    Raises:
-      RunError: it is such a run.
-    """
+    """A RunError for a run that rewards were given in and that has no trained policy yet; a clone needs none."""
     if run.fingerprint()["judges"] and not (run.path / "trained").is_dir():
         raise RunError(
             f"{run.path} has no trained/: its training has not finished; continue it with the command that started it "
@@ -51,11 +46,7 @@ def require_finished(run: Run) -> None:
 
 
 def require_data(run: Run, split: Split) -> None:
-    """Refuse data that have changed since the run was started.
-
-    Raises:
-      RunError: they have.
-    """
+    """A RunError where the data have changed since the run was started."""
     if (before := run.fingerprint()["data"]) != split.sha256:
         raise RunError(
             f"the data of {run.path} have changed since it was trained (sha256 {str(before)[:12]}, now "
@@ -64,11 +55,7 @@ def require_data(run: Run, split: Split) -> None:
 
 
 def require_control(control: Run, run: Run) -> None:
-    """Refuse a control that differs from a run in anything but that its advantages were permuted.
-
-    Raises:
-      RunError: it does, or it has not finished.
-    """
+    """A RunError for a control that has not finished, or differs in more than that its advantages were permuted."""
     settings, mine = flatten(control.config(Config)), flatten(run.config(Config))
     if not settings["rl.permute"] or mine["rl.permute"]:
         raise RunError(
@@ -77,7 +64,11 @@ def require_control(control: Run, run: Run) -> None:
             "as control of one without"
         )
     require_finished(control)
-    if not _weights(run.path / "policy") or _weights(control.path / "policy") != _weights(run.path / "policy"):
+    cloned, controls = (
+        {file.name: sha256(file.read_bytes()).digest() for file in (path / "policy").glob("*.safetensors")}
+        for path in (run.path, control.path)
+    )
+    if not cloned or controls != cloned:
         raise RunError(
             f"--permuted {control.path} and {run.path} were not trained from the same clone; train the control with "
             "the same --from"
@@ -91,8 +82,3 @@ def require_control(control: Run, run: Run) -> None:
             f"--permuted {control.path} differs from {run.path} in more than rl.permute: {'; '.join(others)}; train "
             "it with the same settings"
         )
-
-
-def _weights(folder: Path) -> dict[str, str]:
-    """Hash of every file of weights."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*.safetensors"))}

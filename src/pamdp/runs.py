@@ -110,15 +110,12 @@ class Run:
 
     def log(self, step: int, scalars: Mapping[str, float], stage: str = "") -> None:
         """Append one row to metrics.jsonl and TensorBoard. Log a step before saving its checkpoint."""
-        self._append("metrics.jsonl", {"step": step, **({"stage": stage} if stage else {}), **scalars})
-        if self._board is None:
-            self._board = SummaryWriter(str(self.path / "tb"))
-        for name, value in scalars.items():
-            self._board.add_scalar(_tag(stage, name), value, step)
+        self._append("metrics.jsonl", step, stage, scalars)
+        self._show(step, stage, scalars)
 
     def trace(self, step: int, record: Mapping[str, Json], stage: str = "") -> None:
         """Append one record of who said what to traces.jsonl."""
-        self._append("traces.jsonl", {"step": step, **({"stage": stage} if stage else {}), **record})
+        self._append("traces.jsonl", step, stage, record)
 
     def metrics(self) -> list[dict[str, Json]]:
         """All rows of metrics.jsonl."""
@@ -134,21 +131,14 @@ class Run:
         self._close_logs()
         for name in ("metrics.jsonl", "traces.jsonl"):
             rows = read_json_lines(self.path / name)
-            kept = [
-                row
-                for row in rows
-                if step is None or row.get("stage", "") != stage or _step(row, self.path / name) <= step
-            ]
+            if step is not None:
+                rows = [x for x in rows if x.get("stage", "") != stage or _step(x, self.path / name) <= step]
             if (self.path / name).is_file():
-                write_atomic(self.path / name, "".join(json_line(row) for row in kept))
+                write_atomic(self.path / name, "".join(map(json_line, rows)))
         shutil.rmtree(self.path / "tb", ignore_errors=True)
-        if rows := self.metrics():
-            self._board = SummaryWriter(str(self.path / "tb"))
-            for row in rows:
-                for key, value in row.items():
-                    if key != "step" and isinstance(value, (int, float)):
-                        tag = _tag(str(row.get("stage", "")), key)
-                        self._board.add_scalar(tag, value, _step(row, self.path / "metrics.jsonl"))
+        for row in self.metrics():
+            scalars = {key: x for key, x in row.items() if key != "step" and isinstance(x, (int, float))}
+            self._show(_step(row, self.path / "metrics.jsonl"), str(row.get("stage", "")), scalars)
 
     def close(self) -> None:
         """Close the logs and let others write the run; the next `log` opens them again."""
@@ -187,21 +177,23 @@ class Run:
                 f"{self.path} is being written by another process; wait until it ends, or choose another name"
             ) from error
 
-    def _append(self, name: str, record: Mapping[str, Json]) -> None:
+    def _append(self, name: str, step: int, stage: str, record: Mapping[str, Json]) -> None:
         self._hold()
         if name not in self._files:
             self._files[name] = (self.path / name).open("a", encoding="utf-8")
-        self._files[name].write(json_line(record))
+        self._files[name].write(json_line({"step": step, **({"stage": stage} if stage else {}), **record}))
         self._files[name].flush()
+
+    def _show(self, step: int, stage: str, scalars: Mapping[str, float]) -> None:
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path / "tb"))
+        for name, value in scalars.items():
+            self._board.add_scalar(f"{stage}/{name}" if stage else name, value, step)
 
     def _require(self, name: str) -> Path:
         if not (self.path / name).is_file():
             raise RunError(f"{self.path} holds no run (it has no {name})")
         return self.path / name
-
-
-def _tag(stage: str, name: str) -> str:
-    return f"{stage}/{name}" if stage else name
 
 
 def _step(row: Mapping[str, Json], path: Path) -> int:

@@ -37,8 +37,8 @@ def read_records(path: Path, kind: type[T], fix: str = "", appended: bool = Fals
     Raises:
       DataError: the file is missing, not UTF-8, or a line is something else; the message names line and field.
     """
-    adapter, lines = TypeAdapter(kind), read_text(path, fix).split("\n")  # splitlines() would also break in a string
-    numbered = enumerate(lines[:-1] if appended else lines, 1)
+    adapter, text = TypeAdapter(kind), read_text(path, fix, appended)
+    numbered = enumerate(text.split("\n"), 1)  # splitlines() would also break in a string
     return [_parse(adapter, line, path, number, fix) for number, line in numbered if line.strip()]
 
 
@@ -47,10 +47,11 @@ def read_record(path: Path, kind: type[T], fix: str = "") -> T:
     return _parse(TypeAdapter(kind), read_text(path, fix), path, None, fix)
 
 
-def read_text(path: Path, fix: str = "") -> str:
-    """The text of a file; a DataError where it cannot be read or is not UTF-8."""
+def read_text(path: Path, fix: str = "", appended: bool = False) -> str:
+    """The text of a file, of one that is APPENDED to its whole lines; a DataError where it cannot be read as UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()  # a kill may have cut a letter in two
+        return (content[: content.rfind(b"\n") + 1] if appended else content).decode()
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}", path, fix=fix) from error
     except OSError as error:

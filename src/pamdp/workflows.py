@@ -13,14 +13,12 @@ from types import MappingProxyType
 
 import torch
 from rich.console import RenderableType
-from rich.table import Table
 
 from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
-from pamdp.evaluation.records import Control
 from pamdp.evaluation.report import write_report
 from pamdp.evaluation.success import compare
-from pamdp.evaluation.tables import to_json, to_table
+from pamdp.evaluation.tables import TidyTable, measured, to_json, to_table
 from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
@@ -97,17 +95,13 @@ def evaluate_policies(
     found = compare(judgements)
     report = str(write_report(path))
     document = {"success": json.loads(to_json(found)), "controls": [asdict(row) for row in rows], "report": report}
-    tables = [to_table(found), *([_controls_table(rows)] if rows else [])]
-    return Result(json.dumps(document), [*tables, f"report: {report}"])
-
-
-def _controls_table(rows: Sequence[Control]) -> Table:
-    columns = ("control", "measured by", "mean", "low", "high", "states", "")
-    table = Table(*columns, title="Controls: mean per state, 95 % interval over users")
-    for row in rows:
-        ends = ["-" if end is None else f"{end:+.3f}" for end in (row.low, row.high)]
-        table.add_row(row.name, row.judge, f"{row.mean:+.3f}", *ends, str(row.n), row.verdict)
-    return table
+    records = [
+        {"control": c.name, "measured by": c.judge, "mean": c.estimate, "states": c.n, "result": c.verdict}
+        for c in rows
+    ]
+    title = "Controls: mean per state, 95 % interval over users"
+    tables = TidyTable(records, {"mean": measured}).terminal(title) if rows else []
+    return Result(json.dumps(document), [to_table(found), *tables, f"report: {report}"])
 
 
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:

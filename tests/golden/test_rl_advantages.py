@@ -1,11 +1,12 @@
 """The advantage estimators by hand: r = [1, -1], γ = [.9, 0], and values that differ everywhere."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from pamdp.registry import ADVANTAGES
 from pamdp.rl.advantages import (
-    AdvantageInputs,
     a2c_advantage,
     compute_advantage,
     dcrl_advantage,
@@ -13,6 +14,7 @@ from pamdp.rl.advantages import (
     lambda_advantage,
     uaac_advantage,
 )
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.odc import odc_advantage
 
 
@@ -48,17 +50,17 @@ def test_pamdp() -> None:
 
 
 def test_odc() -> None:
-    check(odc_advantage(R, G, V, V_NEXT, X, X_NEXT, 0.5, 0.25), 2.6 - 0.15 + 0.225, -1.4 - 0.1)
+    check(odc_advantage(BATCH, 0.5, 0.25), 2.6 - 0.15 + 0.225, -1.4 - 0.1)
 
 
 def test_odc_coefficients_by_turn() -> None:
     c1, c2 = torch.tensor([0.5, 1.0]), torch.tensor([0.25, 0.0])
-    check(odc_advantage(R, G, V, V_NEXT, X, X_NEXT, c1, c2), 2.675, -1.6)
+    check(odc_advantage(BATCH, c1, c2), 2.675, -1.6)
 
 
 def test_odc_further_controls() -> None:
     control = vector(1, 2)
-    check(odc_advantage(R, G, V, V_NEXT, X, X_NEXT, 0.5, 0.25, controls=(control,), further=(0.1,)), 2.575, -1.7)
+    check(odc_advantage(replace(BATCH, controls=(control,)), 0.5, 0.25, (0.1,)), 2.575, -1.7)
 
 
 def test_lambda_advantage() -> None:

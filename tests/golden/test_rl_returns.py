@@ -1,8 +1,10 @@
 """Returns and targets by hand."""
 
+import math
+
 import torch
 
-from pamdp.rl.returns import discounted_return, lambda_returns, literal_target, max_value, td_target
+from pamdp.rl.returns import explained_variance, lambda_returns, literal_target, max_value, td_target
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -14,13 +16,10 @@ def check(result: torch.Tensor, *expected: float) -> None:
     torch.testing.assert_close(result, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_discounted_return() -> None:
-    check(discounted_return(vector(1, 2, 3), 0.5), 2.75, 3.5, 3)
-
-
 def test_lambda_returns() -> None:
     r, g, v = vector(1, -1, 2), vector(0.5, 0.9, 0.9), vector(2, 4, 6)
     # G_2 = 2 + .9·6 = 7.4;  G_1 = -1 + .9·(.75·4 + .25·7.4) = 3.365;  G_0 = 1 + .5·(.75·2 + .25·3.365) = 2.170625
+    check(lambda_returns(vector(1, 2, 3), vector(0.5, 0.5, 0.5), vector(0, 0, 0), 1.0), 2.75, 3.5, 3)
     check(lambda_returns(r, g, v, 0.25), 2.170625, 3.365, 7.4)
     check(lambda_returns(r, g, v, 0.0), 2, 2.6, 7.4)
     check(lambda_returns(r, g, v, 1.0), 1 + 0.5 * (-1 + 0.9 * 7.4), -1 + 0.9 * 7.4, 7.4)
@@ -59,3 +58,14 @@ def test_max_value() -> None:
     assert abs(max_value(1.0, 0.99, 6) - 7.314981324875) < 1e-9
     assert max_value(2.0, 1.0, 3) == 7.5
     assert max_value(1.0, 0.0, 3, margin=1.0) == 1.0
+
+
+def test_explained_variance() -> None:
+    target = torch.tensor([0.0, 2.0, 100.0], dtype=torch.float64)
+    prediction = torch.tensor([0.0, 1.0, -7.0], dtype=torch.float64)
+    mask = torch.tensor([True, True, False])
+    assert explained_variance(prediction, target, mask) == 0.75
+    assert explained_variance(target + 5, target) == 1.0
+    assert explained_variance(torch.zeros(3), target) == 0.0
+    assert math.isnan(explained_variance(target, torch.ones(3)))
+    assert math.isnan(explained_variance(target[:1], target[:1]))

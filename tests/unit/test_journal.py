@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.errors import RunError
+from pamdp.errors import DataError, RunError
 from pamdp.journal import Journal, PlayedTurn
 from pamdp.types import Message, Outcome, Persona, TimeStep
 
@@ -57,7 +57,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_turns_and_takes_more(tmp_path: P
 def test_no_turn_counts_twice(tmp_path: Path) -> None:
     path = tmp_path / "1.jsonl"
     _write(path)
-    with Journal(path) as journal, pytest.raises(RunError, match="turn 0 of dialogue d1 would be stored twice"):
+    with Journal(path) as journal, pytest.raises(RunError, match="turn 0 of dialogue d1 stands there twice"):
         journal.add(TURN)
     path.write_bytes(path.read_bytes() * 2)
     with pytest.raises(RunError, match="stands there twice"), Journal(path):
@@ -68,5 +68,5 @@ def test_no_turn_counts_twice(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "1.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(RunError, match="is no journal"), Journal(path):
+    with pytest.raises(DataError, match=r"1\.jsonl:1: .*delete this file to play its round anew"), Journal(path):
         pass

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from pamdp.lab.benchmark import turn_moments
+from pamdp.lab.benchmark import exact_estimates, turn_moments
 from pamdp.lab.environments import REGIMES, Regime, random_pamdps
 from pamdp.lab.exact import (
     METHODS,
@@ -18,7 +18,8 @@ from pamdp.lab.exact import (
 )
 from pamdp.lab.sampling import log_probs, sample, scores_sq
 from pamdp.lab.tabular import objective, policy_gradient, replicate, solve
-from pamdp.rl.advantages import AdvantageInputs, compute_advantage
+from pamdp.rl.advantages import compute_advantage
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.odc import OptimalDualCritic
 
 A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
@@ -27,7 +28,7 @@ A2C, UAAC, DCRL, PAMDP_X, PAMDP_W, ODC, SAFE = METHODS
 # 10: issue 3's term
 @pytest.mark.parametrize("regime", REGIMES)
 def test_odc_is_no_worse_than_any_other_in_any_turn_of_200_problems(regime: Regime) -> None:
-    moments = turn_moments(regime, 200, seed=0)
+    moments = turn_moments(exact_estimates(*random_pamdps(regime, 200, seed=0)))
     for rival in ("A2C", "UAAC", "DCRL .5", "DCRL best", "PAMDP-X"):
         assert moments["ODC by turn"].shape == (3, 200)
         assert float((moments["ODC by turn"] - moments[rival]).max()) <= 1e-9, rival
@@ -43,7 +44,7 @@ def test_the_best_mixture_is_the_best_of_a_fine_grid() -> None:
             for beta in torch.linspace(0, 1, 101).tolist()
         ]
     ).amin(0)
-    best = turn_moments("static", 20, seed=0)["DCRL best"]
+    best = turn_moments(exact_estimates(pamdp, logits, features))["DCRL best"]
     assert (best <= grid + 1e-9).all()
     torch.testing.assert_close(best, grid, rtol=1e-3, atol=1e-3)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pamdp.errors import ConfigError, ShapeError
-from pamdp.rl import advantages, losses, metrics, odc, returns
+from pamdp.rl import advantages, losses, odc, returns
 from pamdp.rl.checks import AdvantageInputs, kept, require_same_shape
 
 FLAT, HEAD = torch.zeros(2), torch.zeros(2, 1)
@@ -23,15 +23,14 @@ ELEMENTWISE: dict[Callable[..., object], tuple[str, ...]] = {
     losses.actor_loss: ("log_prob", "advantage", "kl", "mask"),
     losses.surrogate_loss: ("log_prob", "log_prob_old", "advantage", "mask"),
     losses.critic_loss: ("v_h", "target_h", "v_hw", "target_hw", "mask"),
-    metrics.explained_variance: ("prediction", "target", "mask"),
+    returns.explained_variance: ("prediction", "target", "mask"),
     advantages.dcrl_advantage: ("reward", "discount", "v_h", "v_h_next", "v_hw", "v_hw_next"),
     advantages.lambda_advantage: ("reward", "discount", "v_h_next", "v_hw"),
     returns.lambda_returns: ("reward", "discount", "v_next", "last"),
-    odc.odc_advantage: ("reward", "discount", "v_h", "v_h_next", "v_hw", "v_hw_next", "c1"),
     odc.leave_one_out_control: ("target", "v_h", "mask"),
     AdvantageInputs: ("reward", "discount", "v_h", "v_h_next", "v_hw", "v_hw_next"),
 }
-OTHERS = {"beta": 0.5, "sigma": 1.0, "kl_coef": 0.1, "clip": 0.2, "lam": 0.5, "c1": 0.5, "c2": 0.5}
+OTHERS = {"beta": 0.5, "sigma": 1.0, "kl_coef": 0.1, "clip": 0.2, "lam": 0.5}
 CASES = [(function, name) for function, names in ELEMENTWISE.items() for name in names]
 
 
@@ -63,10 +62,11 @@ def test_controls_are_checked_and_counted() -> None:
     six = [FLAT] * 6
     with pytest.raises(ShapeError, match=r"controls\[0\] \(2, 1\)"):
         AdvantageInputs(*six, controls=(HEAD,))
-    with pytest.raises(ShapeError, match=r"controls\[0\] \(2, 1\)"):
-        odc.odc_advantage(*six, 0.5, 0.5, controls=(HEAD,), further=(0.1,))
     with pytest.raises(ShapeError, match="1 controls but 0"):
-        odc.odc_advantage(*six, 0.5, 0.5, controls=(FLAT,))
+        odc.odc_advantage(AdvantageInputs(*six, controls=(FLAT,)), 0.5, 0.5)
+    for odd in ({"c1": HEAD}, {"c2": HEAD}):
+        with pytest.raises(ShapeError, match=r"c[12] \(2, 1\)"):
+            odc.odc_advantage(AdvantageInputs(*six), **{"c1": 0.5, "c2": 0.5} | odd)
     with pytest.raises(ShapeError, match="1 controls in the batch, 0 expected"):
         odc.OptimalDualCritic().update(AdvantageInputs(*six, controls=(FLAT,)), FLAT)
     with pytest.raises(ShapeError, match="score_sq"):
@@ -99,7 +99,6 @@ REFUSED: list[Callable[[], object]] = [
     lambda: advantages.compute_advantage("odc", AdvantageInputs(*[FLAT] * 6)),
     lambda: advantages.compute_advantage("odc", AdvantageInputs(*[FLAT] * 6), coefficients=(1.0,)),
     lambda: advantages.compute_advantage("odc_safe", AdvantageInputs(*[FLAT] * 6), coefficients=(1.0, 0.0, 0.0)),
-    lambda: returns.discounted_return(FLAT, 1.1),
     lambda: returns.lambda_returns(FLAT, FLAT, FLAT, -0.1),
     lambda: returns.max_value(0.0, 0.9, 3),
     lambda: returns.max_value(1.0, 0.9, 0),

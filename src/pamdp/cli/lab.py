@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from pamdp.cli.options import Json, Plugins, show
-from pamdp.progress import Progress
 
 app = typer.Typer()
 
@@ -26,16 +25,7 @@ def lab(
     """
     from pamdp.lab.benchmark import run_benchmark
 
-    bars: dict[str, Progress] = {}
-
-    def advance(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            bars[what] = Progress(what, total).__enter__()
-        bars[what].advance(1)
-        if done >= total:
-            bars[what].__exit__(None, None, None)
-
-    found = run_benchmark(advance)
+    found = run_benchmark()
     if figure is not None:
         found.figure(figure)
-    show(as_json, found.to_json(), *found.tables())
+    show(as_json, found.to_json(), *(section.table() for section in found.sections))

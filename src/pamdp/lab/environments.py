@@ -18,38 +18,18 @@ Regime = Literal["static", "offset", "terminal", "evolving", "memoryless"]
 REGIMES: tuple[Regime, ...] = get_args(Regime)
 GAMMA = 0.95
 
-DESCRIPTIONS: dict[str, str] = {
-    "static": "the profile stays",
-    "offset": "static, and 2·N(0, 1) for each profile is added to every reward",
-    "terminal": "static, and only the last turn is rewarded",
-    "evolving": "logits of p(ω′ | ω, u, o) from N(0, 1)",
-    "memoryless": "every ω_t is drawn anew from p(ω_0)",
-    "persona": "two profiles, two utterances: +1 where they agree, −1 where not; the answer tells ω with accuracy .8",
-    "ask": "utterance 0 costs .25 and makes the user tell ω; 1 and 2 are guesses at ω, +1 right, −1 wrong",
-    "+ or offset": "± this much is added to every reward, by profile",
-}
-"""What each problem is, for the report."""
-
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 def random_pamdps(
-    regime: Regime,
-    count: int,
-    *,
-    seed: int,
-    horizon: int = 3,
-    profiles: int = 3,
-    utterances: int = 2,
-    answers: int = 2,
-    gamma: float = GAMMA,
+    regime: Regime, count: int, *, seed: int, horizon: int = 3
 ) -> tuple[TabularPamdp, list[Float[Tensor, "N H U"]], list[Float[Tensor, "N H d"]]]:
     """Random problems of one regime, and a random policy for each: its logits, and the features that give them.
 
     Rewards of (ω, u) and the logits of p(ω_0) and of p(o | last o, ω, u) are N(0, 1). The policy is softmax(φ(h)·A),
-    the four features φ(h) and A all N(0, ½), so that its logits have variance 1. What the regimes are: `DESCRIPTIONS`.
+    the four features φ(h) and A all N(0, ½), so that its logits have variance 1. The regimes: benchmark.toml.
 
     Raises:
       ConfigError: the regime is unknown.
@@ -57,7 +37,7 @@ def random_pamdps(
     if regime not in REGIMES:
         raise ConfigError(f"unknown regime {regime!r}; known: {', '.join(REGIMES)}")
     g = torch.Generator().manual_seed(seed)
-    n, w, u, o = count, profiles, utterances, answers
+    n, w, u, o = count, 3, 2, 2
     start = _normal(g, n, w).softmax(-1)
     reward = _normal(g, n, 1, w, u)
     offset = 2 * _normal(g, n, 1, w, 1)
@@ -76,11 +56,11 @@ def random_pamdps(
         )
     features = [0.5**0.5 * _normal(g, n, (u * o) ** t, 4) for t in range(horizon)]
     weights = 0.5**0.5 * _normal(g, n, 4, u)
-    return TabularPamdp(start, tuple(turns), gamma), [phi @ weights for phi in features], features
+    return TabularPamdp(start, tuple(turns), GAMMA), [phi @ weights for phi in features], features
 
 
 def persona(*, offset: float = 0.0, resample: float = 0.0, terminal: bool = False, horizon: int = 3) -> TabularPamdp:
-    """A user of one of two kinds, and two styles to answer in (`DESCRIPTIONS`).
+    """A user of one of two kinds, and two styles to answer in (benchmark.toml).
 
     Args:
       offset: ± this much on every reward, by profile: a user who is easy or hard to please.
@@ -96,7 +76,7 @@ def persona(*, offset: float = 0.0, resample: float = 0.0, terminal: bool = Fals
 
 
 def ask(*, offset: float = 0.0, horizon: int = 3) -> TabularPamdp:
-    """Ask first, then serve (`DESCRIPTIONS`). The answer to a guess says nothing; asking pays in later turns only.
+    """Ask first, then serve (benchmark.toml). The answer to a guess says nothing; asking pays in later turns only.
 
     Args:
       offset: ± this much on every reward, by profile.
@@ -108,20 +88,6 @@ def ask(*, offset: float = 0.0, horizon: int = 3) -> TabularPamdp:
     answer[0, 0, 1] = answer[1, 0, 2] = 1.0
     answer[:, 1:, 0] = 1.0
     return _stationary([reward] * horizon, answer, torch.eye(2, dtype=torch.float64))
-
-
-def invest(*, gamma: float = 0.99) -> TabularPamdp:
-    """One profile, T = 4: utterance 1 costs .25 at turns 0..2; reward 3 at turn 3 if it was chosen at all three."""
-    turns = []
-    for t in range(4):
-        reward = torch.zeros(1, 2**t, 1, 2, dtype=torch.float64)
-        if t < 3:
-            reward[..., 1] = -0.25
-        else:
-            reward[:, -1] = 3.0
-        one = torch.ones(1, 2**t, 1, 2, 1, dtype=torch.float64)
-        turns.append(TabularStep(reward, one, one.unsqueeze(-1)))
-    return TabularPamdp(torch.ones(1, 1, dtype=torch.float64), tuple(turns), gamma)
 
 
 def seven_problems() -> dict[str, TabularPamdp]:

@@ -7,9 +7,9 @@ seed start from the same random numbers. N independent runs are learned side by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -20,9 +20,7 @@ from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rl.losses import actor_loss
 from pamdp.rl.odc import OptimalDualCritic
-from pamdp.rl.returns import literal_target, td_target
-
-Target = Literal["td", "literal"]
+from pamdp.rl.returns import td_target
 
 
 class LearnedAdvantage:
@@ -31,14 +29,11 @@ class LearnedAdvantage:
     Args:
       pamdp: only its sizes and γ are used.
       method: the advantage and what V_ξ is regressed on.
-      target: `td`, or Eq. 14 to the letter.
       slowest: lower bound of the critics' step size, which otherwise is one over the number of visits.
     """
 
-    def __init__(
-        self, pamdp: TabularPamdp, method: ExactEstimator, *, target: Target = "td", slowest: float = 0.0
-    ) -> None:
-        self.method, self.target, self.slowest = method, target, slowest
+    def __init__(self, pamdp: TabularPamdp, method: ExactEstimator, slowest: float = 0.0) -> None:
+        self.method, self.slowest = method, slowest
         self.turns = len(pamdp.turns)
         self.batches = 0
         runs, profiles = pamdp.start.shape
@@ -96,19 +91,18 @@ class LearnedAdvantage:
         for run, odc in enumerate(self._odc):
             odc.update(_of_run(inputs, run), score_sq[run], residuals=(residuals[0][run], residuals[1][run]))
         self.batches += 1
-        matched = self.method.oracle == "matched"
-        target_hw_next = inputs.v_h_next if matched else inputs.v_hw_next
-        if self.target == "td":
-            target_h = td_target(inputs.reward, inputs.discount, inputs.v_h_next)
-            target_hw = td_target(inputs.reward, inputs.discount, target_hw_next)
-        else:
-            target_h = literal_target(inputs.reward, inputs.v_h, inputs.v_h_next)
-            target_hw = literal_target(inputs.reward, inputs.v_hw, target_hw_next)
+        target_h, target_hw = self.targets(inputs)
         for t in range(self.turns):
             h, w = dialogues.history[..., t], dialogues.profile[..., t]
             self._fit(self.v_h[t], self._seen_h[t], h, target_h[..., t])
             profiles = self.v_hw[t].shape[-1]
             self._fit(self.v_hw[t].flatten(1), self._seen_hw[t].flatten(1), h * profiles + w, target_hw[..., t])
+
+    def targets(self, inputs: AdvantageInputs) -> tuple[Float[Tensor, "N B T"], Float[Tensor, "N B T"]]:
+        """What V_φ and V_ξ are regressed on."""
+        onward = inputs.v_h_next if self.method.oracle == "matched" else inputs.v_hw_next
+        reward, discount = inputs.reward, inputs.discount
+        return td_target(reward, discount, inputs.v_h_next), td_target(reward, discount, onward)
 
     def _fit(self, table: Tensor, seen: Tensor, index: Int[Tensor, "N B"], target: Float[Tensor, "N B"]) -> None:
         """Move the visited entries, in place, towards the mean target of the batch."""
@@ -121,12 +115,8 @@ class LearnedAdvantage:
 
 def _residuals_after(inputs: AdvantageInputs) -> tuple[Float[Tensor, "N B T"], Float[Tensor, "N B T"]]:
     """Squared TD errors of V_φ and V_ξ one turn later; 0 at the last turn, where nothing is bootstrapped."""
-    out = []
-    for name in ("a2c", "uaac"):
-        residual = torch.zeros_like(inputs.reward)
-        residual[..., :-1] = compute_advantage(name, inputs)[..., 1:].square()
-        out.append(residual)
-    return out[0], out[1]
+    v_h, v_hw = (compute_advantage(name, inputs)[..., 1:].square() for name in ("a2c", "uaac"))
+    return F.pad(v_h, (0, 1)), F.pad(v_hw, (0, 1))
 
 
 def _of_run(inputs: AdvantageInputs, run: int) -> AdvantageInputs:
@@ -160,7 +150,6 @@ def learn(
     episodes: int,
     rate: float,
     seed: int,
-    target: Target = "td",
     slowest: float = 0.1,
 ) -> Float[Tensor, "iterations N"]:
     """Policy gradient from the uniform policy, Eq. 12 with γ^t and without a leash; exact J after each iteration.
@@ -170,7 +159,7 @@ def learn(
       slowest: lower bound of the critics' step size, because the policy moves.
     """
     generator = torch.Generator().manual_seed(seed)
-    learned = LearnedAdvantage(pamdp, method, target=target, slowest=slowest)
+    learned = LearnedAdvantage(pamdp, method, slowest)
     logits = uniform(pamdp)
     weight = pamdp.gamma ** torch.arange(len(logits), dtype=torch.float64)
     curve = []

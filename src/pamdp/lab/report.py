@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import nan
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from rich.table import Table
@@ -33,9 +33,13 @@ class LabResult:
         return f"{self.value:.2f} ±{(self.high - self.low) / 2:.2f}"
 
 
+Row = Mapping[str, LabResult]
+"""One problem: a figure for each method."""
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table: a problem a row, a method a column.
+    """One table: a problem a row, a method a column; every row has the same methods.
 
     Attributes:
       name: short name, for JSON.
@@ -47,7 +51,28 @@ class Section:
     name: str
     title: str
     settings: Mapping[str, str | int | float]
-    rows: Mapping[str, Mapping[str, LabResult]]
+    rows: Mapping[str, Row]
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the columns."""
+        return list(next(iter(self.rows.values())))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether a figure has an interval."""
+        return any(cell.low is not None for row in self.rows.values() for cell in row.values())
+
+    def table(self) -> Table:
+        """The table for a terminal, the settings below it."""
+        caption = " · ".join(f"{name}: {value}" for name, value in self.settings.items())
+        table = Table(title=Text(self.title), caption=Text(caption), title_justify="left", caption_justify="left")
+        table.add_column("")
+        for method in self.methods:
+            table.add_column(Text(method), justify="right")
+        for problem, row in self.rows.items():
+            table.add_row(Text(problem), *map(str, row.values()))
+        return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +86,22 @@ class LabReport:
         """The whole report as JSON text."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
-    def tables(self) -> list[Table]:
-        """One table a section, its settings below it."""
-        return [_table(section) for section in self.sections]
-
     def figure(self, path: str | Path) -> None:
         """Write a picture of every section that has intervals, in the format that the path's ending names."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        shown = [section for section in self.sections if _has_intervals(section)]
+        shown = [section for section in self.sections if section.has_intervals]
         heights = [len(section.rows) for section in shown]
         figure = Figure(figsize=(11, 1.6 * len(shown) + 0.42 * sum(heights)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(shown), 1, squeeze=False, height_ratios=[height + 1 for height in heights])
         for axis, section in zip(axes[:, 0], shown, strict=True):
-            methods = list(dict.fromkeys(method for row in section.rows.values() for method in row))
-            for i, method in enumerate(methods):
-                cells = [row.get(method, LabResult(nan)) for row in section.rows.values()]
-                low = [cell.value - (cell.value if cell.low is None else cell.low) for cell in cells]
-                high = [(cell.value if cell.high is None else cell.high) - cell.value for cell in cells]
-                place = [row + 0.7 * (i / len(methods) - 0.5) for row in range(len(cells))]
-                values = [cell.value for cell in cells]
-                axis.errorbar(values, place, xerr=[low, high], fmt="o", markersize=4, label=method)
+            for i, method in enumerate(section.methods):
+                cells = [row[method] for row in section.rows.values()]
+                low, value, high = np.array([(cell.low, cell.value, cell.high) for cell in cells], dtype=float).T
+                place = np.arange(len(cells)) + 0.7 * (i / len(section.methods) - 0.5)
+                axis.errorbar(value, place, xerr=[value - low, high - value], fmt="o", markersize=4, label=method)
             axis.set_yticks(range(len(section.rows)), list(section.rows))
             axis.invert_yaxis()
             axis.set_title(section.title, fontsize=9, loc="left")
@@ -100,9 +118,8 @@ def mean_cell(values: Float[Tensor, " n"]) -> LabResult:
 
 def ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"]) -> LabResult:
     """Geometric mean of the ratio over independent problems, with the normal 95 % interval of the mean logarithm."""
-    logs = (values / reference).log()
-    mean, half = logs.mean(), 1.96 * logs.std() / len(logs) ** 0.5
-    return LabResult(float(mean.exp()), float((mean - half).exp()), float((mean + half).exp()))
+    logs = mean_cell((values / reference).log())
+    return LabResult(*torch.tensor([logs.value, logs.low, logs.high], dtype=torch.float64).exp().tolist())
 
 
 def mean_ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"], *, seed: int = 0) -> LabResult:
@@ -113,19 +130,3 @@ def mean_ratio_cell(values: Float[Tensor, " n"], reference: Float[Tensor, " n"],
         torch.tensor([0.025, 0.975], dtype=values.dtype)
     )
     return LabResult(float(values.mean() / reference.mean()), float(low), float(high))
-
-
-def _has_intervals(section: Section) -> bool:
-    return any(cell.low is not None for row in section.rows.values() for cell in row.values())
-
-
-def _table(section: Section) -> Table:
-    caption = " · ".join(f"{name}: {value}" for name, value in section.settings.items())
-    table = Table(title=Text(section.title), caption=Text(caption), title_justify="left", caption_justify="left")
-    methods = list(dict.fromkeys(method for row in section.rows.values() for method in row))
-    table.add_column("")
-    for method in methods:
-        table.add_column(Text(method), justify="right")
-    for problem, row in section.rows.items():
-        table.add_row(Text(problem), *(str(row[method]) if method in row else "" for method in methods))
-    return table

@@ -154,20 +154,16 @@ def solve(pamdp: TabularPamdp, logits: Logits) -> Solution:
     return Solution(policy, occupancy, belief, tuple(v), tuple(matched), tuple(full), tuple(q))
 
 
-def policy_gradient(
-    pamdp: TabularPamdp, solution: Solution, *, discounted: bool = True
-) -> tuple[Float[Tensor, "N H U"], ...]:
+def policy_gradient(pamdp: TabularPamdp, solution: Solution) -> tuple[Float[Tensor, "N H U"], ...]:
     """Exact gradient with respect to the logits, by the policy gradient theorem.
 
         ∂J/∂θ(h, u) = γ^t · P(h) · π(u|h) · (Q(h, u) − V(h))
 
-    Args:
-      discounted: with the weights γ^t. Eq. 9 has none; without them this is the gradient of something else than J.
+    Eq. 9 lacks the weights γ^t; without them this is the gradient of something else than J.
     """
     gradients = []
     for t, (pi, occ, q) in enumerate(zip(solution.policy, solution.occupancy, solution.q, strict=True)):
-        weight = pamdp.gamma**t if discounted else 1.0
-        gradients.append(weight * occ.sum(-1).unsqueeze(-1) * pi * (q - solution.v[t].unsqueeze(-1)))
+        gradients.append(pamdp.gamma**t * occ.sum(-1).unsqueeze(-1) * pi * (q - solution.v[t].unsqueeze(-1)))
     return tuple(gradients)
 
 

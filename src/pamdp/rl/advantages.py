@@ -1,12 +1,14 @@
 """The advantage estimators, one function each, and their names: a comparison changes one name.
 
-Owns equations 2, 3 and 6. Knows nothing of critics' training or of the policy. All results carry no gradient.
+Owns equations 2, 3 and 6. Knows nothing of critics' training or of the policy. All results carry no gradient. The
+discount is γ, or 0 where the dialogue ended for good (not where it hit T).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from jaxtyping import Float
@@ -14,21 +16,9 @@ from torch import Tensor
 
 from pamdp.errors import ConfigError
 from pamdp.registry import ADVANTAGES
-from pamdp.rl.checks import AdvantageInputs, require_same_shape
+from pamdp.rl.checks import AdvantageInputs, require_fraction, require_same_shape
 from pamdp.rl.odc import Coefficient, odc_advantage
 from pamdp.rl.returns import lambda_returns
-
-__all__ = [
-    "Advantage",
-    "AdvantageInputs",
-    "a2c_advantage",
-    "compute_advantage",
-    "dcrl_advantage",
-    "dual_critic_advantage",
-    "lambda_advantage",
-    "register_advantage",
-    "uaac_advantage",
-]
 
 
 def a2c_advantage(
@@ -40,9 +30,6 @@ def a2c_advantage(
     """Symmetric TD advantage, Eq. 2.
 
         A = r + γ·V_φ(h′) − V_φ(h)
-
-    Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
 
     Raises:
       ShapeError: shapes differ.
@@ -62,9 +49,6 @@ def uaac_advantage(
         A = r + γ·V_ξ(h′, ω′) − V_ξ(h, ω)
 
     Exact in expectation when V_ξ is the full oracle value; errors of V_ξ(h′, ω′) do bias it.
-
-    Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
 
     Raises:
       ShapeError: shapes differ.
@@ -87,15 +71,13 @@ def dcrl_advantage(
         A = β·(r + γ·V_ξ(h′, ω′) − V_ξ(h, ω)) + (1 − β)·(r + γ·V_φ(h′) − V_φ(h))
 
     Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
       beta: β in [0, 1]; 1 is UAAC, and 0, which the paper leaves out, is A2C.
 
     Raises:
       ShapeError: shapes differ.
       ConfigError: β is out of range.
     """
-    if not 0 <= beta <= 1:
-        raise ConfigError(f"beta must lie in [0, 1], not {beta}")
+    require_fraction(beta=beta)
     require_same_shape(v_h=v_h, v_hw=v_hw)
     asymmetric = uaac_advantage(reward, discount, v_hw, v_hw_next)
     return beta * asymmetric + (1 - beta) * a2c_advantage(reward, discount, v_h, v_h_next)
@@ -112,9 +94,6 @@ def dual_critic_advantage(
         Â = r + γ·V_φ(h′) − V_ξ(h, ω)
 
     Same expected policy gradient as Eq. 2 for any V_ξ.
-
-    Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
 
     Raises:
       ShapeError: shapes differ; a (B, 1) critic head would broadcast to (B, B).
@@ -227,20 +206,13 @@ def _pamdp(b: AdvantageInputs) -> Tensor:
     return dual_critic_advantage(b.reward, b.discount, b.v_h_next, b.v_hw)
 
 
-def _odc_of(b: AdvantageInputs, safe: bool) -> Tensor:
+def _odc(b: AdvantageInputs, safe: bool) -> Tensor:
     need = 2 + len(b.controls)
     if b.coefficients is None or len(b.coefficients) != need:
         raise ConfigError(f"odc needs {need} coefficients (OptimalDualCritic.coefficients()), not {b.coefficients}")
     c1, c2, *further = b.coefficients
-    values = (b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next)
-    return odc_advantage(*values, c1, 0.0 if safe else c2, controls=b.controls, further=further)
+    return odc_advantage(b, c1, 0.0 if safe else c2, further)
 
 
-@register_advantage("odc", oracle_target="full")
-def _odc(b: AdvantageInputs) -> Tensor:
-    return _odc_of(b, safe=False)
-
-
-@register_advantage("odc_safe")
-def _odc_safe(b: AdvantageInputs) -> Tensor:
-    return _odc_of(b, safe=True)
+register_advantage("odc", oracle_target="full")(partial(_odc, safe=False))
+register_advantage("odc_safe")(partial(_odc, safe=True))

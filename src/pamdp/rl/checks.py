@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from pamdp.errors import ShapeError
+from pamdp.errors import ConfigError, ShapeError
 
 
 def require_same_shape(**tensors: Tensor) -> None:
@@ -23,6 +23,20 @@ def require_same_shape(**tensors: Tensor) -> None:
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         named = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
         raise ShapeError(f"these must have one shape: {named}")
+
+
+def require_fraction(**values: float) -> None:
+    """Refuse, by name, with a ConfigError what does not lie in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], not {value}")
+
+
+def require_positive(**values: float) -> None:
+    """Refuse, by name, with a ConfigError what is not above 0."""
+    for name, value in values.items():
+        if value <= 0:
+            raise ConfigError(f"{name} must be positive, not {value}")
 
 
 def kept(mask: Bool[Tensor, "..."] | None, **tensors: Tensor) -> tuple[Tensor, ...]:

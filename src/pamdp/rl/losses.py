@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError
-from pamdp.rl.checks import kept, require_same_shape
+from pamdp.rl.checks import kept, require_positive, require_same_shape
 
 
 def gaussian_log_prob(
@@ -29,7 +29,7 @@ def gaussian_log_prob(
       ShapeError: shapes differ.
       ConfigError: σ is not positive.
     """
-    _require_positive("sigma", sigma)
+    require_positive(sigma=sigma)
     require_same_shape(action=action, mean=mean)
     constant = action.shape[-1] * math.log(sigma * math.sqrt(2 * math.pi))
     return -(action - mean).square().sum(-1) / (2 * sigma**2) - constant
@@ -46,7 +46,7 @@ def gaussian_kl(
       ShapeError: shapes differ.
       ConfigError: σ is not positive.
     """
-    _require_positive("sigma", sigma)
+    require_positive(sigma=sigma)
     require_same_shape(mean=mean, mean_ref=mean_ref)
     return (mean - mean_ref.detach()).square().sum(-1) / (2 * sigma**2)
 
@@ -68,7 +68,7 @@ def actor_loss(
       ShapeError: shapes differ.
       ConfigError: λ is negative.
     """
-    _require_coefficient("kl_coef", kl_coef)
+    _require_coefficients(kl_coef=kl_coef)
     log_prob, advantage, kl = kept(mask, log_prob=log_prob, advantage=advantage, kl=kl)
     return _mean(kl_coef * kl - advantage.detach() * log_prob)
 
@@ -90,7 +90,7 @@ def surrogate_loss(
       ShapeError: shapes differ.
       ConfigError: ε is not positive.
     """
-    _require_positive("clip", clip)
+    require_positive(clip=clip)
     log_prob, log_prob_old, advantage = kept(mask, log_prob=log_prob, log_prob_old=log_prob_old, advantage=advantage)
     ratio, advantage = (log_prob - log_prob_old.detach()).exp(), advantage.detach()
     return _mean(-torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage))
@@ -117,8 +117,7 @@ def critic_loss(
       ShapeError: shapes differ.
       ConfigError: α1 or α2 is negative, or the kind is unknown.
     """
-    _require_coefficient("alpha1", alpha1)
-    _require_coefficient("alpha2", alpha2)
+    _require_coefficients(alpha1=alpha1, alpha2=alpha2)
     if kind not in ("mse", "l1"):
         raise ConfigError(f"critic loss must be 'mse' or 'l1', not {kind!r}")
     v_h, target_h, v_hw, target_hw = kept(mask, v_h=v_h, target_h=target_h, v_hw=v_hw, target_hw=target_hw)
@@ -156,11 +155,7 @@ def _mean(values: Tensor) -> Tensor:
     return values.sum() / max(values.numel(), 1)
 
 
-def _require_positive(name: str, value: float) -> None:
-    if value <= 0:
-        raise ConfigError(f"{name} must be positive, not {value}")
-
-
-def _require_coefficient(name: str, value: float) -> None:
-    if value < 0:
-        raise ConfigError(f"{name} must not be negative, not {value}")
+def _require_coefficients(**values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise ConfigError(f"{name} must not be negative, not {value}")

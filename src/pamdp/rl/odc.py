@@ -8,30 +8,21 @@ Notation: Z1 = V_ξ(h, ω) − V_φ(h), Z2 = γ·(V_ξ(h′, ω′) − V_φ(h�
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError, ShapeError
-from pamdp.rl.checks import AdvantageInputs, kept, require_same_shape
+from pamdp.rl.checks import AdvantageInputs, kept, require_positive, require_same_shape
 
 Coefficient = float | Tensor
 
 
 def odc_advantage(
-    reward: Float[Tensor, "..."],
-    discount: Float[Tensor, "..."],
-    v_h: Float[Tensor, "..."],
-    v_h_next: Float[Tensor, "..."],
-    v_hw: Float[Tensor, "..."],
-    v_hw_next: Float[Tensor, "..."],
-    c1: Coefficient,
-    c2: Coefficient,
-    *,
-    controls: Sequence[Float[Tensor, "..."]] = (),
-    further: Sequence[Coefficient] = (),
+    batch: AdvantageInputs, c1: Coefficient, c2: Coefficient, further: Sequence[Coefficient] = ()
 ) -> Float[Tensor, "..."]:
     """Both critics as control variates of Eq. 2; not in the paper.
 
@@ -41,25 +32,21 @@ def odc_advantage(
     constant (c1, c2) gives the exact expected policy gradient; with c2 = 0 any V_ξ does.
 
     Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
       c1: one number, or a tensor of the shape of the reward, such as one coefficient for each turn.
       c2: the same.
-      controls: further tensors whose product with the score has mean zero.
-      further: the coefficients of `controls`.
+      further: the same for each of the batch's controls.
 
     Raises:
       ShapeError: shapes differ, or controls and their coefficients differ in number.
     """
-    if len(controls) != len(further):
-        raise ShapeError(f"{len(controls)} controls but {len(further)} further coefficients")
-    named = {f"controls[{i}]": control for i, control in enumerate(controls)}
+    b = batch
+    if len(b.controls) != len(further):
+        raise ShapeError(f"{len(b.controls)} controls but {len(further)} further coefficients")
     coefficients = {"c1": c1, "c2": c2} | {f"further[{i}]": c for i, c in enumerate(further)}
-    named |= {name: c for name, c in coefficients.items() if isinstance(c, Tensor)}
-    require_same_shape(
-        reward=reward, discount=discount, v_h=v_h, v_h_next=v_h_next, v_hw=v_hw, v_hw_next=v_hw_next, **named
-    )
-    delta = reward + discount * v_h_next - v_h - c1 * (v_hw - v_h) + c2 * discount * (v_hw_next - v_h_next)
-    for c, control in zip(further, controls, strict=True):
+    require_same_shape(reward=b.reward, **{name: c for name, c in coefficients.items() if isinstance(c, Tensor)})
+    delta = b.reward + b.discount * b.v_h_next - b.v_h - c1 * (b.v_hw - b.v_h)
+    delta = delta + c2 * b.discount * (b.v_hw_next - b.v_h_next)
+    for c, control in zip(further, b.controls, strict=True):
         delta = delta - c * control
     return delta.detach()
 
@@ -70,7 +57,7 @@ def control_variates(batch: AdvantageInputs) -> tuple[Float[Tensor, "..."], Floa
     F = (V_ξ(h, ω) − V_φ(h), −γ·(V_ξ(h′, ω′) − V_φ(h′)), further controls)
     """
     b = batch
-    delta = odc_advantage(b.reward, b.discount, b.v_h, b.v_h_next, b.v_hw, b.v_hw_next, 0.0, 0.0)
+    delta = (b.reward + b.discount * b.v_h_next - b.v_h).detach()
     features = torch.stack([b.v_hw - b.v_h, -b.discount * (b.v_hw_next - b.v_h_next), *b.controls], dim=-1)
     return delta, features.detach()
 
@@ -122,8 +109,7 @@ def gaussian_score_sq(
       ShapeError: action and mean differ, or features have other leading axes.
       ConfigError: σ is not positive.
     """
-    if sigma <= 0:
-        raise ConfigError(f"sigma must be positive, not {sigma}")
+    require_positive(sigma=sigma)
     require_same_shape(action=action, mean=mean)
     require_same_shape(features=features[..., 0], action=action[..., 0])
     residual = ((action - mean) / sigma**2).square().sum(-1)
@@ -269,11 +255,7 @@ class OptimalDualCritic:
 
     def state_dict(self) -> dict[str, float]:
         """The moments as named numbers, for a checkpoint."""
-        size = len(self._cross)
-        state = {"count": self._count}
-        state |= {f"bootstrap_{i}": float(self._bootstrap[i]) for i in range(2)}
-        state |= {f"cross_{i}": float(self._cross[i]) for i in range(size)}
-        return state | {f"second_{i}_{j}": float(self._second[i, j]) for i in range(size) for j in range(size)}
+        return {"count": self._count} | {name: float(moments[index]) for name, moments, index in self._entries()}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Take up the moments of a checkpoint.
@@ -283,11 +265,11 @@ class OptimalDualCritic:
         """
         if state.keys() != self.state_dict().keys():
             raise ConfigError("this state of the optimal dual critic has other moments than expected")
-        size = len(self._cross)
         self._count = float(state["count"])
-        for i in range(2):
-            self._bootstrap[i] = state[f"bootstrap_{i}"]
-        for i in range(size):
-            self._cross[i] = state[f"cross_{i}"]
-            for j in range(size):
-                self._second[i, j] = state[f"second_{i}_{j}"]
+        for name, moments, index in self._entries():
+            moments[index] = state[name]
+
+    def _entries(self) -> Iterator[tuple[str, Tensor, tuple[int, ...]]]:
+        for name, moments in {"bootstrap": self._bootstrap, "cross": self._cross, "second": self._second}.items():
+            for index in np.ndindex(*moments.shape):
+                yield "_".join([name, *map(str, index)]), moments, index

@@ -1,4 +1,4 @@
-"""Returns and regression targets of the critics.
+"""Returns, regression targets of the critics, and how well these predict.
 
 Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
 a trajectory is time. No result carries a gradient.
@@ -11,20 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pamdp.errors import ConfigError
-from pamdp.rl.checks import require_same_shape
-
-
-def discounted_return(reward: Float[Tensor, "... T"], gamma: float) -> Float[Tensor, "... T"]:
-    """Return to go, the sum of Eq. 4 from each turn on.
-
-        G_t = Σ_{k ≥ 0} γ^k · r_{t+k}
-
-    Raises:
-      ConfigError: γ lies outside [0, 1].
-    """
-    _require_fraction("gamma", gamma)
-    nothing = torch.zeros_like(reward)
-    return lambda_returns(reward, torch.full_like(reward, gamma), nothing, lam=1.0)
+from pamdp.rl.checks import kept, require_fraction, require_same_shape
 
 
 def lambda_returns(
@@ -50,7 +37,7 @@ def lambda_returns(
       ConfigError: λ lies outside [0, 1].
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
-    _require_fraction("lam", lam)
+    require_fraction(lam=lam)
     ends = torch.zeros_like(reward, dtype=torch.bool) if last is None else last
     require_same_shape(reward=reward, last=ends)
     onward = v_next[..., -1]
@@ -111,12 +98,28 @@ def max_value(r_max: float, gamma: float, horizon: int, margin: float = 1.25) ->
     Raises:
       ConfigError: r_max is not positive, γ lies outside [0, 1], the horizon is below 1 or the margin below 1.
     """
-    _require_fraction("gamma", gamma)
+    require_fraction(gamma=gamma)
     if r_max <= 0 or horizon < 1 or margin < 1:
         raise ConfigError(f"need r_max > 0, horizon >= 1, margin >= 1; got {r_max}, {horizon}, {margin}")
     return margin * r_max * sum(gamma**t for t in range(horizon))
 
 
-def _require_fraction(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ConfigError(f"{name} must lie in [0, 1], not {value}")
+def explained_variance(
+    prediction: Float[Tensor, "..."], target: Float[Tensor, "..."], mask: Bool[Tensor, "..."] | None = None
+) -> float:
+    """Share of the target's variance that a critic explains; 1 perfect, 0 a constant, below 0 worse than one.
+
+        1 − Var[target − prediction] / Var[target]
+
+    NaN where the target does not vary (or fewer than two entries count): there is nothing to explain.
+
+    Raises:
+      ShapeError: shapes differ.
+    """
+    prediction, target = kept(mask, prediction=prediction, target=target)
+    if target.numel() < 2:
+        return float("nan")
+    total = target.double().var(correction=0)
+    if total <= 0:
+        return float("nan")
+    return float(1 - (target.double() - prediction.double()).var(correction=0) / total)

@@ -19,7 +19,8 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.user import User
 from pamdp.judges.base import Case, Judge, Verdict, forget, swap
 from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.rl.advantages import AdvantageInputs, Estimator
+from pamdp.rl.advantages import Estimator
+from pamdp.rl.checks import AdvantageInputs
 from pamdp.types import Dialogue, History, Message, Persona, TimeStep
 
 __all__ = ["check_advantage", "check_chat_model", "check_judge", "check_replier", "check_user"]
