@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from pamdp.errors import DataError
 from pamdp.files import write_json
-from pamdp.stored import read_record, read_records, write_records
+from pamdp.stored import read_record
 from pamdp.types import Message, Persona, TimeStep
 
 
@@ -85,14 +85,6 @@ class Transcript:
         """The moment of turn T, as a judge sees it."""
         exchange = self.exchanges[t]
         return TimeStep(self.dialogue_id, t, self.history(t), exchange.profile, exchange.known)
-
-
-write_talks = write_records
-"""Stores dialogues as JSON lines."""
-read_talks = partial(
-    read_records, kind=Transcript, fix="run the same command without --render; delete a damaged file before"
-)
-"""What `write_talks` wrote."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,11 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.embedded import load_backbone
 from pamdp.progress import Progress
-from pamdp.reproduce.cells import REPLIES, Cell, Grid, StoredReply, split_of, users_of
-from pamdp.reproduce.store import read_json, said_file, verdict_file, write_records
+from pamdp.reproduce.cells import Cell, Grid, StoredReply, split_of, users_of
+from pamdp.reproduce.store import read_json, said_file, verdict_file
 from pamdp.reproduce.tables import DataSet
 from pamdp.reproduce.work import Piece, hold
+from pamdp.stored import write_records
 from pamdp.train.env_factory import OPERATION
 from pamdp.train.factory import Split, load_split
 
@@ -188,7 +189,7 @@ class Offline:
         if silent := [f"turn {t + 1} of dialogue {d.id}" for d, t in states if (d.id, t) not in replies]:
             raise RunError(f"{method} wrote no reply to {silent[0]}")
         stored = [StoredReply(d.user_id, d.id, t, replies[d.id, t], nll.get((d.id, t))) for d, t in states]
-        write_records(said_file(cell.folder, method, seed), REPLIES, stored)
+        write_records(said_file(cell.folder, method, seed), stored)
 
     def _compare(self, cell: Cell, judge: str, pair: tuple[str, str], seed: int) -> None:
         """Have a judge compare the replies of two methods with one seed, in both orders, and store its verdicts."""

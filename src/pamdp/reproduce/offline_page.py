@@ -42,7 +42,7 @@ def offline_page(grid: Grid) -> Page:
     """The page of what is stored in a run.
 
     Raises:
-      RunError, DataError: something is missing or damaged; the message names the file.
+      DataError: something is missing or damaged; the message names the file.
     """
     table, config = grid.table, grid.config
     parts, sentences = dict[str, list[dict[str, Any]]](), list[str]()
