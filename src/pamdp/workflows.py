@@ -20,7 +20,7 @@ from pamdp.evaluation.offline_eval import action_controls, evaluate, write_repli
 from pamdp.evaluation.records import Control
 from pamdp.evaluation.report import write_report
 from pamdp.evaluation.success import compare
-from pamdp.evaluation.tables import to_json, to_table
+from pamdp.evaluation.tables import flat, success_table, to_table
 from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
@@ -96,7 +96,8 @@ def evaluate_policies(
     write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
     found = compare(judgements)
     report = str(write_report(path))
-    document = {"success": json.loads(to_json(found)), "controls": [asdict(row) for row in rows], "report": report}
+    success = flat(success_table(found).records)
+    document = {"success": success, "controls": [asdict(row) for row in rows], "report": report}
     tables = [to_table(found), *([_controls_table(rows)] if rows else [])]
     return Result(json.dumps(document), [*tables, f"report: {report}"])
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pamdp.config import DataConfig
 from pamdp.evaluation.transcripts import Transcript
-from pamdp.files import Json, read_json_lines
+from pamdp.files import read_json_lines
 from pamdp.journal import Journal
 from pamdp.llm.scripted import ERRORS, FAULTS
 from pamdp.reproduce import online
@@ -97,9 +98,9 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
         costs = json.loads((path / "costs.json").read_text(encoding="utf-8"))
         return int(costs.get(role, {"calls": 0})["calls"])
 
-    def spy(self: Journal, record: Mapping[str, Json]) -> None:
+    def spy(self: Journal, record: Any) -> None:
         append(self, record)
-        if "t" in record:
+        if record.turn is not None:
             paid.append(calls("simulator"))
 
     def spy_too(file: Path, talks: Sequence[Transcript]) -> None:

@@ -49,9 +49,7 @@ def test_it_says_what_it_would_have_said_trained_here(
     bench.run(both, "table3", tmp_path / "run")
     assert not any("learns" in said for said in bench.said)
     for seed in (0, 1):
-        ours, theirs = (
-            read_records(path / f"seed-{seed}" / "ODC.jsonl", Transcript) for path in (tmp_path / "run", here)
-        )
+        ours, theirs = (read_records(p / f"seed-{seed}" / "ODC.jsonl", Transcript) for p in (tmp_path / "run", here))
         assert [t.messages for t in ours] == [t.messages for t in theirs]
     found = json.loads((tmp_path / "run" / "table3" / "table3.json").read_text(encoding="utf-8"))
     assert found["calls_in_learning"] == [{"method": "ODC", "simulator": TEACH * T * 2}]

@@ -81,11 +81,7 @@ def pair(record: Record) -> PreferencePair:
 
 
 def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> int:
-    """Write dialogues as our own lines; returns how many. The file appears whole or not at all.
-
-    Raises:
-      DataError: a text cannot be written as UTF-8, or the file cannot be written.
-    """
+    """Write dialogues as our own lines, whole or not at all; returns how many. A DataError where it cannot be done."""
     return write_lines(path, map(as_line, dialogues))
 
 

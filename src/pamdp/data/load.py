@@ -81,8 +81,7 @@ def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = Fals
     """All dialogues of a file, or of the data files in a folder.
 
     Args:
-      path: a file, or a folder whose .json, .jsonl and .csv files have one layout.
-      format: the layout's name; "auto" looks at the content.
+      format: the layout's name; "auto" looks at the content. All files have one.
       skip_bad: leave bad records out and count them, instead of stopping at the first.
 
     Raises:
@@ -120,7 +119,6 @@ def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: in
     profiles, the same people come again with other personalities.
 
     Args:
-      path: a folder with profile.jsonl and personality.jsonl.
       seed: another seed, other pairs.
       skip_bad: leave bad lines out and count them, and take two texts on a line one by one.
       times: how many personalities each profile gets.
@@ -154,12 +152,7 @@ def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: in
 def read_all(
     files: Sequence[Path], kind: Kind, format: str, skip_bad: bool = False
 ) -> tuple[str, str, tuple[DataError, ...], Mapping[str, int], tuple[Any, ...]]:
-    """What `LoadedItems` holds: all items of one kind of files that have one layout, and the account.
-
-    Raises:
-      ConfigError: there is no such layout.
-      DataError: see `load_dialogues`.
-    """
+    """What `LoadedItems` holds: all items of one kind of files that have one layout; else as `load_dialogues`."""
     intake, one = Intake(skip_bad), _ONE[kind]
     name, *others = [detect(file) for file in files] if format == "auto" else [format]
     for file, other in zip(files[1:], others, strict=False):

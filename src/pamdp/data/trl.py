@@ -99,8 +99,7 @@ def _turn(record: Record, line: _TurnLine, history: History) -> Turn:
 def write_trl(path: str | Path, dialogues: Iterable[Dialogue]) -> int:
     """Write one line for each turn; returns how many. Read back, the same dialogues come out.
 
-    Raises:
-      DataError: a turn lacks one of its replies, so that it is no preference; or the file cannot be written.
+    A DataError where a turn lacks one of its replies, so that it is no preference, or the file cannot be written.
     """
     return write_lines(path, (line for dialogue in dialogues for line in _dialogue_lines(dialogue, Path(path))))
 
@@ -122,11 +121,7 @@ def _dialogue_lines(dialogue: Dialogue, path: Path) -> Iterator[Mapping[str, Jso
 
 
 def write_trl_pairs(path: str | Path, pairs: Iterable[PreferencePair]) -> int:
-    """Write one line for each pair; returns how many. Read back, the same pairs come out.
-
-    Raises:
-      DataError: the file cannot be written.
-    """
+    """Write one line for each pair; otherwise like `write_trl`."""
     lines = (
         {**_columns(p.history, p.preferred, p.rejected, p.persona), "id": p.id, "kind": p.kind, "twin": p.twin}
         for p in pairs

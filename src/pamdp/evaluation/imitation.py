@@ -30,10 +30,7 @@ _SWAPPED: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One turn of a record: its history up to the reply that is answered, and both messages that answer it.
-
-    `simulated` is None where the user had no usable answer.
-    """
+    """One turn of a record: h_t with the reply that is answered, and both answers; no usable one is None."""
 
     user_id: str
     dialogue_id: str
@@ -108,14 +105,11 @@ def compare_places(places: Sequence[Place], auditor: Auditor) -> list[Compared]:
 
 def imitation(compared: Sequence[Compared], auditor: str, *, n: int = 10_000) -> Imitation:
     """Shares of what AUDITOR said, with intervals over users from N resamples."""
-
-    def share(values: Sequence[float | None]) -> Estimate:
-        return cluster_bootstrap(values, [c.user_id for c in compared], n=n)
-
-    mine, better = [c.aligned for c in compared], [c.better for c in compared]
-    won, lost = (share([None if x is None else x == outcome for x in better]) for outcome in ("win", "loss"))
-    recorded = share([c.recorded for c in compared])
-    return Imitation(auditor, share(mine), recorded, won, lost, len(compared), mine.count(None))
+    mine, better, users = [c.aligned for c in compared], [c.better for c in compared], [c.user_id for c in compared]
+    won, lost = ([None if x is None else x == outcome for x in better] for outcome in ("win", "loss"))
+    columns = (mine, [c.recorded for c in compared], won, lost)
+    aligned, recorded, wins, losses = (cluster_bootstrap(values, users, n=n) for values in columns)
+    return Imitation(auditor, aligned, recorded, wins, losses, len(compared), mine.count(None))
 
 
 def by_likelihood(places: Sequence[Place], reader: Likelihood, pool: Sequence[Persona], others: int) -> list[Compared]:

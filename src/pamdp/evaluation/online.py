@@ -66,11 +66,7 @@ def with_references(
 ) -> list[Transcript]:
     """The same dialogues with u_g for every reply that is not masked; all are written at the same time.
 
-    Args:
-      each: called after each of them.
-
-    Raises:
-      EndpointError: the writer cannot be reached.
+    EACH is called after each of them; an EndpointError says that the writer cannot be reached.
     """
 
     async def one(step: TimeStep) -> str | None:
@@ -97,13 +93,10 @@ def grade(
       soft: the expected reward under the verdict's probabilities in place of the verdict's own.
       each: called after each reply.
     """
-    references: dict[History, tuple[str, ...]] = {}
-    for talk in talks:
-        for t, exchange in enumerate(talk.exchanges):
-            if exchange.reference is not None:
-                references[talk.history(t)] = (exchange.reference,)
-    reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
     places = [(talk, t) for talk in talks for t in range(len(talk.exchanges))]
+    written = ((talk.history(t), talk.exchanges[t].reference) for talk, t in places)
+    references: dict[History, tuple[str, ...]] = {history: (text,) for history, text in written if text is not None}
+    reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
     given = reward.begin([talk.step(t) for talk, t in places], [[talk.reply(t)] for talk, t in places])
     found = list[float | None]()
     for future in given:

@@ -20,13 +20,7 @@ from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap, 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The reward of one reply.
-
-    Attributes:
-      user_id: whose dialogue it is; users are the independent units.
-      dialogue_id, seed, turn: which dialogue, which draw of it, and its 0-based turn.
-      reward: r_t, or None where it is masked.
-    """
+    """The reward r_t of one reply, None where it is masked; turns count from 0, and users are the independent units."""
 
     method: str
     judge: str

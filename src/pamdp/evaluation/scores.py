@@ -30,7 +30,7 @@ class Scored:
     Attributes:
       turn, sample: 0-based turn, and the seed of the method.
       rating: 1 to 5; None where none could be had.
-      category: of adherence to a preference; None where it was not asked for, or no answer could be had.
+      category: of adherence to a preference; None where it was not asked for, or could not be had.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

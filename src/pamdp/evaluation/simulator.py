@@ -14,17 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from pamdp.env.simulated import breaks_role, sentences
 from pamdp.evaluation.records import grouped
 from pamdp.evaluation.transcripts import MessageNote, Transcript
 
-_STOP = (
-    "a an and are as at be been being but by can did do does for from had has have he her hers him his how i in is it "
-    "its just like likes me my no not of on or our she so some than that the their them then there they this to too "
-    "two up very was we were what when where which who will with you your"
-)
-STOP = frozenset(_STOP.split())
+STOP = frozenset((files("pamdp.evaluation") / "stop_words.txt").read_text(encoding="utf-8").split())
 """Words that tell nothing of a person."""
 SIMILAR = 0.8
 """Share of common words (Jaccard) from which a message repeats another."""

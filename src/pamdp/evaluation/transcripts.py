@@ -56,7 +56,6 @@ class Transcript:
     """One dialogue of one method with one user.
 
     Attributes:
-      persona: who the user is.
       messages: user, assistant, user, ...; one reply for each exchange, and the user's last answer.
       said: one for each message of the user; none at all where nobody played it.
     """

@@ -31,11 +31,7 @@ WHOSE = ("simulated", "recorded")
 
 
 def require_audience(config: OnlineReproduceConfig, test: Sequence[Dialogue]) -> None:
-    """Refuse an audit that could not be ended, before anything is played.
-
-    Raises:
-      ConfigError: test users have no records, or too few of them are different people.
-    """
+    """Refuse, by a ConfigError, an audit of users without records, or of too few different people."""
     if not all(d.turns for d in test):
         raise ConfigError(
             f"the audit compares simulated messages with recorded ones, and {config.data.path} is a pool of personas "
@@ -57,12 +53,9 @@ def audit_pieces(
     backbone: Backbone,
     paid: Callable[[], None],
 ) -> list[Piece]:
-    """What there is to do, when Vanilla has talked with the users of TEST.
+    """What there is to do when Vanilla has talked with the users of TEST; those of WORLD answer.
 
-    Args:
-      world: whose users answer.
-      backbone: bare; reads likelihoods.
-      paid: called whenever a call has been paid for.
+    The bare BACKBONE reads likelihoods; PAID is called whenever a call has been paid for.
     """
     seed, reader = config.seeds[0], Likelihood(backbone)
     places, total = audit_file(path, "places", seed), sum(len(d.turns) - 1 for d in test)

@@ -24,11 +24,7 @@ from pamdp.stored import read_records
 
 
 def audit_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
-    """The page of what is stored of the audit, with intervals as the settings ask for.
-
-    Raises:
-      DataError: something is missing or damaged.
-    """
+    """The page of what is stored of the audit; a DataError names a file that is missing or damaged."""
     seed, pace, n = config.seeds[0], PACE[config.online.difficulty], config.resamples
     i = imitation(read_records(audit_file(path, "compared", seed), Compared, AGAIN), config.auditor, n=n)
     shares = (("simulated", i.aligned, ALIGNED), ("recorded", i.recorded, None))

@@ -66,11 +66,7 @@ class Grid:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The columns that have data, for every backbone.
-
-        Raises:
-          DataError: no column has data.
-        """
+        """The columns that have data, for every backbone; a DataError where no column has data."""
         sources: dict[DataSet, DataConfig] = {"ALOE": self.config.aloe, "PrefEval": self.config.prefeval}
         found = [
             Cell(column, model, sources[column], self.path / f"{column}-{slug(model)}")
@@ -98,11 +94,7 @@ class Grid:
         return self.config.seeds if all_of_them else self.config.seeds[:1]
 
     def replies(self, cell: Cell, method: str, seed: int | None = None) -> list[StoredReply]:
-        """A method's replies of all seeds, or those that are compared under one.
-
-        Raises:
-          DataError: they are missing or damaged.
-        """
+        """A method's replies of all seeds, or those that are compared under one."""
         own = self.seeds(cell, method)
         chosen = own if seed is None else [seed if seed in own else own[0]]
         return [reply for s in chosen for reply in read_records(said_file(cell.folder, method, s), StoredReply, AGAIN)]

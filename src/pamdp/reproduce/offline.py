@@ -53,10 +53,8 @@ class Offline:
     """The work of a table, for `do_missing`.
 
     Attributes:
-      grid: the table with its settings and run directory.
       load: a backbone by name; each call gives one of its own.
       judge, scorer: who compares replies, and who scores single ones, by name.
-      say: told what is done next.
     """
 
     grid: Grid
@@ -142,12 +140,7 @@ class Offline:
         ]  # fmt: skip
 
     def _describe(self, cell: Cell, splits: dict[int, Split], scorers: list[ReplyScorer]) -> None:
-        """Record who trains, tests and scores, what methods may use and lack; beside what is known of other tables.
-
-        Raises:
-          DataError: none of several methods can learn from these data.
-          RunError: another model of a scorer's name has scored here.
-        """
+        """Record who trains, tests and scores, what methods may use and lack; beside what is known of other tables."""
         config = self.grid.config
         methods = [find(name) for name in self.grid.table.methods(config.methods)]
         reasons = {m.name: next(filter(None, (m.lacks(s.train) for s in splits.values())), "") for m in methods}
@@ -171,11 +164,7 @@ class Offline:
             write_json(whose, now)
 
     def _reply(self, cell: Cell, method: str, seed: int) -> None:
-        """Train one method with one seed, and store its replies.
-
-        Raises:
-          RunError: the method left a state without a reply.
-        """
+        """Train one method with one seed, and store its replies."""
         config, split = self.grid.config, self._splits[cell.folder.name][seed]
         job = Job(
             split.train, config.of_job(cell.model, cell.data, seed), config.tune, partial(self.load, cell.model),

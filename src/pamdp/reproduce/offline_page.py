@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from pamdp.evaluation.agreement import between_judges, between_orders
-from pamdp.evaluation.records import read_judgements
+from pamdp.evaluation.records import grouped, read_judgements
 from pamdp.evaluation.scores import read_scores, report_scores, scorer_kappa
 from pamdp.evaluation.success import compare, differences
 from pamdp.evaluation.tables import TidyTable, Write, coloured, measured, p_text, signed
@@ -39,11 +39,7 @@ NOTE = (
 
 
 def offline_page(grid: Grid) -> Page:
-    """The page of what is stored in a run.
-
-    Raises:
-      DataError: something is missing or damaged; the message names the file.
-    """
+    """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
     table, config = grid.table, grid.config
     parts, sentences = dict[str, list[dict[str, Any]]](), list[str]()
     for cell in grid.cells:
@@ -88,10 +84,8 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
     ]  # fmt: skip
     for row in (rows := corrected(rows, "r_w")):
         key = (row["method"], row["against"], row["judge"])
-        scores = dict[int, list[int]]()
-        for j in judgements:
-            if (j.method, j.baseline, j.judge) == key and not j.masked:
-                scores.setdefault(j.sample, []).append(j.score)
+        own = (j for j in judgements if (j.method, j.baseline, j.judge) == key and not j.masked)
+        scores = {seed: [j.score for j in found] for seed, found in grouped(own, lambda j: j.sample).items()}
         row["seeds"], row["printed"] = len(scores), printed(grid.table, cell.column, *key[:2])
         row["by_seed"] = {seed: sum(scores[seed]) / len(scores[seed]) for seed in sorted(scores)}
         row["paper"] = "; ".join(f"{p['rate']} ({p['model']}, {p['judge']})" for p in row["printed"])

@@ -57,15 +57,12 @@ def methods_of(config: OnlineReproduceConfig, table: Table) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """The work of a page, for `do_missing`.
+    """The work of a page, for `do_missing`, in the run directory PATH.
 
     Attributes:
-      config, table, path: what is asked, and the run directory.
       bare: the backbone of Vanilla and Prompt.
       cloned: the cloned policy that all methods learn from; it is not changed.
-      split: users that teach and users that evaluate.
       world: the world that evaluates.
-      say: told what is done next.
     """
 
     config: OnlineReproduceConfig
@@ -180,11 +177,7 @@ class Online:
 
 
 def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
-    """The settings with model, cloning and, where none is asked for, σ as in the run that all methods start from.
-
-    Raises:
-      RunError: there is no such run.
-    """
+    """The settings with model, cloning and, where none is asked for, σ as in the run that all methods start from."""
     cloned = read_metadata(policy_folder(config.start)).config
     sigma = config.rl.sigma if "sigma" in config.rl.model_fields_set else cloned.rl.sigma
     rl = config.rl.model_copy(update={"sigma": sigma})

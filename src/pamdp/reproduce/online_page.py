@@ -33,11 +33,7 @@ NOTE = (
 
 
 def online_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
-    """The page of what is stored in a run.
-
-    Raises:
-      DataError: something is missing or damaged; the message names the file.
-    """
+    """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
     judges, whole = (config.online.judge.model, config.second.model), table.name == "table3"
     rewards = [
         reward

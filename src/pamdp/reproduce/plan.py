@@ -44,9 +44,6 @@ def plan_offline(grid: Grid) -> Result:
 
     Examples, draws and verdicts are those of learning; tokens the most that reading and writing test replies takes;
     judged and scores are questions about these.
-
-    Raises:
-      ConfigError: a method is unknown.
     """
     config, names = grid.config, grid.table.methods(grid.config.methods)
     pieces, data, inapplicable = list[Record](), dict[str, str](), dict[str, str]()

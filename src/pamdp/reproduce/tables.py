@@ -62,11 +62,7 @@ class Table:
 
 
 def table(name: str) -> Table:
-    """The table of that name.
-
-    Raises:
-      ConfigError: there is none.
-    """
+    """The table of that name; a ConfigError where there is none."""
     if name not in TABLES:
         raise ConfigError(f"no table {name!r}; there are: {', '.join(TABLES)}")
     return TABLES[name]
