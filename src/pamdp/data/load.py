@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -113,19 +112,14 @@ def is_pool(path: str | Path) -> bool:
 
 
 def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: int = 1) -> Loaded:
-    """Users of a pool as dialogues without turns, all profiles with one personality, then with the next one.
+    """Users of a folder's pool as dialogues without turns, all profiles with one personality, then with the next one.
 
     A profile is one person (aloe.py), so it is profiles that are split; where more users are asked for than there are
     profiles, the same people come again with other personalities.
 
     Args:
       seed: another seed, other pairs.
-      skip_bad: leave bad lines out and count them, and take two texts on a line one by one.
-      times: how many personalities each profile gets.
-
-    Raises:
-      ConfigError: there are not so many personalities.
-      DataError: a file cannot be read, or a line is bad and not to be skipped.
+      times: how many personalities each profile gets; a ConfigError where there are not so many.
     """
     manners, people = (load_personas(Path(path) / name, skip_bad) for name in POOL)
     personalities, profiles = list(dict.fromkeys(manners)), list(dict.fromkeys(people))
@@ -134,12 +128,11 @@ def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: in
             f"{path} has {len(personalities)} personalities, so each of its {len(profiles)} profiles can be that many "
             f"users, and {times} are asked for; ask for fewer users"
         )
-
-    def rank(profile: str, personality: str) -> bytes:
-        """An order that is the profile's own and stays what it is when the pool grows."""
-        return hashlib.sha256(f"{seed}:{profile}:{personality}".encode()).digest()
-
-    ranked = {profile: sorted(personalities, key=partial(rank, profile)) for profile in profiles}
+    # An order that is the profile's own and stays what it is when the pool grows.
+    ranked = {
+        profile: sorted(personalities, key=lambda one: hashlib.sha256(f"{seed}:{profile}:{one}".encode()).digest())
+        for profile in profiles
+    }
     users = tuple(
         Dialogue(f"{name_for(profile)}/{k + 1}", name_for(profile), Persona(profile, order[k]), ())
         for k in range(times)

@@ -152,12 +152,7 @@ def judge_methods(
     dialogues: Sequence[Dialogue],
     judges: Sequence[Judge],
 ) -> list[Judgement]:
-    """Verdicts of every judge on every comparison, in both orders.
-
-    Args:
-      replies: method -> its replies; the first is Vanilla.
-      pairs: (method, baseline) comparisons.
-    """
+    """Verdicts of every judge on every comparison (method, baseline), in both orders; Vanilla's replies come first."""
     judgements: list[Judgement] = []
     with Progress("judging", len(pairs) * len(judges)) as bar:
         for judge in judges:

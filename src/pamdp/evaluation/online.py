@@ -36,12 +36,8 @@ def talk_with(
 ) -> list[Transcript]:
     """Play T turns with the user of each dialogue; horizon, longest reply and groups are those of the world's settings.
 
-    Args:
-      seed: of the users' draws; equal for all policies that are compared.
-      journal: turns that were played before.
-
-    Raises:
-      EndpointError: a model cannot be reached; every turn that ended is in the journal.
+    SEED is of the users' draws, and equal for all policies that are compared. JOURNAL has the turns that were played
+    before, and every one that ended where an EndpointError ends the rest.
     """
     settings = world.config
     users = [world.user(dialogue, seed) for dialogue in dialogues]
@@ -89,9 +85,7 @@ def grade(
 ) -> list[list[float | None]]:
     """r_t of every reply of every dialogue, by a judge who compares it with u_g; None where it is masked.
 
-    Args:
-      soft: the expected reward under the verdict's probabilities in place of the verdict's own.
-      each: called after each reply.
+    SOFT is the expected reward under the verdict's probabilities in place of the verdict's own.
     """
     places = [(talk, t) for talk in talks for t in range(len(talk.exchanges))]
     written = ((talk.history(t), talk.exchanges[t].reference) for talk, t in places)

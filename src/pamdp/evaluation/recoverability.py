@@ -43,11 +43,9 @@ ROW = 1200
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One answer; it is what a file holds, so that accuracy can be told anew.
+    """One answer after so many messages of the user; it is what a file holds, so that accuracy can be told anew.
 
-    Attributes:
-      messages: after how many messages of the user.
-      hit: share of the point that the own persona has; None where no answer could be had.
+    `hit` is the share of the point that the own persona has; None where no answer could be had.
     """
 
     recogniser: str

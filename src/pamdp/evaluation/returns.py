@@ -33,12 +33,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A method under a judge.
+    """A method under a judge; `masked` replies have no reward.
 
     Attributes:
       returns: R_t = r_1 + ... + r_t after each step, undiscounted, mean over dialogues; the last is the final return.
       gains: R_t − R_{t−1}, the mean reward of each step.
-      masked: replies without a reward.
     """
 
     method: str

@@ -52,9 +52,8 @@ class Audit:
 def audit(talks: Sequence[Transcript], pace: float = 1.0, opened: bool = False) -> Audit:
     """Measure simulated dialogues; turns are averaged over the dialogues that have them.
 
-    Args:
-      pace: sentences of the profile that may be told in a turn; the first may be told in the first one.
-      opened: whether first messages were asked of whoever plays, too, and not taken from a record.
+    PACE sentences of the profile may be told in a turn, and one in the first; first messages that were OPENED were
+    asked of whoever plays, too, and not taken from a record.
     """
     told = list[tuple[int, float, float]]()  # turn, told by it, leaked by it
     breaks = repeats = later = messages = stock = answers = 0

@@ -21,7 +21,7 @@ from pamdp.env.reward import LiveJudge
 from pamdp.errors import DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
-from pamdp.evaluation.scores import Scored, write_scores
+from pamdp.evaluation.scores import Scored
 from pamdp.files import Json, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
@@ -202,7 +202,7 @@ class Offline:
             Scored(method, name, s.user, s.dialogue, s.turn, seed, rating, None if a is None else a.category)
             for s, rating, a in zip(stored, fit, kept, strict=True)
         ]
-        write_scores(verdict_file(cell.folder, "scored", name, (method,), seed), scores)
+        write_records(verdict_file(cell.folder, "scored", name, (method,), seed), scores)
 
 
 def standard_offline(grid: Grid) -> Offline:

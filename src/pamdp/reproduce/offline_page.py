@@ -11,15 +11,16 @@ from typing import Any
 
 from pamdp.evaluation.agreement import between_judges, between_orders
 from pamdp.evaluation.records import grouped, read_judgements
-from pamdp.evaluation.scores import read_scores, report_scores, scorer_kappa
+from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.evaluation.success import compare, differences
 from pamdp.evaluation.tables import TidyTable, Write, coloured, measured, p_text, signed
 from pamdp.evaluation.text_metrics import describe
 from pamdp.reproduce.cells import Cell, Grid
 from pamdp.reproduce.figures import rates, shares
 from pamdp.reproduce.page import COMPARED, Page, about, corrected, findings
-from pamdp.reproduce.store import read_json, verdict_file
+from pamdp.reproduce.store import AGAIN, read_json, verdict_file
 from pamdp.reproduce.tables import VANILLA, printed
+from pamdp.stored import read_records
 
 HIDDEN: dict[str, Write] = dict.fromkeys(("users", "soft", "printed", "not_applicable"))
 MAIN: dict[str, Write] = {
@@ -98,7 +99,7 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         (name, method): [
             one
             for seed in grid.seeds(cell, method)
-            for one in read_scores(verdict_file(cell.folder, "scored", name, (method,), seed))
+            for one in read_records(verdict_file(cell.folder, "scored", name, (method,), seed), Scored, AGAIN)
         ]
         for name in scorers
         for method in methods
