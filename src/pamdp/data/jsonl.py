@@ -32,12 +32,9 @@ class NamedFields(PersonaFields):
     user_id: Loose = ""
 
     def dialogue(self, record: Record, turns: tuple[Turn, ...]) -> Dialogue:
-        """The dialogue with these turns.
+        """The dialogue with these turns; a DataError where one before the last has no reply on the chosen path.
 
         Where no user is named it is the profile, so that a split by user never has one profile on both sides.
-
-        Raises:
-          DataError: a turn before the last has no reply on the chosen path: its histories could not be told.
         """
         for number, turn in enumerate(turns[:-1], 1):
             if turn.reply is None:

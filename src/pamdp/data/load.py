@@ -35,7 +35,6 @@ class LoadedItems(Generic[_T]):
     """What a reading hands over: the items, and an account of everything that is not among them.
 
     Attributes:
-      format: the layout that was read.
       sha256: of the file's bytes; of names and bytes for several files.
       skipped: the faults that were left out, in order; empty unless bad input was skipped.
       repaired: what was mended or left out inside records that were kept, and how often.

@@ -201,13 +201,11 @@ it is bad and the intake does not skip it.
 def decode(text: str, at: int = 0) -> tuple[object, int]:
     """One JSON value that starts at `at`, and where it ends; stricter than Python's own reader.
 
-    Raises:
-      ValueError: not JSON, NaN or Infinity, a key that occurs twice in one object, or nested too deeply.
+    A ValueError where it is not JSON, NaN or Infinity, has a key twice in one object, or is nested too deeply.
     """
     try:
-        value: object
-        value, end = _DECODER.raw_decode(text, at)
-        return value, end
+        value: tuple[object, int] = _DECODER.raw_decode(text, at)
+        return value
     except json.JSONDecodeError as error:
         cut = " (cut off?)" if error.pos >= len(text) or "Unterminated" in error.msg else ""
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"

@@ -57,10 +57,8 @@ def dialogue(record: Record) -> Dialogue:
     """The dialogue of all lines with one dialogue_id, or of one line; the record's value is the list of their records.
 
     A turn of the prompt that no line labels keeps its reply as the preferred one. Without dialogue_id and user_id the
-    user is the profile, or else the first message, so that a split by user never parts the lines of one dialogue.
-
-    Raises:
-      DataError: a line is bad, or the lines of one dialogue contradict each other.
+    user is the profile, or else the first message, so that a split by user never parts the lines of one dialogue. A
+    DataError where a line is bad, or lines of one dialogue contradict each other.
     """
     assert isinstance(record.value, list)
     lines: list[tuple[Record, _TurnLine]] = [(item, item.read(_TurnLine)) for item in record.value]

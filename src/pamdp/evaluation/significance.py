@@ -69,7 +69,6 @@ def cluster_bootstrap(
 
     Args:
       values: one number per state, or None where it is masked: it is left out, and where all are, nothing is known.
-      clusters: the cluster of each state, for example its user.
       statistic: what is estimated; it sees multiplicities, so that all N resamples are computed at once.
 
     Raises:

@@ -210,12 +210,10 @@ def standard_offline(grid: Grid) -> Offline:
     graders = JudgeRegistry(grid.config.grader, cache(load_backbone))
     check = cache(graders.check)
 
-    def reached(get: Callable[[str], T]) -> Callable[[str], T]:
-        def one(name: str) -> T:
-            found = get(name)
-            check(name)
-            return found
+    def reached(get: Callable[[str], T], name: str) -> T:
+        found = get(name)
+        check(name)
+        return found
 
-        return one
-
-    return Offline(grid, load_backbone, reached(graders.judge), reached(graders.scorer), Console(stderr=True).print)
+    judge, scorer = partial(reached, graders.judge), partial(reached, graders.scorer)
+    return Offline(grid, load_backbone, judge, scorer, Console(stderr=True).print)

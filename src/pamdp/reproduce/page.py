@@ -28,10 +28,8 @@ class Page:
     """Everything that is written of one table or figure.
 
     Attributes:
-      notes: how to read it, and what it cannot say.
       main: the table; LaTeX has nothing else.
       findings: sentences below the table.
-      tables: further below, by name.
       facts: what JSON has beside these tables.
       figures: end of the file's name -> SVG.
       shown: tables for a terminal.

@@ -32,7 +32,6 @@ class Piece:
     Attributes:
       file: there when it is done; no two pieces have the same.
       title: said before it is begun.
-      do: does it.
       group: pieces of one group may be done by another process, one after another; empty: by this one only.
     """
 
