@@ -44,9 +44,8 @@ class Place:
 class Compared:
     """What an auditor says of one place; it is what a file holds, so that shares can be told anew.
 
-    Attributes:
-      aligned, recorded: whether the simulated and the recorded message suit the persona; None where nobody can say.
-      better: whether the simulated message wins against the recorded one.
+    `aligned` and `recorded`: whether the simulated and the recorded message suit the persona; None where nobody can
+    say. `better`: whether the simulated message wins against the recorded one.
     """
 
     user_id: str

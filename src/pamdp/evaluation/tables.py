@@ -143,14 +143,12 @@ def flat(records: Sequence[Record]) -> list[dict[str, Any]]:
     The ends of an estimate stand beside it as `low` and `high`, after its name where there are several.
     """
     several = len({key for record in records for key, x in record.items() if isinstance(x, Estimate)}) > 1
-    rows = []
-    for record in records:
-        row = dict[str, Any]()
-        for key, x in record.items():
-            name = f"{key}_" if several else ""
-            row |= {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
-        rows.append(plain(row))
-    return rows
+
+    def parts(key: str, x: Any) -> dict[str, Any]:
+        name = f"{key}_" if several else ""
+        return {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
+
+    return [plain({k: x for item in record.items() for k, x in parts(*item).items()}) for record in records]
 
 
 def records_csv(records: Sequence[Record]) -> str:
