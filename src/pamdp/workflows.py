@@ -18,7 +18,7 @@ from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.report import write_report
 from pamdp.evaluation.success import compare
-from pamdp.evaluation.tables import TidyTable, measured, to_json, to_table
+from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to_table
 from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
@@ -94,7 +94,11 @@ def evaluate_policies(
     write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
     found = compare(judgements)
     report = str(write_report(path))
-    document = {"success": json.loads(to_json(found)), "controls": [asdict(row) for row in rows], "report": report}
+    document = {
+        "success": flat(success_table(found).records),
+        "controls": [asdict(row) for row in rows],
+        "report": report,
+    }
     records = [
         {"control": c.name, "measured by": c.judge, "mean": c.estimate, "states": c.n, "result": c.verdict}
         for c in rows

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from pamdp.config import DataConfig
-from pamdp.evaluation.transcripts import Transcript, read_talks
+from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import read_json_lines
 from pamdp.journal import Journal, _Record
 from pamdp.reproduce import online
 from pamdp.reproduce.config import OnlineReproduceConfig
+from pamdp.stored import read_records
 from pamdp.types import Message
 from tests.tools.online import TEST, Bench, T, make_config
 from tests.tools.scripted import ERRORS, FAULTS
@@ -63,7 +64,10 @@ def test_the_table_ends_and_what_failed_is_masked_and_counted(
     path, bench = tmp_path / "run", _bench(**{role: dict.fromkeys(faults, 0.6 / len(faults))})
     bench.run(config, "table3", path)
     lacking = sum(
-        e.reference is None for m in METHODS for t in read_talks(path / "seed-0" / f"{m}.jsonl") for e in t.exchanges
+        e.reference is None
+        for m in METHODS
+        for t in read_records(path / "seed-0" / f"{m}.jsonl", Transcript)
+        for e in t.exchanges
     )
     before, after = _rewards(plain, "stops"), _rewards(path, "stops")
     # A reply has the reward that it has without faults, or none.
@@ -86,7 +90,7 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
     config: OnlineReproduceConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill runs no `finally`: whatever is stored must have been paid for on disk."""
-    path, append, store = tmp_path / "run", Journal._append, online.write_talks
+    path, append, store = tmp_path / "run", Journal._append, online.write_records
     paid, stored = list[int](), list[dict[str, int]]()
 
     def calls(role: str) -> int:
@@ -99,11 +103,12 @@ def test_what_a_turn_cost_is_on_disk_before_the_turn_is(
             paid.append(calls("simulator"))
 
     def spy_too(file: Path, talks: Sequence[Transcript]) -> None:
-        stored.append({role: calls(role) for role in ("simulator", "reference")})
+        if isinstance(talks[0], Transcript):
+            stored.append({role: calls(role) for role in ("simulator", "reference")})
         store(file, talks)
 
     monkeypatch.setattr(Journal, "_append", spy)
-    monkeypatch.setattr(online, "write_talks", spy_too)
+    monkeypatch.setattr(online, "write_records", spy_too)
     _bench().run(config, "table3", path)
     # One turn, one call of the simulator: none is in the journal and not in the costs.
     assert len(paid) == 2 * TEST * T and all(n >= i + 1 for i, n in enumerate(paid))
@@ -125,6 +130,6 @@ def test_users_of_a_pool_learn_and_evaluate_from_their_own_first_words(
         }
     )  # fmt: skip
     Bench().run(mine, "table3", tmp_path / "run")
-    talks = read_talks(tmp_path / "run" / "seed-0" / "PAMDP.jsonl")
+    talks = read_records(tmp_path / "run" / "seed-0" / "PAMDP.jsonl", Transcript)
     assert len(talks) == TEST and all(t.messages[0].content.startswith("Well, about") for t in talks)
     assert all(t.persona.profile.startswith("Keeps") and t.persona.personality for t in talks)

@@ -12,11 +12,12 @@ import torch
 
 from pamdp.config import DataConfig
 from pamdp.errors import ConfigError, RunError
-from pamdp.evaluation.transcripts import read_talks
+from pamdp.evaluation.transcripts import Transcript
 from pamdp.reproduce import main
 from pamdp.reproduce.config import OnlineReproduceConfig, load_config
 from pamdp.reproduce.tables import table
 from pamdp.runs import Run
+from pamdp.stored import read_records
 from pamdp.train.provenance import provenance_of, read_provenance
 from tests.tools.online import TEACH, Bench, T, make_config
 from tests.tools.tiny import make_tiny_backbone
@@ -48,7 +49,7 @@ def test_it_says_what_it_would_have_said_trained_here(
     bench.run(both, "table3", tmp_path / "run")
     assert not any("learns" in said for said in bench.said)
     for seed in (0, 1):
-        ours, theirs = (read_talks(path / f"seed-{seed}" / "ODC.jsonl") for path in (tmp_path / "run", here))
+        ours, theirs = (read_records(p / f"seed-{seed}" / "ODC.jsonl", Transcript) for p in (tmp_path / "run", here))
         assert [t.messages for t in ours] == [t.messages for t in theirs]
     found = json.loads((tmp_path / "run" / "table3" / "table3.json").read_text(encoding="utf-8"))
     assert found["calls_in_learning"] == [{"method": "ODC", "simulator": TEACH * T * 2}]

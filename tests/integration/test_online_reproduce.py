@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from pamdp import cli
 from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
-from pamdp.errors import ConfigError, EndpointError, RunError
-from pamdp.evaluation.transcripts import read_talks, write_talks
+from pamdp.errors import ConfigError, DataError, EndpointError
+from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import read_json_lines
 from pamdp.reproduce import main
 from pamdp.reproduce.config import REINFORCED, UNTRAINED, OnlineReproduceConfig, load_config
@@ -24,6 +24,7 @@ from pamdp.reproduce.online import MAY_CHANGE
 from pamdp.reproduce.tables import table
 from pamdp.runs import Run
 from pamdp.settings import load
+from pamdp.stored import read_records, write_records
 from pamdp.types import Message
 from tests.tools.online import CANARY, TEACH, TEST, Bench, T, make_config
 from tests.tools.spies import spy_on_reading
@@ -86,7 +87,7 @@ def test_all_methods_meet_the_same_users_with_the_same_first_words(
     users = json.loads((path / "users.json").read_text(encoding="utf-8"))
     assert len(users["test"]) == TEST and not set(users["train"]) & set(users["test"])
     for seed in config.seeds:
-        talks = {m: read_talks(path / f"seed-{seed}" / f"{m}.jsonl") for m in config.methods}
+        talks = {m: read_records(path / f"seed-{seed}" / f"{m}.jsonl", Transcript) for m in config.methods}
         for name, found in talks.items():
             assert sorted(t.user_id for t in found) == users["test"], name
             assert [t.messages[0] for t in found] == [t.messages[0] for t in talks["Vanilla"]]
@@ -94,7 +95,7 @@ def test_all_methods_meet_the_same_users_with_the_same_first_words(
             assert all(e.known and e.reference for t in found for e in t.exchanges)
     # The scripted user says its seed: draws are those of the user and the turn, whoever replies.
     assert talks["PAMDP"][0].messages[2] == talks["Vanilla"][0].messages[2]
-    first = read_talks(path / "seed-0" / "Vanilla.jsonl")
+    first = read_records(path / "seed-0" / "Vanilla.jsonl", Transcript)
     assert first[0].messages[2] != talks["Vanilla"][0].messages[2]  # another seed, other draws
 
 
@@ -149,9 +150,9 @@ def test_the_pace_of_leaks_is_that_of_the_difficulty(
     file = tmp_path / "run" / "seed-0" / "Vanilla.jsonl"
     telling = [
         replace(talk, messages=(*talk.messages[:2], Message("user", talk.persona.profile), *talk.messages[3:]))
-        for talk in read_talks(file)
+        for talk in read_records(file, Transcript)
     ]
-    write_talks(file, telling)  # all is told in the second message
+    write_records(file, telling)  # all is told in the second message
     online = config.online.model_copy(update={"difficulty": "reserved"})
     found = [
         json.loads(main.render(each, table("simulator"), tmp_path / "run").json)
@@ -179,7 +180,7 @@ def test_answers_that_broke_the_part_are_counted_with_the_dialogues(
     bench.run(config.model_copy(update={"seeds": (0,)}), "simulator", tmp_path / "run")
     found = json.loads((tmp_path / "run" / "simulator" / "simulator.json").read_text(encoding="utf-8"))
     audit = found["audits"]["simulated"]
-    said = [s for talk in read_talks(tmp_path / "run" / "seed-0" / "Vanilla.jsonl") for s in talk.said]
+    said = [s for talk in read_records(tmp_path / "run" / "seed-0" / "Vanilla.jsonl", Transcript) for s in talk.said]
     assert len(said) == TEST * (T + 1)
     assert audit["role_breaks"] == 0 and audit["rejected"] == {"out of the part": sum(len(s.rejected) for s in said)}
     assert audit["rejected"]["out of the part"] >= TEST * T / 2
@@ -236,7 +237,7 @@ def test_a_missing_piece_is_named(config: OnlineReproduceConfig, whole: tuple[Pa
     assert len(read_json_lines(file)) == TEST * T
     try:
         file.unlink()
-        with pytest.raises(RunError, match=r"BC\.seed-1\.jsonl"):
+        with pytest.raises(DataError, match=r"BC\.seed-1\.jsonl"):
             main.render(config, table("table3"), whole[0])
     finally:
         file.write_text(text, encoding="utf-8")

@@ -276,7 +276,7 @@ def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Be
     text = file.read_text(encoding="utf-8")
     try:
         file.unlink()
-        with pytest.raises(RunError, match=r"BC\.jsonl"):
+        with pytest.raises(DataError, match=r"BC\.jsonl"):
             main.render(Run(whole[0]).config(ReproduceConfig), SMALL, whole[0])
     finally:
         file.write_text(text, encoding="utf-8")

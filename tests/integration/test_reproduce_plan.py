@@ -51,7 +51,7 @@ def test_plans_fit_a_terminal_of_80_columns(name: str, preset: str, tmp_path: Pa
     made = table(name)
     found = main.plan(load_config(ReproduceConfig, preset), made, tmp_path / "run")  # type: ignore[arg-type]
     console = Console(width=80, file=io.StringIO())
-    for part in found.show():
+    for part in found.shown:
         console.print(part)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     pieces = json.loads(found.json)["pieces"]

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import torch
 
 from pamdp.env.profile import Profiler
 from pamdp.env.simulated import SimulatedUser
-from pamdp.evaluation.imitation import ChatAuditor, LikelihoodAuditor, Place, compare_places, imitation, places_of
+from pamdp.evaluation.imitation import Place, by_chat, by_likelihood, compare_places, imitation, places_of
 from pamdp.evaluation.recoverability import (
     Likelihood,
-    Profiles,
     Question,
     Scores,
-    Words,
+    accuracy,
+    by_profile,
+    by_words,
     draw_others,
     overlap,
     recognise,
-    recovery,
 )
 from pamdp.evaluation.transcripts import Exchange, Transcript
 from pamdp.llm.ask import Asking
@@ -50,29 +51,27 @@ def test_accuracy_by_turn_and_ties_that_share_the_point() -> None:
         _talk(1, "Hi.", "The tram was late."),
         _talk(2, "Good day.", "I bake bread."),
     ]
-    found = recovery(recognise(talks, Words(), others=2), others=2)
+    found = accuracy(recognise(talks, "words", by_words, others=2))
     # Nothing is told at first: three candidates tie. Then two are told, and one speaks of nobody who is there.
-    assert [e.value for e in found.accuracy] == pytest.approx([1 / 3, (1 + 1 + 1 / 3) / 3])
-    assert found.chance == pytest.approx(1 / 3) and found.masked == (0, 0) and found.accuracy[0].clusters == 3
+    assert [e.value for e, _ in found] == pytest.approx([1 / 3, (1 + 1 + 1 / 3) / 3])
+    assert [masked for _, masked in found] == [0, 0] and found[0][0].clusters == 3
 
 
 def test_an_answer_that_cannot_be_had_is_left_out() -> None:
-    class Silent:
-        name = "silent"
+    def silent(questions: Sequence[Question]) -> list[Scores]:
+        return [None if i % 2 else [1.0, *([0.0] * (len(c) - 1))] for i, (_, c) in enumerate(questions)]
 
-        def scores(self, questions: Sequence[Question]) -> list[Scores]:
-            return [None if i % 2 else [1.0, *([0.0] * (len(c) - 1))] for i, (_, c) in enumerate(questions)]
-
-    found = recovery(recognise([_talk(0, "a", "b"), _talk(1, "c", "d")], Silent(), others=1), others=1)
-    assert found.masked == (0, 2) and found.accuracy[0].value == 1 and math.isnan(found.accuracy[1].value)
+    told = recognise([_talk(0, "a", "b"), _talk(1, "c", "d")], "silent", silent, others=1)
+    (first, none), (second, both) = accuracy(told)
+    assert {t.recogniser for t in told} == {"silent"}
+    assert (none, both) == (0, 2) and first.value == 1 and math.isnan(second.value)
 
 
 def test_the_others_are_other_people_and_stay_the_same() -> None:
-    talk = _talk(1, "a")
-    drawn = draw_others(talk, PEOPLE, 3, seed=5)
-    assert PEOPLE[1] not in drawn and len(set(drawn)) == 3 and drawn == draw_others(talk, PEOPLE, 3, seed=5)
+    drawn = draw_others(PEOPLE[1], "d1", PEOPLE, 3)
+    assert PEOPLE[1] not in drawn and len(set(drawn)) == 3 and drawn == draw_others(PEOPLE[1], "d1", PEOPLE, 3)
     with pytest.raises(ValueError, match="4 other personas are asked for, and there are 3"):
-        draw_others(talk, PEOPLE, 4, seed=5)
+        draw_others(PEOPLE[1], "d1", PEOPLE, 4)
 
 
 def test_a_profiler_tells_by_what_it_cites_and_a_failure_is_no_guess() -> None:
@@ -80,9 +79,9 @@ def test_a_profiler_tells_by_what_it_cites_and_a_failure_is_no_guess() -> None:
         text = messages[-1].content
         return "[1] keeps bees" if "My bees" in text else "no line at all" if "garbled" in text else "[none]"
 
-    profiles = Profiles(Profiler(ScriptedChat(tell), Asking(attempts=1)))
+    profiler = Profiler(ScriptedChat(tell), Asking(attempts=1))
     bees, garbled, nothing = (_talk(0, text).messages for text in ("My bees", "garbled", "Hello"))
-    first, second, third = profiles.scores([(bees, PEOPLE), (garbled, PEOPLE), (nothing, PEOPLE)])
+    first, second, third = by_profile([(bees, PEOPLE), (garbled, PEOPLE), (nothing, PEOPLE)], profiler)
     assert first is not None and first.index(max(first)) == 0
     assert second is None and third == [0, 0, 0, 0]
 
@@ -120,7 +119,7 @@ class Lookup:
 def test_the_likelihood_auditor_by_hand() -> None:
     """The recorded message gains 3 nats by its persona in 15 characters, the simulated ones 5 in 5, and −1."""
     reader = Lookup({"I feed my bees.": -7.0, "Bees!": -5.0, "Trams": -11.0})
-    auditor = LikelihoodAuditor(reader, lambda place: PEOPLE[1:])  # type: ignore[arg-type]
+    auditor = partial(by_likelihood, reader=reader, pool=PEOPLE, others=3)
     places = [_place("Bees!"), _place(None, user="w"), _place("Trams", user="v")]
     compared = compare_places(places, auditor)
     assert [(c.user_id, c.better) for c in compared] == [("u", "win"), ("w", None), ("v", "loss")]
@@ -139,7 +138,7 @@ def test_the_chat_auditor_asks_in_both_orders_and_masks_what_it_cannot_read() ->
         return "[[A]]" if "always first" in text or "Bees!" in first else "[[B]]"
 
     places = [_place("Bees!"), _place("Trams", user="v"), _place("odd", user="w"), _place("always first", user="x")]
-    auditor = ChatAuditor(ScriptedChat(answer), Asking(attempts=1))
+    auditor = partial(by_chat, model=ScriptedChat(answer), how=Asking(attempts=1))
     compared = compare_places(places, auditor)
     assert [(c.aligned, c.recorded) for c in compared] == [(1.0, None), (0.0, None), (None, None), (1.0, None)]
     assert compared[0].better == "win" and compared[3].better == "tie"

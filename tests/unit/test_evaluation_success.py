@@ -249,7 +249,7 @@ def test_every_format_says_the_same() -> None:
     rows = compare(
         judged(["win", "win", "win", "loss", "tie", None], judge="a_b [x] & $c|d") + judged([None], method="BC")
     )
-    parsed = json.loads(tables.to_json(rows))
+    parsed = tables.flat(tables.success_table(rows).records)
     assert parsed[0]["r_w"] == pytest.approx(0.4) and parsed[1]["r_w"] is None and parsed[0]["users"] == 2
     made = tables.success_table(rows)
     read = list(csv.DictReader(io.StringIO(tables.records_csv(made.records))))
@@ -279,13 +279,13 @@ def test_a_value_is_written_as_its_kind_is() -> None:
 
 def test_records_that_differ_share_one_table() -> None:
     e = Estimate(0.5, 0.25, 0.75, 4, 2)
-    records = [{"who": "a", "hidden": 1, "x": e, "by_seed": {0: 1.0}}, {"who": "b *`<c>", "why": "no data"}]
-    made = tables.TidyTable(records, {"hidden": None, "x": tables.measured})
+    records = [{"who": "a", "hidden": 1, "x (95 %)": e, "by_seed": {0: 1.0}}, {"who": "b *`<c>", "why": "no data"}]
+    made = tables.TidyTable(records, {"hidden": None, "x (95 %)": tables.measured})
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.markdown().splitlines()]
     assert cells[0] == ["who", "x", "by seed", "why"]
     assert cells[2:] == [["a", "+0.500 [+0.250, +0.750]", "0 1.000", ""], [r"b \*\`\<c>", "", "", "no data"]]
-    assert "{lrrl}" in made.latex() and "$<$c>" in made.latex()
-    assert tables.records_csv(records) == "who,hidden,x,low,high,why\na,1,0.5,0.25,0.75,\nb *`<c>,,,,,no data\n"
+    assert r"x (95 \%)" in made.latex() and "$<$c>" in made.latex()
+    assert tables.records_csv(records) == "who,hidden,x (95 %),low,high,why\na,1,0.5,0.25,0.75,\nb *`<c>,,,,,no data\n"
     assert tables.flat([{"x": e, "y": e}])[0].keys() == {"x", "x_low", "x_high", "y", "y_low", "y_high"}
     titles = [str(grid.title) for grid in tables.TidyTable(records).terminal("t [0]", ("who",))]
     assert titles == ["t [0]\na", "t [0]\nb *`<c>"]

@@ -10,7 +10,7 @@ import pytest
 
 from pamdp.config import EndpointConfig, GraderConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
-from pamdp.evaluation.scores import Scored, read_scores, report_scores, scorer_kappa, write_scores
+from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.judges.base import Case, Verdict, register_judge
 from pamdp.judges.graders import Graders
 from pamdp.judges.pairwise import PairwiseJudge
@@ -18,6 +18,7 @@ from pamdp.judges.scores import Adherence, Category, ReplyCase, ReplyScorer, par
 from pamdp.llm.chat import ChatModel
 from pamdp.llm.limits import Retrying
 from pamdp.registry import CHAT_MODELS
+from pamdp.stored import read_records, write_records
 from pamdp.types import Message, Persona
 from tests.tools.chats import LONE, NURSE
 from tests.tools.scripted import Faulty, ScriptedChat
@@ -110,8 +111,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
         _scored("bea", t, 3, "unaware") for t in range(3)
     ]
     scores.append(_scored("bea", 2, None))
-    write_scores(tmp_path / "s.jsonl", scores)
-    assert read_scores(tmp_path / "s.jsonl") == scores
+    write_records(tmp_path / "s.jsonl", scores)
+    assert read_records(tmp_path / "s.jsonl", Scored) == scores
     found = report_scores(scores, n=200)
     assert found.rating.value == pytest.approx(3.0) and found.by_turn == pytest.approx((2.5, 3.0, 3.5))
     assert found.slope.value == pytest.approx(0.5) and found.slope.low < 0.5 < found.slope.high
@@ -137,7 +138,7 @@ def test_scorers_agree_as_far_as_chance_leaves() -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"method": "BC"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"s\.jsonl:1: scorer: Field required"):
-        read_scores(tmp_path / "s.jsonl")
+        read_records(tmp_path / "s.jsonl", Scored)
 
 
 @pytest.fixture

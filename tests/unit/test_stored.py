@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pamdp.errors import DataError
-from pamdp.evaluation.transcripts import Exchange, MessageNote, Transcript, read_talks, write_talks
+from pamdp.evaluation.transcripts import Exchange, MessageNote, Transcript
+from pamdp.reproduce.store import AGAIN
 from pamdp.stored import read_record, read_records, write_records
 from pamdp.types import Message, Persona
 
@@ -80,8 +81,9 @@ def test_dialogues_are_read_as_they_are_written_now_and_as_they_were_at_first(tm
         "said": [{"stock": False, "rejected": []}, {"stock": True, "rejected": ["too long"]}],
     }  # fmt: skip
     (tmp_path / "old.jsonl").write_text(json.dumps(old) + "\n", encoding="utf-8")
-    write_talks(tmp_path / "new.jsonl", [TALK])
-    assert read_talks(tmp_path / "old.jsonl") == read_talks(tmp_path / "new.jsonl") == [TALK]
+    write_records(tmp_path / "new.jsonl", [TALK])
+    assert read_records(tmp_path / "old.jsonl", Transcript) == [TALK]
+    assert read_records(tmp_path / "new.jsonl", Transcript) == [TALK]
     for wrong in (
         {"persona": ["one"]},
         {"messages": [["robot", "Hi."], ["assistant", "Hello?"]]},
@@ -90,4 +92,4 @@ def test_dialogues_are_read_as_they_are_written_now_and_as_they_were_at_first(tm
     ):
         (tmp_path / "old.jsonl").write_text(json.dumps(old | wrong) + "\n", encoding="utf-8")
         with pytest.raises(DataError, match=r"old.jsonl:1: .*run the same command without --render"):
-            read_talks(tmp_path / "old.jsonl")
+            read_records(tmp_path / "old.jsonl", Transcript, AGAIN)

@@ -19,23 +19,15 @@ PairSplit = Literal["train", "test", "all", "valid", "fresh"]
 
 
 def load_sample(split: Split = "all") -> Loaded:
-    """The sample's dialogues; no user of the test part is in the train part.
-
-    Raises:
-      ConfigError: `split` is none of train, test and all.
-    """
+    """The sample's dialogues; no user of the test part is in the train part. A ConfigError where there is no SPLIT."""
     with _parts("dialogues", split, "train", "test") as paths:
         return Loaded(*read_all(paths, "dialogues", "aloe"))
 
 
 def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
-    """The sample's preference pairs; twins are never parted.
+    """The sample's preference pairs; twins are never parted. A ConfigError where there is no such SPLIT.
 
-    Args:
-      split: "valid" is for choosing a judge's settings and "fresh" for measuring it afterwards; "all" has neither.
-
-    Raises:
-      ConfigError: there is no such split.
+    "valid" is for choosing a judge's settings and "fresh" for measuring it afterwards; "all" has neither.
     """
     with _parts("pairs", split, "train", "test", "valid", "fresh") as paths:
         return LoadedPairs(*read_all(paths, "pairs", "pairs"))

@@ -77,11 +77,8 @@ class CheckReport:
         table.add_column(overflow="fold")
         for name, value in self._rows():
             table.add_row(name, Text(_plain(value)))
-        for name, lines, style in (
-            ("skipped", self.skipped, "yellow"),
-            ("problem", self.problems, "red"),
-            ("note", self.notes, ""),
-        ):
+        faults = (("skipped", self.skipped, "yellow"), ("problem", self.problems, "red"), ("note", self.notes, ""))
+        for name, lines, style in faults:
             more = [f"and {len(lines) - _SHOWN:,} more"] if len(lines) > _SHOWN else []
             for line in (*lines[:_SHOWN], *more):
                 table.add_row(name, Text(_plain(line)), style=style)
@@ -115,7 +112,6 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
     """Read everything and report on it; the files of a folder may have different layouts.
 
     Args:
-      path: a file, or a folder with .json, .jsonl and .csv files.
       format: "auto" looks at each file's content; else the name of a layout.
       skip_bad: bad records are counted as skipped instead of being problems.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from pamdp.errors import DataError
 
@@ -17,12 +17,8 @@ SUFFIXES = (".json", ".jsonl", ".csv")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, opened for reading bytes; what fails while it is read fails as a DataError too.
-
-    Raises:
-      DataError: it is missing, not a file, or cannot be read to the end.
-    """
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """The file, opened for reading bytes; a DataError where it is missing, not a file, or not readable to the end."""
     try:
         if not path.exists():
             raise DataError("there is no such file", path, fix="check the path")
@@ -35,11 +31,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def data_files(path: Path) -> list[Path]:
-    """The file itself, or the data files that lie directly in a folder, by name.
-
-    Raises:
-      DataError: there is no such path, or no data file in the folder.
-    """
+    """The file itself, or the data files that lie directly in a folder, by name; a DataError where there is none."""
     try:
         if not path.is_dir():
             with opened(path):
@@ -53,15 +45,8 @@ def data_files(path: Path) -> list[Path]:
 
 
 def sha256(files: Sequence[Path]) -> str:
-    """The hash of one file's bytes, or of the names and hashes of several.
-
-    Raises:
-      DataError: a file cannot be read.
-    """
+    """The hash of one file's bytes, or of the names and hashes of several; a DataError where a file cannot be read."""
     if len(files) > 1:
         return hashlib.sha256("".join(f"{file.name} {sha256([file])}\n" for file in files).encode()).hexdigest()
-    digest = hashlib.sha256()
     with opened(files[0]) as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -47,21 +47,13 @@ class Layout:
     group: str = ""
 
     def kind(self, path: Path) -> Kind:
-        """What a file is about.
-
-        Raises:
-          DataError: the file cannot be read.
-        """
+        """What a file is about; a DataError where the file cannot be read."""
         first = next(RECORDS[self.shape](path, Intake(skip_bad=True)), None) if self.group else None
         grouped = first is not None and isinstance(first.value, dict) and self.group in first.value
         return "pairs" if self.group and not grouped else next(iter(self.makes))
 
     def stream(self, kind: Kind, path: Path, intake: Intake) -> Iterator[Any]:
-        """What of a kind that the layout holds is in a file, one after another; faults go to the intake.
-
-        Raises:
-          DataError: a record is bad and not to be skipped.
-        """
+        """What of a kind that the layout holds is in a file, one after another; the intake is told of faults."""
         records = RECORDS[self.shape](path, intake)
         if self.group and kind == "dialogues":
             records = self._grouped(records)
@@ -177,11 +169,7 @@ def register_layout(
 
 
 def detect(path: Path) -> str:
-    """The name of the layout that a file's content shows; "personas" where it holds texts and nothing else.
-
-    Raises:
-      DataError: the file cannot be read, is empty, or shows no known layout.
-    """
+    """The layout that a file's content shows, "personas" where all is texts; a DataError where it is none known."""
     lines = (raw.decode("utf-8", errors="replace") for _, raw in raw_lines(path, Intake(skip_bad=True)))
     if (header := next((text for line in lines if (text := line.removeprefix(BOM).strip())), None)) is None:
         raise DataError("the file is empty", path, fix="check the path")

@@ -32,12 +32,9 @@ class NamedFields(PersonaFields):
     user_id: Loose = ""
 
     def dialogue(self, record: Record, turns: tuple[Turn, ...]) -> Dialogue:
-        """The dialogue with these turns.
+        """The dialogue with these turns; a DataError where one before the last has no reply on the chosen path.
 
         Where no user is named it is the profile, so that a split by user never has one profile on both sides.
-
-        Raises:
-          DataError: a turn before the last has no reply on the chosen path: its histories could not be told.
         """
         for number, turn in enumerate(turns[:-1], 1):
             if turn.reply is None:
@@ -81,11 +78,7 @@ def pair(record: Record) -> PreferencePair:
 
 
 def write_dialogues(path: str | Path, dialogues: Iterable[Dialogue]) -> int:
-    """Write dialogues as our own lines; returns how many. The file appears whole or not at all.
-
-    Raises:
-      DataError: a text cannot be written as UTF-8, or the file cannot be written.
-    """
+    """Write dialogues as our own lines, whole or not at all; returns how many. A DataError where it cannot be done."""
     return write_lines(path, map(as_line, dialogues))
 
 

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,7 +35,6 @@ class LoadedItems(Generic[_T]):
     """What a reading hands over: the items, and an account of everything that is not among them.
 
     Attributes:
-      format: the layout that was read.
       sha256: of the file's bytes; of names and bytes for several files.
       skipped: the faults that were left out, in order; empty unless bad input was skipped.
       repaired: what was mended or left out inside records that were kept, and how often.
@@ -81,8 +79,7 @@ def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = Fals
     """All dialogues of a file, or of the data files in a folder.
 
     Args:
-      path: a file, or a folder whose .json, .jsonl and .csv files have one layout.
-      format: the layout's name; "auto" looks at the content.
+      format: the layout's name; "auto" looks at the content. All files have one.
       skip_bad: leave bad records out and count them, instead of stopping at the first.
 
     Raises:
@@ -114,20 +111,14 @@ def is_pool(path: str | Path) -> bool:
 
 
 def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: int = 1) -> Loaded:
-    """Users of a pool as dialogues without turns, all profiles with one personality, then with the next one.
+    """Users of a folder's pool as dialogues without turns, all profiles with one personality, then with the next one.
 
     A profile is one person (aloe.py), so it is profiles that are split; where more users are asked for than there are
     profiles, the same people come again with other personalities.
 
     Args:
-      path: a folder with profile.jsonl and personality.jsonl.
       seed: another seed, other pairs.
-      skip_bad: leave bad lines out and count them, and take two texts on a line one by one.
-      times: how many personalities each profile gets.
-
-    Raises:
-      ConfigError: there are not so many personalities.
-      DataError: a file cannot be read, or a line is bad and not to be skipped.
+      times: how many personalities each profile gets; a ConfigError where there are not so many.
     """
     manners, people = (load_personas(Path(path) / name, skip_bad) for name in POOL)
     personalities, profiles = list(dict.fromkeys(manners)), list(dict.fromkeys(people))
@@ -136,12 +127,11 @@ def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: in
             f"{path} has {len(personalities)} personalities, so each of its {len(profiles)} profiles can be that many "
             f"users, and {times} are asked for; ask for fewer users"
         )
-
-    def rank(profile: str, personality: str) -> bytes:
-        """An order that is the profile's own and stays what it is when the pool grows."""
-        return hashlib.sha256(f"{seed}:{profile}:{personality}".encode()).digest()
-
-    ranked = {profile: sorted(personalities, key=partial(rank, profile)) for profile in profiles}
+    # An order that is the profile's own and stays what it is when the pool grows.
+    ranked = {
+        profile: sorted(personalities, key=lambda one: hashlib.sha256(f"{seed}:{profile}:{one}".encode()).digest())
+        for profile in profiles
+    }
     users = tuple(
         Dialogue(f"{name_for(profile)}/{k + 1}", name_for(profile), Persona(profile, order[k]), ())
         for k in range(times)
@@ -154,12 +144,7 @@ def load_pool(path: str | Path, seed: int = 0, skip_bad: bool = False, times: in
 def read_all(
     files: Sequence[Path], kind: Kind, format: str, skip_bad: bool = False
 ) -> tuple[str, str, tuple[DataError, ...], Mapping[str, int], tuple[Any, ...]]:
-    """What `LoadedItems` holds: all items of one kind of files that have one layout, and the account.
-
-    Raises:
-      ConfigError: there is no such layout.
-      DataError: see `load_dialogues`.
-    """
+    """What `LoadedItems` holds: all items of one kind of files that have one layout; else as `load_dialogues`."""
     intake, one = Intake(skip_bad), _ONE[kind]
     name, *others = [detect(file) for file in files] if format == "auto" else [format]
     for file, other in zip(files[1:], others, strict=False):

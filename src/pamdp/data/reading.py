@@ -60,11 +60,7 @@ class Record:
         return DataError(what, self.path, self.line, fix)
 
     def read(self, kind: type[_Fields]) -> _Fields:
-        """The record as KIND describes it.
-
-        Raises:
-          DataError: it is something else; the first field that is wrong is named.
-        """
+        """The record as KIND describes it; a DataError names the first field that is wrong."""
         try:
             return kind.model_validate(self.value, context=self.notes)
         except ValidationError as error:
@@ -82,11 +78,7 @@ class Intake:
     seen: set[tuple[type, str]] = field(default_factory=set)
 
     def refuse(self, error: DataError, mended: bool = False) -> None:
-        """Count the fault, as mended where it costs no record, and go on; or stop.
-
-        Raises:
-          DataError: the same error, when bad input is not to be skipped.
-        """
+        """Count the fault, as mended where it costs no record, and go on; raise it where bad input is not skipped."""
         if not self.skip_bad:
             raise error
         if mended:
@@ -94,11 +86,7 @@ class Intake:
         (self.mended if mended else self.skipped).append(error)
 
     def admit(self, record: Record, items: Sequence[Dialogue | PreferencePair | str]) -> None:
-        """Enter what a record brings, and its repairs.
-
-        Raises:
-          DataError: one of the items has an id that another of its kind had before.
-        """
+        """Enter what a record brings, and its repairs; a DataError where an id has come before."""
         for name in ((type(item), item.id) for item in items if not isinstance(item, str)):
             if name in self.seen:
                 raise record.fault(f"the id {name[1]!r} occurs twice", "give every record an id of its own")
@@ -159,7 +147,7 @@ def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
     line, counted, items = text.count("\n", 0, at) + 1, at, 0
     if not text.startswith("[", at):
         raise DataError("this is not a JSON array", path, line, "the file must be [item, ...]")
-    at, fault = _blank_end(text, at + 1), ""
+    at, fault, fix = _blank_end(text, at + 1), "", "mend the file from this item on"
     while at < len(text) and text[at] != "]" and not fault:
         line, counted = line + text.count("\n", counted, at), at
         try:
@@ -174,13 +162,12 @@ def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
             at = _blank_end(text, at + 1)
         elif at < len(text) and text[at] != "]":
             fault = "no comma after this item; the rest of the file is left out"
+    if not fault and at == len(text):
+        fault, fix = "the JSON array has no end: cut off?", "fetch the file again"
+    elif not fault and _blank_end(text, at + 1) < len(text):
+        fault, fix = "there is something after the end of the JSON array", "keep one array in the file"
     if fault:
-        intake.refuse(DataError(fault, path, line, "mend the file from this item on"))
-    elif at == len(text):
-        intake.refuse(DataError("the JSON array has no end: cut off?", path, line, "fetch the file again"))
-    elif _blank_end(text, at + 1) < len(text):
-        what = "there is something after the end of the JSON array"
-        intake.refuse(DataError(what, path, line, "keep one array in the file"))
+        intake.refuse(DataError(fault, path, line, fix))
 
 
 def _csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
@@ -214,13 +201,11 @@ it is bad and the intake does not skip it.
 def decode(text: str, at: int = 0) -> tuple[object, int]:
     """One JSON value that starts at `at`, and where it ends; stricter than Python's own reader.
 
-    Raises:
-      ValueError: not JSON, NaN or Infinity, a key that occurs twice in one object, or nested too deeply.
+    A ValueError where it is not JSON, NaN or Infinity, has a key twice in one object, or is nested too deeply.
     """
     try:
-        value: object
-        value, end = _DECODER.raw_decode(text, at)
-        return value, end
+        value: tuple[object, int] = _DECODER.raw_decode(text, at)
+        return value
     except json.JSONDecodeError as error:
         cut = " (cut off?)" if error.pos >= len(text) or "Unterminated" in error.msg else ""
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"

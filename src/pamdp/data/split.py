@@ -30,7 +30,6 @@ def split_by_user(dialogues: Sequence[Dialogue], test_share: float = 0.2, seed: 
 
     Args:
       test_share: share of the users that go into test; at least one user on either side.
-      seed: another seed, other test users.
       by: "topic" takes topics for users; they are told apart as in `split_by_topic`.
 
     Raises:

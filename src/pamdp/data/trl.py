@@ -57,10 +57,8 @@ def dialogue(record: Record) -> Dialogue:
     """The dialogue of all lines with one dialogue_id, or of one line; the record's value is the list of their records.
 
     A turn of the prompt that no line labels keeps its reply as the preferred one. Without dialogue_id and user_id the
-    user is the profile, or else the first message, so that a split by user never parts the lines of one dialogue.
-
-    Raises:
-      DataError: a line is bad, or the lines of one dialogue contradict each other.
+    user is the profile, or else the first message, so that a split by user never parts the lines of one dialogue. A
+    DataError where a line is bad, or lines of one dialogue contradict each other.
     """
     assert isinstance(record.value, list)
     lines: list[tuple[Record, _TurnLine]] = [(item, item.read(_TurnLine)) for item in record.value]
@@ -99,8 +97,7 @@ def _turn(record: Record, line: _TurnLine, history: History) -> Turn:
 def write_trl(path: str | Path, dialogues: Iterable[Dialogue]) -> int:
     """Write one line for each turn; returns how many. Read back, the same dialogues come out.
 
-    Raises:
-      DataError: a turn lacks one of its replies, so that it is no preference; or the file cannot be written.
+    A DataError where a turn lacks one of its replies, so that it is no preference, or the file cannot be written.
     """
     return write_lines(path, (line for dialogue in dialogues for line in _dialogue_lines(dialogue, Path(path))))
 
@@ -122,11 +119,7 @@ def _dialogue_lines(dialogue: Dialogue, path: Path) -> Iterator[Mapping[str, Jso
 
 
 def write_trl_pairs(path: str | Path, pairs: Iterable[PreferencePair]) -> int:
-    """Write one line for each pair; returns how many. Read back, the same pairs come out.
-
-    Raises:
-      DataError: the file cannot be written.
-    """
+    """Write one line for each pair; otherwise like `write_trl`."""
     lines = (
         {**_columns(p.history, p.preferred, p.rejected, p.persona), "id": p.id, "kind": p.kind, "twin": p.twin}
         for p in pairs

@@ -23,9 +23,7 @@ class Agreement:
     """Two raters on the same comparisons.
 
     Attributes:
-      first, second: the judges; for one judge in both orders, the same name.
       n, same: comparisons that both decided, and the share of equal verdicts.
-      kappa: Cohen's kappa, with its interval over users.
       first_shown: share of one judge's decided verdicts for the reply shown first; 0.5 has no position bias.
     """
 

@@ -8,13 +8,13 @@ that could not be had is left out and counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pamdp.async_bridge import run, settle, together
 from pamdp.env.user import User
 from pamdp.errors import AnswerError
-from pamdp.evaluation.recoverability import Likelihood
+from pamdp.evaluation.recoverability import Likelihood, draw_others
 from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.judges.base import Outcome
 from pamdp.judges.pairwise import parse_verdict
@@ -30,10 +30,7 @@ _SWAPPED: dict[Outcome, Outcome] = {"win": "loss", "loss": "win", "tie": "tie"}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One turn of a record: its history up to the reply that is answered, and both messages that answer it.
-
-    `simulated` is None where the user had no usable answer.
-    """
+    """One turn of a record: h_t with the reply that is answered, and both answers; no usable one is None."""
 
     user_id: str
     dialogue_id: str
@@ -47,9 +44,8 @@ class Place:
 class Compared:
     """What an auditor says of one place; it is what a file holds, so that shares can be told anew.
 
-    Attributes:
-      aligned, recorded: whether the simulated and the recorded message suit the persona; None where nobody can say.
-      better: whether the simulated message wins against the recorded one.
+    `aligned` and `recorded`: whether the simulated and the recorded message suit the persona; None where nobody can
+    say. `better`: whether the simulated message wins against the recorded one.
     """
 
     user_id: str
@@ -109,90 +105,66 @@ def compare_places(places: Sequence[Place], auditor: Auditor) -> list[Compared]:
 
 def imitation(compared: Sequence[Compared], auditor: str, *, n: int = 10_000) -> Imitation:
     """Shares of what AUDITOR said, with intervals over users from N resamples."""
-
-    def share(values: Sequence[float | None]) -> Estimate:
-        return cluster_bootstrap(values, [c.user_id for c in compared], n=n)
-
-    mine, better = [c.aligned for c in compared], [c.better for c in compared]
-    won, lost = (share([None if x is None else x == outcome for x in better]) for outcome in ("win", "loss"))
-    recorded = share([c.recorded for c in compared])
-    return Imitation(auditor, share(mine), recorded, won, lost, len(compared), mine.count(None))
+    mine, better, users = [c.aligned for c in compared], [c.better for c in compared], [c.user_id for c in compared]
+    won, lost = ([None if x is None else x == outcome for x in better] for outcome in ("win", "loss"))
+    columns = (mine, [c.recorded for c in compared], won, lost)
+    aligned, recorded, wins, losses = (cluster_bootstrap(values, users, n=n) for values in columns)
+    return Imitation(auditor, aligned, recorded, wins, losses, len(compared), mine.count(None))
 
 
-@dataclass(frozen=True, slots=True)
-class LikelihoodAuditor:
-    """Needs no language model that follows instructions.
+def by_likelihood(places: Sequence[Place], reader: Likelihood, pool: Sequence[Persona], others: int) -> list[Compared]:
+    """An Auditor that needs no language model that follows instructions.
 
-    A message suits its persona where it is likelier under it than, in the mean, under other people's; the better one of
-    two messages is the one that gains more by it, per character. This sees persona, not style or sense.
-
-    Attributes:
-      others: gives other people's personas for a place.
+    A message suits its persona where it is likelier under it than, in the mean, under so many OTHERS of POOL; the
+    better one of two messages is the one that gains more by it, per character. This sees persona, not style or sense.
     """
-
-    reader: Likelihood
-    others: Callable[[Place], Sequence[Persona]]
-
-    def __call__(self, places: Sequence[Place]) -> list[Compared]:
-        """See Auditor."""
-        who = [(place, (place.persona, *self.others(place))) for place in places]
-        self.reader.read((persona, text) for place, people in who for persona in people for text in _texts(place))
-        return [self._one(place, people) for place, people in who]
-
-    def _one(self, place: Place, people: Sequence[Persona]) -> Compared:
-        texts, gains = _texts(place), list[float]()
+    who = [(p, _texts(p), (p.persona, *draw_others(p.persona, p.dialogue_id, pool, others))) for p in places]
+    reader.read((persona, text) for _, texts, people in who for persona in people for text in texts)
+    out = []
+    for place, texts, people in who:
+        gains = list[float]()
         for text in texts:
-            own, *others = (self.reader.of(persona, [text])[0] for persona in people)
-            gains.append(own - sum(others) / len(others))
+            own, *rest = (reader.of(persona, [text])[0] for persona in people)
+            gains.append(own - sum(rest) / len(rest))
         a, b = (gain / max(len(text), 1) for gain, text in zip(gains, texts, strict=True))
         better: Outcome = "tie" if a == b else "win" if a > b else "loss"
-        return Compared(place.user_id, float(gains[0] > 0), float(gains[1] > 0), better)
+        out.append(Compared(place.user_id, float(gains[0] > 0), float(gains[1] > 0), better))
+    return out
 
 
-@dataclass(frozen=True, slots=True)
-class ChatAuditor:
-    """Asks a language model; the better message in both orders, and a tie where they disagree.
+def by_chat(places: Sequence[Place], model: ChatModel, how: Asking = Asking(max_tokens=200)) -> list[Compared]:
+    """An Auditor that asks a language model, of all places at the same time; a tie where both orders disagree.
 
     The recorded message is what the simulated one is held against, so nothing is said of whether it suits the persona.
     """
 
-    model: ChatModel
-    how: Asking = Asking(max_tokens=200)
-
-    def __call__(self, places: Sequence[Place]) -> list[Compared]:
-        """See Auditor; all places are asked about at the same time."""
-
-        async def one(place: Place) -> Compared:
-            mine, theirs = _texts(place)
-            aligned = await _or_none(self._ask("audit_aligned", place, _yes, recorded=theirs, simulated=mine))
-            first = await _or_none(self._ask("audit_better", place, parse_verdict, a=mine, b=theirs))
-            second = await _or_none(self._ask("audit_better", place, parse_verdict, a=theirs, b=mine))
-            better: Outcome | None = None
-            if first is not None and second is not None:
-                better = first if first == _SWAPPED[second] else "tie"
-            return Compared(place.user_id, aligned, None, better)
-
-        return run(together(one(place) for place in places))
-
-    async def _ask(self, prompt: str, place: Place, parse: Callable[[str], T], **values: str) -> T:
+    async def asked(prompt: str, place: Place, parse: Callable[[str], T], **values: str) -> T | None:
         question = render(
             prompt, persona=place.persona.text, history=transcript(place.history, "Person", "Friend"), **values
         )
-        return await ask(
-            self.model, [Message("user", question)], parse, replace(self.how, seed=seed_of(question)),
-            reminder="audit_reminder",
-        )  # fmt: skip
+        try:
+            return await ask(
+                model, [Message("user", question)], parse, replace(how, seed=seed_of(question)),
+                reminder="audit_reminder",
+            )  # fmt: skip
+        except AnswerError:
+            return None
+
+    async def one(place: Place) -> Compared:
+        mine, theirs = _texts(place)
+        aligned = await asked("audit_aligned", place, _yes, recorded=theirs, simulated=mine)
+        first = await asked("audit_better", place, parse_verdict, a=mine, b=theirs)
+        second = await asked("audit_better", place, parse_verdict, a=theirs, b=mine)
+        better: Outcome | None = None
+        if first is not None and second is not None:
+            better = first if first == _SWAPPED[second] else "tie"
+        return Compared(place.user_id, aligned, None, better)
+
+    return run(together(one(place) for place in places))
 
 
 def _texts(place: Place) -> tuple[str, str]:
     return place.simulated or "", place.recorded
-
-
-async def _or_none(answer: Coroutine[object, object, T]) -> T | None:
-    try:
-        return await answer
-    except AnswerError:
-        return None
 
 
 def _yes(text: str) -> float:

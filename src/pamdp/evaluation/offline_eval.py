@@ -21,6 +21,9 @@ from pamdp.models.recorded import Actions, Key, Replies, greedy_replies, mean_ac
 from pamdp.progress import Progress, note
 from pamdp.types import Dialogue
 
+SHOWN = 6
+"""Dialogues that a report shows."""
+
 
 def write_replies(
     policy: Policy,
@@ -65,29 +68,28 @@ def action_controls(
     actions = mean_actions(policy, dialogues)
     centre = torch.stack(list(actions.values())).mean(0)
     others = others_actions(dialogues, actions)
-    replacements: list[tuple[str, str, Actions]] = [
-        ("the mean action", "the same state under the mean of all actions", dict.fromkeys(actions, centre))
-    ]
+    replacements, rows = list[tuple[str, str, Actions]](), list[Control]()
     if others is None:
         note(f"{name}: all test dialogues are one user's, so no control has another user's action")
     else:
-        another = ("another user's action", "the same state under the action of another test user", others)
-        replacements.insert(0, another)
-    rows: list[Control] = []
+        replacements.append(("another user's action", "the same state under the action of another test user", others))
+    mean = ("the mean action", "the same state under the mean of all actions", dict.fromkeys(actions, centre))
+    replacements.append(mean)
     for label, what, replacement in replacements:
         replies = write_replies(policy, dialogues, config, replacement, f"{name}: {label}")
+        found = list[tuple[list[float], list[str], str, str]]()
         for judge in judges:
-            found = compare_replies(judge, dialogues, own, replies, (name, label), "control")
-            kept = [j for j in found if not j.masked]
-            rows += _measured(
-                [j.soft for j in kept], [j.cluster for j in kept],
-                f"{name}: own action − {label}", f"judged score against {what}", judge.name,
-            )  # fmt: skip
-        gains, users = nll_gain(policy, dialogues, actions, replacement)
-        rows += _measured(
-            gains, users, f"{name}: own action − {label}",
-            f"nats per token of the preferred reply, against {what}", "reference NLL",
-        )  # fmt: skip
+            said = compare_replies(judge, dialogues, own, replies, (name, label), "control")
+            kept = [(j.soft, j.cluster) for j in said if not j.masked]
+            found.append(([x for x, _ in kept], [who for _, who in kept], f"judged score against {what}", judge.name))
+        gains = nll_gain(policy, dialogues, actions, replacement)
+        found.append((*gains, f"nats per token of the preferred reply, against {what}", "reference NLL"))
+        title = f"{name}: own action − {label}"
+        for values, users, measure, by in found:
+            if values:
+                rows.append(Control.measure(values, users, name=title, what=measure, judge=by))
+            else:
+                note(f"control left out, nothing was measured: {title} ({by})")
     return rows
 
 
@@ -107,23 +109,12 @@ def others_actions(dialogues: Sequence[Dialogue], actions: Actions) -> Actions |
     return out
 
 
-def _measured(values: Sequence[float], users: Sequence[str], name: str, what: str, judge: str) -> list[Control]:
-    if not values:
-        note(f"control left out, nothing was measured: {name} ({judge})")
-        return []
-    return [Control.measure(values, users, name=name, what=what, judge=judge)]
-
-
 def nll_gain(
     policy: Policy, dialogues: Sequence[Dialogue], own: Actions, other: Actions
 ) -> tuple[list[float], list[str]]:
     """Gain in log p of the preferred reply under the own action over another, per token and state; and the users."""
-    gains, users = [], []
-    for dialogue in dialogues:
-        for a, b in reference_log_probs(policy, dialogue, own, other).values():
-            gains.append(float((a.sum() - b.sum()) / len(a)))
-            users.append(dialogue.user_id)
-    return gains, users
+    found = [(d.user_id, a, b) for d in dialogues for a, b in reference_log_probs(policy, d, own, other).values()]
+    return [float((a.sum() - b.sum()) / len(a)) for _, a, b in found], [user for user, _, _ in found]
 
 
 def evaluate(
@@ -133,19 +124,12 @@ def evaluate(
     judges: Sequence[Judge],
     controls: Sequence[Control],
     folder: Path,
-    shown: int = 6,
 ) -> list[Judgement]:
-    """Judge methods against each other and write judgements, controls and sample dialogues into FOLDER.
-
-    Args:
-      replies: method -> its replies; the first is Vanilla.
-      pairs: (method, baseline) comparisons.
-      shown: how many dialogues the report shows.
-    """
+    """`judge_methods`; judgements, controls and sample dialogues go into FOLDER."""
     judgements = judge_methods(replies, pairs, dialogues, judges)
     write_judgements(folder / "judgements.jsonl", judgements)
     write_controls(folder / "controls.json", controls)
-    write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:shown], judgements))
+    write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:SHOWN], judgements))
     return judgements
 
 
@@ -155,12 +139,7 @@ def judge_methods(
     dialogues: Sequence[Dialogue],
     judges: Sequence[Judge],
 ) -> list[Judgement]:
-    """Verdicts of every judge on every comparison, in both orders.
-
-    Args:
-      replies: method -> its replies; the first is Vanilla.
-      pairs: (method, baseline) comparisons.
-    """
+    """Verdicts of every judge on every comparison (method, baseline), in both orders; Vanilla's replies come first."""
     judgements: list[Judgement] = []
     with Progress("judging", len(pairs) * len(judges)) as bar:
         for judge in judges:
@@ -183,20 +162,14 @@ def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Rep
 def _samples(
     replies: Mapping[str, Replies], dialogues: Sequence[Dialogue], judgements: Sequence[Judgement]
 ) -> list[SampleDialogue]:
-    first = next(iter(replies))
-    found = {
-        (j.dialogue_id, j.turn, j.method, j.judge): j.p_win for j in judgements if j.baseline == first and not j.masked
-    }
+    first, rewards = next(iter(replies)), dict[Key, dict[str, dict[str, float]]]()
     shown = [name for name in replies if name in (first, "BC", "PAMDP")]
-    out = []
-    for dialogue in dialogues:
-        turns = []
-        for t, turn in enumerate(dialogue.turns):
-            rewards: dict[str, dict[str, float]] = {}
-            for (key, at, method, judge), p in found.items():
-                if (key, at) == (dialogue.id, t) and method in shown:
-                    rewards.setdefault(method, {})[judge] = p
-            said = {name: replies[name][dialogue.id, t] for name in shown}
-            turns.append(SampleTurn(turn.user, said, turn.inferred.text, rewards=rewards))
-        out.append(SampleDialogue(dialogue.user_id, dialogue.persona, tuple(turns)))
-    return out
+    for j in judgements:
+        if j.baseline == first and j.method in shown and not j.masked:
+            rewards.setdefault((j.dialogue_id, j.turn), {}).setdefault(j.method, {})[j.judge] = j.p_win
+
+    def sample(d: Dialogue, t: int) -> SampleTurn:
+        said = {name: replies[name][d.id, t] for name in shown}
+        return SampleTurn(d.turns[t].user, said, d.turns[t].inferred.text, rewards.get((d.id, t), {}))
+
+    return [SampleDialogue(d.user_id, d.persona, tuple(sample(d, t) for t in range(len(d.turns)))) for d in dialogues]

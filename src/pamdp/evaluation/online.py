@@ -36,12 +36,8 @@ def talk_with(
 ) -> list[Transcript]:
     """Play T turns with the user of each dialogue; horizon, longest reply and groups are those of the world's settings.
 
-    Args:
-      seed: of the users' draws; equal for all policies that are compared.
-      journal: turns that were played before.
-
-    Raises:
-      EndpointError: a model cannot be reached; every turn that ended is in the journal.
+    SEED is of the users' draws, and equal for all policies that are compared. JOURNAL has the turns that were played
+    before, and every one that ended where an EndpointError ends the rest.
     """
     settings = world.config
     users = [world.user(dialogue, seed) for dialogue in dialogues]
@@ -68,11 +64,7 @@ def with_references(
 ) -> list[Transcript]:
     """The same dialogues with u_g for every reply that is not masked; all are written at the same time.
 
-    Args:
-      each: called after each of them.
-
-    Raises:
-      EndpointError: the writer cannot be reached.
+    EACH is called after each of them; an EndpointError says that the writer cannot be reached.
     """
 
     async def one(step: TimeStep) -> str | None:
@@ -95,17 +87,12 @@ def grade(
 ) -> list[list[float | None]]:
     """r_t of every reply of every dialogue, by a judge who compares it with u_g; None where it is masked.
 
-    Args:
-      soft: the expected reward under the verdict's probabilities in place of the verdict's own.
-      each: called after each reply.
+    SOFT is the expected reward under the verdict's probabilities in place of the verdict's own.
     """
-    references: dict[History, tuple[str, ...]] = {}
-    for talk in talks:
-        for t, exchange in enumerate(talk.exchanges):
-            if exchange.reference is not None:
-                references[talk.history(t)] = (exchange.reference,)
-    reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
     places = [(talk, t) for talk in talks for t in range(len(talk.exchanges))]
+    written = ((talk.history(t), talk.exchanges[t].reference) for talk, t in places)
+    references: dict[History, tuple[str, ...]] = {history: (text,) for history, text in written if text is not None}
+    reward = Reward(judge, lambda steps: [references.get(step.history, ()) for step in steps], soft)
     given = reward.begin([talk.step(t) for talk, t in places], [[talk.reply(t)] for talk, t in places])
     found = list[float | None]()
     for future in given:

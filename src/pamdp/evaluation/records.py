@@ -33,7 +33,6 @@ class Judgement:
 
     Attributes:
       method, baseline: who wrote the reply that is graded, and the other one; for example `PAMDP` and `Vanilla`.
-      user_id: whose dialogue it is; users are the independent units of every interval.
       turn, sample: 0-based turn, and which of several replies to the same state, from 0.
       p_win, p_loss, p_tie: probability that the method's reply is preferred, the baseline's, neither; they sum to 1.
       outcome: the verdict, from the method's side.
@@ -80,11 +79,9 @@ class Judgement:
         sample: int = 0,
         kind: str = "eval",
     ) -> Judgement:
-        """The record of a comparison that was judged in both orders.
+        """The record of verdicts with the method's reply as A and as B, as the judge gave them (not turned round).
 
-        Args:
-          first: verdict with the method's reply as A; None where the judge failed, which masks the record.
-          second: verdict with the method's reply as B, as the judge gave it (not turned round).
+        None where the judge failed; it masks the record.
         """
         place = (method, baseline, judge, *state, sample)
         if first is None or second is None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
 
 import torch
 
@@ -35,28 +34,18 @@ Question = tuple[History, Sequence[Persona]]
 Scores = Sequence[float] | None
 """One number for each candidate, the highest for the likeliest; None where none could be had."""
 
+Recogniser = Callable[[Sequence[Question]], list[Scores]]
+"""Tells users apart: how likely each candidate is to be the user, for each question."""
+
 ROW = 1200
 """Tokens of messages that are read in one pass."""
 
 
-class Recogniser(Protocol):
-    """Somebody who tells users apart."""
-
-    name: ClassVar[str]
-    """What results call it."""
-
-    def scores(self, questions: Sequence[Question]) -> list[Scores]:
-        """How likely each candidate is to be the user, for each question; what the assistant said does not count."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One answer; it is what a file holds, so that accuracy can be told anew.
+    """One answer after so many messages of the user; it is what a file holds, so that accuracy can be told anew.
 
-    Attributes:
-      messages: after how many messages of the user.
-      hit: share of the point that the own persona has; None where no answer could be had.
+    `hit` is the share of the point that the own persona has; None where no answer could be had.
     """
 
     recogniser: str
@@ -65,39 +54,26 @@ class Told:
     hit: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """How often the right persona was told.
-
-    Attributes:
-      accuracy, masked: after each message of the user, from the first; and how many answers could not be had there.
-      chance: accuracy of a guess.
-    """
-
-    name: str
-    accuracy: tuple[Estimate, ...]
-    masked: tuple[int, ...]
-    chance: float
-
-
-def recognise(talks: Sequence[Transcript], recogniser: Recogniser, others: int = 9, seed: int = 0) -> list[Told]:
-    """Ask RECOGNISER after every message of a user, who keeps so many OTHERS, drawn by SEED, over all turns."""
+def recognise(talks: Sequence[Transcript], name: str, recogniser: Recogniser, others: int = 9) -> list[Told]:
+    """Ask a recogniser called NAME after every message of a user, who keeps so many OTHERS over all turns."""
     pool = list(dict.fromkeys(talk.persona for talk in talks))
     asked = list[tuple[str, int, Question]]()
     for talk in talks:
-        candidates = [talk.persona, *draw_others(talk, pool, others, seed)]
+        candidates = [talk.persona, *draw_others(talk.persona, talk.dialogue_id, pool, others)]
         for k in range(sum(m.role == "user" for m in talk.messages)):
             asked.append((talk.user_id, k + 1, (talk.history(k), candidates)))
-    found = recogniser.scores([question for _, _, question in asked])
-    return [Told(recogniser.name, user, k, _hit(x)) for (user, k, _), x in zip(asked, found, strict=True)]
+    found = recogniser([question for _, _, question in asked])
+    return [Told(name, user, k, _hit(x)) for (user, k, _), x in zip(asked, found, strict=True)]
 
 
-def recovery(told: Sequence[Told], others: int = 9, *, n: int = 10_000) -> Recovery:
-    """Accuracy by turn of one recogniser's answers among so many OTHERS, with intervals over users from N resamples."""
+def accuracy(told: Sequence[Told], *, n: int = 10_000) -> list[tuple[Estimate, int]]:
+    """How often one recogniser was right after each message of the user, and how many answers could not be had there.
+
+    Intervals are over users, from N resamples.
+    """
     rows = grouped(told, lambda t: t.messages).values()
-    accuracy = (cluster_bootstrap([t.hit for t in row], [t.user_id for t in row], n=n) for row in rows)
-    masked = tuple(sum(t.hit is None for t in row) for row in rows)
-    return Recovery(told[0].recogniser, tuple(accuracy), masked, 1 / (1 + others))
+    found = [cluster_bootstrap([t.hit for t in row], [t.user_id for t in row], n=n) for row in rows]
+    return [(e, len(row) - e.n) for e, row in zip(found, rows, strict=True)]
 
 
 def _hit(scores: Scores) -> float | None:
@@ -108,12 +84,12 @@ def _hit(scores: Scores) -> float | None:
     return (0 in best) / len(best)
 
 
-def draw_others(talk: Transcript, pool: Sequence[Persona], count: int, seed: int) -> list[Persona]:
-    """COUNT personas of POOL that are not the talk's own; a ValueError where there are not so many."""
-    known = [persona for persona in pool if persona != talk.persona]
+def draw_others(persona: Persona, dialogue_id: str, pool: Sequence[Persona], count: int) -> list[Persona]:
+    """COUNT personas of POOL beside a dialogue's own, always the same; a ValueError where there are not so many."""
+    known = [other for other in pool if other != persona]
     if len(known) < count:
         raise ValueError(f"{count} other personas are asked for, and there are {len(known)}; ask for fewer")
-    return random.Random(seed_of(seed, "others", talk.dialogue_id)).sample(known, count)
+    return random.Random(seed_of(0, "others", dialogue_id)).sample(known, count)
 
 
 def overlap(text: str, candidates: Sequence[Persona]) -> list[float]:
@@ -126,35 +102,22 @@ def overlap(text: str, candidates: Sequence[Persona]) -> list[float]:
     return [sum(math.log(len(known) / count[word]) for word in sorted(said & words)) for words in known]
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
-    """Needs no model: the words that the user shares with a persona."""
-
-    name: ClassVar[str] = "words"
-
-    def scores(self, questions: Sequence[Question]) -> list[Scores]:
-        """See Recogniser."""
-        return [overlap(" ".join(_said(history)), candidates) for history, candidates in questions]
+def by_words(questions: Sequence[Question]) -> list[Scores]:
+    """A Recogniser that needs no model: the words that the user shares with a persona."""
+    return [overlap(" ".join(_said(history)), candidates) for history, candidates in questions]
 
 
-@dataclass(frozen=True, slots=True)
-class Profiles:
-    """The words that the profile which a language model infers shares with a persona; no finding tells nobody apart."""
+def by_profile(questions: Sequence[Question], profiler: Profiler) -> list[Scores]:
+    """A Recogniser by the words that the inferred profile shares with a persona; no finding tells nobody apart."""
 
-    profiler: Profiler
-    name: ClassVar[str] = "profiler"
+    async def one(history: History, candidates: Sequence[Persona]) -> Scores:
+        try:
+            profile = await profiler.infer(history)
+        except AnswerError:
+            return None
+        return overlap(profile.text, candidates)
 
-    def scores(self, questions: Sequence[Question]) -> list[Scores]:
-        """See Recogniser; all profiles are asked for at the same time."""
-
-        async def one(history: History, candidates: Sequence[Persona]) -> Scores:
-            try:
-                profile = await self.profiler.infer(history)
-            except AnswerError:
-                return None
-            return overlap(profile.text, candidates)
-
-        return run(together(one(*question) for question in questions))
+    return run(together(one(*question) for question in questions))
 
 
 @dataclass(slots=True)
@@ -166,11 +129,10 @@ class Likelihood:
     """
 
     backbone: Backbone
-    name: ClassVar[str] = "likelihood"
     _known: dict[tuple[Persona, str], float] = field(default_factory=dict)
 
     def scores(self, questions: Sequence[Question]) -> list[Scores]:
-        """See Recogniser."""
+        """A Recogniser."""
         self.read((w, m) for history, candidates in questions for w in candidates for m in _said(history))
         return [[sum(self.of(persona, _said(history))) for persona in known] for history, known in questions]
 

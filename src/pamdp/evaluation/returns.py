@@ -20,13 +20,7 @@ from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap, 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The reward of one reply.
-
-    Attributes:
-      user_id: whose dialogue it is; users are the independent units.
-      dialogue_id, seed, turn: which dialogue, which draw of it, and its 0-based turn.
-      reward: r_t, or None where it is masked.
-    """
+    """The reward r_t of one reply, None where it is masked; turns count from 0, and users are the independent units."""
 
     method: str
     judge: str
@@ -39,12 +33,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A method under a judge.
+    """A method under a judge; `masked` replies have no reward.
 
     Attributes:
       returns: R_t = r_1 + ... + r_t after each step, undiscounted, mean over dialogues; the last is the final return.
       gains: R_t − R_{t−1}, the mean reward of each step.
-      masked: replies without a reward.
     """
 
     method: str

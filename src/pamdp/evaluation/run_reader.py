@@ -53,12 +53,7 @@ class ReportData:
 
 
 def load_report(run_dir: Path) -> ReportData:
-    """Read a run directory.
-
-    Raises:
-      RunError: the directory is missing, or has none of a run's files.
-      DataError: a file is there and wrong; the message names file and place.
-    """
+    """Read a run directory; a RunError where it is none, a DataError where a file is there and wrong."""
     if not run_dir.is_dir():
         raise RunError(f"{run_dir}: no such run directory")
     there = {name: run_dir / name for name in FILES if (run_dir / name).is_file()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +19,6 @@ from pamdp.evaluation.agreement import cohens_kappa
 from pamdp.evaluation.records import grouped
 from pamdp.evaluation.significance import Estimate, Statistic, cluster_bootstrap
 from pamdp.judges.scores import CATEGORIES, Category
-from pamdp.stored import read_records, write_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,7 @@ class Scored:
     Attributes:
       turn, sample: 0-based turn, and the seed of the method.
       rating: 1 to 5; None where none could be had.
-      category: of adherence to a preference; None where it was not asked for, or no answer could be had.
+      category: of adherence to a preference; None where it was not asked for, or could not be had.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -45,20 +43,14 @@ class Scored:
     category: Category | None = None
 
 
-write_scores, read_scores = write_records, partial(read_records, kind=Scored)
-"""A file of them, as JSON lines."""
-
-
 @dataclass(frozen=True, slots=True)
 class ScoreReport:
     """One method under one scorer.
 
     Attributes:
-      rating: mean of the ratings, 1 to 5.
-      by_turn: mean rating at each turn, from turn 1.
+      rating, by_turn: mean of the ratings, 1 to 5; and that at each turn, from turn 1.
       slope: rating gained per turn, least squares over all replies; NaN where there is one turn only.
       followed: share of replies that keep to the preference; unknown where it was not asked for.
-      categories: share of each category among the answers.
       n, masked: replies, and those of them without a rating.
       unread: replies whose category was asked for and could not be had.
     """

@@ -69,7 +69,6 @@ def cluster_bootstrap(
 
     Args:
       values: one number per state, or None where it is masked: it is left out, and where all are, nothing is known.
-      clusters: the cluster of each state, for example its user.
       statistic: what is estimated; it sees multiplicities, so that all N resamples are computed at once.
 
     Raises:
@@ -135,13 +134,10 @@ def student_t(probability: float, degrees: int) -> float:
     Good to 1e-4 from eight degrees on; below, the quantile is so far out that the extremes are taken anyway.
     """
     z, d = NormalDist().inv_cdf(probability), float(degrees)
-    return (
-        z
-        + (z**3 + z) / (4 * d)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
-        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4)
-    )
+    first, second = (z**3 + z) / (4 * d), (5 * z**5 + 16 * z**3 + 3 * z) / (96 * d**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * d**3)
+    fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * d**4)
+    return z + first + second + third + fourth
 
 
 @lru_cache(maxsize=2)

@@ -14,17 +14,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from pamdp.env.simulated import breaks_role, sentences
 from pamdp.evaluation.records import grouped
 from pamdp.evaluation.transcripts import MessageNote, Transcript
 
-_STOP = (
-    "a an and are as at be been being but by can did do does for from had has have he her hers him his how i in is it "
-    "its just like likes me my no not of on or our she so some than that the their them then there they this to too "
-    "two up very was we were what when where which who will with you your"
-)
-STOP = frozenset(_STOP.split())
+STOP = frozenset((files("pamdp.evaluation") / "stop_words.txt").read_text(encoding="utf-8").split())
 """Words that tell nothing of a person."""
 SIMILAR = 0.8
 """Share of common words (Jaccard) from which a message repeats another."""
@@ -56,9 +52,8 @@ class Audit:
 def audit(talks: Sequence[Transcript], pace: float = 1.0, opened: bool = False) -> Audit:
     """Measure simulated dialogues; turns are averaged over the dialogues that have them.
 
-    Args:
-      pace: sentences of the profile that may be told in a turn; the first may be told in the first one.
-      opened: whether first messages were asked of whoever plays, too, and not taken from a record.
+    PACE sentences of the profile may be told in a turn, and one in the first; first messages that were OPENED were
+    asked of whoever plays, too, and not taken from a record.
     """
     told = list[tuple[int, float, float]]()  # turn, told by it, leaked by it
     breaks = repeats = later = messages = stock = answers = 0

@@ -21,7 +21,6 @@ class SuccessRate:
     """One method against one baseline under one judge.
 
     Attributes:
-      wins, losses, ties: verdicts for the method, for the baseline, for neither.
       masked: comparisons without a verdict; they count nowhere else.
       rate: r_w = (wins − losses) / (wins + losses + ties), Eq. 15; NaN where everything is masked.
       soft: mean of p_win − p_loss.

@@ -6,24 +6,24 @@ success rates are one kind. Knows nothing of how numbers were computed.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
+from pydantic_core import to_jsonable_python
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from pamdp.evaluation.records import grouped
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.success import SuccessRate
 
 UNKNOWN_TEXT = "n/a"
-WIDE = ("soft", "p_value", "masked")
-"""Columns of success rates for which a terminal has no room, unless something is masked."""
 Record = Mapping[str, Any]
 """One row, by names of columns. What a record lacks is an empty cell."""
 Write = Callable[[Any], str] | None
@@ -79,11 +79,7 @@ def written(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TidyTable:
-    """Records under columns that are called as their keys; words stand at the left, all else at the right.
-
-    Attributes:
-      write: by key, where values are not written as their kind is.
-    """
+    """Records under columns that are called as their keys, words at the left; WRITE is by key."""
 
     records: Sequence[Record]
     write: Mapping[str, Write] = field(default_factory=dict)
@@ -103,11 +99,8 @@ class TidyTable:
 
     def terminal(self, title: str, by: Sequence[str] = ()) -> list[RichTable]:
         """Tables for a terminal, one for all records that have the same values of BY; a `Text` keeps its colour."""
-        groups: dict[str, list[Record]] = {} if by else {"": []}
-        for record in self.records:
-            groups.setdefault(", ".join(str(record[key]) for key in by), []).append(record)
-        tables = []
-        for head, records in groups.items():
+        groups, tables = grouped(self.records, lambda r: ", ".join(str(r[key]) for key in by)), list[RichTable]()
+        for head, records in (groups or ({} if by else {"": []})).items():
             # Text, not markup: a name may hold brackets.
             heading = Text(f"{title}\n{head}" if head else title)
             table = RichTable(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
@@ -140,15 +133,8 @@ class TidyTable:
         return pd.DataFrame(cells, columns=[escape(_name(key)) for key in keys], dtype=object)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: a dataclass as its fields, null for what is not a number."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+plain = partial(to_jsonable_python, inf_nan_mode="null")
+"""A value as JSON has it: a dataclass as its fields, null for what is not a number."""
 
 
 def flat(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -157,14 +143,12 @@ def flat(records: Sequence[Record]) -> list[dict[str, Any]]:
     The ends of an estimate stand beside it as `low` and `high`, after its name where there are several.
     """
     several = len({key for record in records for key, x in record.items() if isinstance(x, Estimate)}) > 1
-    rows = []
-    for record in records:
-        row = dict[str, Any]()
-        for key, x in record.items():
-            name = f"{key}_" if several else ""
-            row |= {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
-        rows.append(plain(row))
-    return rows
+
+    def parts(key: str, x: Any) -> dict[str, Any]:
+        name = f"{key}_" if several else ""
+        return {key: x.value, f"{name}low": x.low, f"{name}high": x.high} if isinstance(x, Estimate) else {key: x}
+
+    return [plain({k: x for item in record.items() for k, x in parts(*item).items()}) for record in records]
 
 
 def records_csv(records: Sequence[Record]) -> str:
@@ -188,15 +172,11 @@ def success_table(rows: Sequence[SuccessRate]) -> TidyTable:
     return TidyTable(records, {"r_w": measured, "soft": measured, "p_value": p_text, **hidden})
 
 
-def to_json(rows: Sequence[SuccessRate]) -> str:
-    """A JSON list of success rates with unrounded numbers; null where there is none."""
-    return json.dumps(flat(success_table(rows).records), ensure_ascii=False, indent=2, allow_nan=False)
-
-
 def to_table(rows: Sequence[SuccessRate], title: str = "Success rate r_w") -> RichTable:
     """Success rates for a terminal of 80 columns; those whose interval excludes 0 stand in colour."""
     found = success_table(rows)
-    wide: dict[str, Write] = dict.fromkeys(("soft", "p_value") if any(row.masked for row in rows) else WIDE)
+    # A terminal has no room for these, unless something is masked.
+    wide: dict[str, Write] = dict.fromkeys(("soft", "p_value", *([] if any(r.masked for r in rows) else ["masked"])))
     records = [{**record, "r_w": coloured(record["r_w"])} for record in found.records]
     (table,) = TidyTable(records, {**found.write, **wide}).terminal(title)
     table.caption = "r_w = (wins − losses) / (wins + losses + ties), Eq. 15"

@@ -18,8 +18,7 @@ class TextReport:
     """The replies of one method.
 
     Attributes:
-      words: mean length in words.
-      repetition: mean share of a reply's word triples that it has already said.
+      words, repetition: mean length; and mean share of a reply's word triples that it has already said.
       nll: nats per token of the preferred replies; unknown where the method has no likelihood.
       distinct_1, distinct_2: different words, or pairs of words, among all of them.
       n, empty: replies, and those of them without a word.

@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BeforeValidator, Field
 
 from pamdp.errors import DataError
 from pamdp.files import write_json
-from pamdp.stored import read_record, read_records, write_records
+from pamdp.stored import read_record
 from pamdp.types import Message, Persona, TimeStep
 
 
@@ -56,7 +56,6 @@ class Transcript:
     """One dialogue of one method with one user.
 
     Attributes:
-      persona: who the user is.
       messages: user, assistant, user, ...; one reply for each exchange, and the user's last answer.
       said: one for each message of the user; none at all where nobody played it.
     """
@@ -85,14 +84,6 @@ class Transcript:
         """The moment of turn T, as a judge sees it."""
         exchange = self.exchanges[t]
         return TimeStep(self.dialogue_id, t, self.history(t), exchange.profile, exchange.known)
-
-
-write_talks = write_records
-"""Stores dialogues as JSON lines."""
-read_talks = partial(
-    read_records, kind=Transcript, fix="run the same command without --render; delete a damaged file before"
-)
-"""What `write_talks` wrote."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,49 +12,27 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from pamdp.errors import ConfigError
-from pamdp.evaluation.imitation import (
-    Auditor,
-    ChatAuditor,
-    Compared,
-    LikelihoodAuditor,
-    Place,
-    compare_places,
-    places_of,
-)
-from pamdp.evaluation.recoverability import (
-    Likelihood,
-    Profiles,
-    Recogniser,
-    Told,
-    Words,
-    draw_others,
-    recognise,
-)
-from pamdp.evaluation.transcripts import Exchange, Transcript, read_talks
+from pamdp.evaluation.imitation import Auditor, Place, by_chat, by_likelihood, compare_places, places_of
+from pamdp.evaluation.recoverability import Likelihood, Recogniser, by_profile, by_words, recognise
+from pamdp.evaluation.transcripts import Exchange, Transcript
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm.ask import Asking
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
 from pamdp.reproduce.config import OnlineReproduceConfig
-from pamdp.reproduce.store import read_records, said_file, write_records
+from pamdp.reproduce.store import AGAIN, said_file
 from pamdp.reproduce.work import Piece
 from pamdp.seeds import seed_of
+from pamdp.stored import read_records, write_records
 from pamdp.train.env_factory import EnvFactory
 from pamdp.types import Dialogue
 
-PLACES, COMPARED, TOLD = TypeAdapter(list[Place]), TypeAdapter(list[Compared]), TypeAdapter(list[Told])
 WHOSE = ("simulated", "recorded")
 
 
 def require_audience(config: OnlineReproduceConfig, test: Sequence[Dialogue]) -> None:
-    """Refuse an audit that could not be ended, before anything is played.
-
-    Raises:
-      ConfigError: test users have no records, or too few of them are different people.
-    """
+    """Refuse, by a ConfigError, an audit of users without records, or of too few different people."""
     if not all(d.turns for d in test):
         raise ConfigError(
             f"the audit compares simulated messages with recorded ones, and {config.data.path} is a pool of personas "
@@ -76,12 +54,9 @@ def audit_pieces(
     backbone: Backbone,
     paid: Callable[[], None],
 ) -> list[Piece]:
-    """What there is to do, when Vanilla has talked with the users of TEST.
+    """What there is to do when Vanilla has talked with the users of TEST; those of WORLD answer.
 
-    Args:
-      world: whose users answer.
-      backbone: bare; reads likelihoods.
-      paid: called whenever a call has been paid for.
+    The bare BACKBONE reads likelihoods; PAID is called whenever a call has been paid for.
     """
     seed, reader = config.seeds[0], Likelihood(backbone)
     places, total = audit_file(path, "places", seed), sum(len(d.turns) - 1 for d in test)
@@ -94,16 +69,17 @@ def audit_pieces(
                 paid()
 
             found = places_of(test, lambda d: world.user(d, seed_of("audit", seed)), answered)
-        write_records(places, PLACES, found)
+        write_records(places, found)
 
     def compare() -> None:
-        found = compare_places(read_records(places, PLACES), _auditor(config, test, world, reader))
-        write_records(audit_file(path, "compared", seed), COMPARED, found)
+        found = compare_places(read_records(places, Place, AGAIN), _auditor(config, test, world, reader))
+        write_records(audit_file(path, "compared", seed), found)
 
     def tell(whose: str) -> None:
         talks = talks_of(path, test, seed)[whose]
-        found = (recognise(talks, each, config.others) for each in _recognisers(config, world, reader))
-        write_records(audit_file(path, f"told-{whose}", seed), TOLD, [told for some in found for told in some])
+        asked = {name: _recogniser(name, world, reader) for name in config.recognisers}
+        found = [told for name, each in asked.items() for told in recognise(talks, name, each, config.others)]
+        write_records(audit_file(path, f"told-{whose}", seed), found)
 
     names = ", ".join(config.recognisers)
     return [
@@ -129,22 +105,21 @@ def talks_of(path: Path, test: Sequence[Dialogue], seed: int) -> dict[str, list[
         Transcript(d.id, d.user_id, d.persona, d.history(len(d.turns) - 1), (Exchange(d.persona),) * (len(d.turns) - 1))
         for d in test
     ]
-    return dict(zip(WHOSE, (read_talks(said_file(path, "Vanilla", seed)), recorded), strict=True))
+    said = read_records(said_file(path, "Vanilla", seed), Transcript, AGAIN)
+    return dict(zip(WHOSE, (said, recorded), strict=True))
 
 
 def _auditor(config: OnlineReproduceConfig, test: Sequence[Dialogue], world: EnvFactory, reader: Likelihood) -> Auditor:
     if config.auditor == "judge":
         assert isinstance(world.judge, PairwiseJudge)  # the settings were checked
-        return ChatAuditor(world.judge.model, Asking(max_tokens=200, attempts=world.judge.how.attempts))
+        how = Asking(max_tokens=200, attempts=world.judge.how.attempts)
+        return partial(by_chat, model=world.judge.model, how=how)
     pool = list(dict.fromkeys(d.persona for d in test))
-    return LikelihoodAuditor(
-        reader,
-        lambda p: draw_others(Transcript(p.dialogue_id, p.user_id, p.persona, (), ()), pool, config.others, 0),
-    )
+    return partial(by_likelihood, reader=reader, pool=pool, others=config.others)
 
 
-def _recognisers(config: OnlineReproduceConfig, world: EnvFactory, reader: Likelihood) -> list[Recogniser]:
-    made: dict[str, Recogniser] = {"likelihood": reader, "words": Words()}
-    if world.profiler is not None:
-        made["profiler"] = Profiles(world.profiler)
-    return [made[name] for name in config.recognisers]
+def _recogniser(name: str, world: EnvFactory, reader: Likelihood) -> Recogniser:
+    if name == "profiler":
+        assert world.profiler is not None  # the settings were checked
+        return partial(by_profile, profiler=world.profiler)
+    return by_words if name == "words" else reader.scores

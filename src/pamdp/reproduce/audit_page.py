@@ -8,28 +8,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from pamdp.env.simulated import BROKEN, PACE
-from pamdp.evaluation.imitation import Imitation, imitation
-from pamdp.evaluation.recoverability import recovery
+from pamdp.evaluation.imitation import Compared, Imitation, imitation
+from pamdp.evaluation.recoverability import Told, accuracy
 from pamdp.evaluation.significance import Estimate
 from pamdp.evaluation.simulator import Audit, audit
 from pamdp.evaluation.tables import Record, TidyTable
-from pamdp.reproduce.audit import COMPARED, TOLD, audit_file, talks_of
+from pamdp.reproduce.audit import audit_file, talks_of
 from pamdp.reproduce.config import OnlineReproduceConfig
 from pamdp.reproduce.figures import steps
 from pamdp.reproduce.online import split_online
 from pamdp.reproduce.page import Page
-from pamdp.reproduce.store import read_records
+from pamdp.reproduce.store import AGAIN
 from pamdp.reproduce.tables import ALIGNED, WON, Table
+from pamdp.stored import read_records
 
 
 def audit_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
-    """The page of what is stored of the audit, with intervals as the settings ask for.
-
-    Raises:
-      RunError: something is missing or damaged.
-    """
+    """The page of what is stored of the audit; a DataError names a file that is missing or damaged."""
     seed, pace, n = config.seeds[0], PACE[config.online.difficulty], config.resamples
-    i = imitation(read_records(audit_file(path, "compared", seed), COMPARED), config.auditor, n=n)
+    i = imitation(read_records(audit_file(path, "compared", seed), Compared, AGAIN), config.auditor, n=n)
     shares = (("simulated", i.aligned, ALIGNED), ("recorded", i.recorded, None))
     better = (("simulated", i.won, WON), ("recorded", i.lost, None))
     rows: list[Record] = [
@@ -37,21 +34,22 @@ def audit_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
         for measure, found in (("suits its persona", shares), ("better of the two", better))
         for whose, e, paper in found
     ]
-    turns, lines, audits = list[Record](), dict[str, tuple[Estimate, ...]](), dict[str, Audit]()
+    turns, lines, audits = list[Record](), dict[str, list[Estimate]](), dict[str, Audit]()
+    chance = 1 / (1 + config.others)
     for whose, talks in talks_of(path, split_online(config).test, seed).items():
         audits[whose] = found = audit(talks, pace, opened=config.online.opening == "own")
         rows += [{"measure": what, "whose": whose, "value": x, "n": n} for what, x, n in _shares(found)]
         for what, by_turn in (("profile told", found.told), ("leaked", found.leaked)):
             turns += [{"measure": what, "whose": whose, "turn": t, "value": x} for t, x in enumerate(by_turn, 1)]
-        told = read_records(audit_file(path, f"told-{whose}", seed), TOLD)
+        told = read_records(audit_file(path, f"told-{whose}", seed), Told, AGAIN)
         for name in dict.fromkeys(t.recogniser for t in told):
-            known = recovery([t for t in told if t.recogniser == name], config.others, n=n)
-            lines[f"{name}, {whose}"] = known.accuracy
-            for t, (e, masked) in enumerate(zip(known.accuracy, known.masked, strict=True), 1):
+            known = accuracy([t for t in told if t.recogniser == name], n=n)
+            lines[f"{name}, {whose}"] = [e for e, _ in known]
+            for t, (e, masked) in enumerate(known, 1):
                 at = {"measure": f"told apart by {name}", "whose": whose, "turn": t, "value": e, "n": e.n}
-                turns.append({**at, "masked": masked, "chance": known.chance})
+                turns.append({**at, "masked": masked, "chance": chance})
     main = TidyTable(rows)
-    figure = steps(table, "messages of the user; share told apart", lines, 1 / (1 + config.others))
+    figure = steps(table, "messages of the user; share told apart", lines, chance)
     return Page(
         table, _notes(i, pace), main, (), {"by_turn": TidyTable(turns)},
         {"imitation": i, "audits": audits, "pace": pace}, {"": figure}, main.terminal(table.title), [*rows, *turns],

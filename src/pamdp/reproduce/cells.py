@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from pamdp.baselines.registry import find
 from pamdp.config import DataConfig
 from pamdp.errors import DataError
@@ -18,8 +16,9 @@ from pamdp.files import Json
 from pamdp.models.chat import ChatEncoder
 from pamdp.prompts.render import load
 from pamdp.reproduce.config import ReproduceConfig
-from pamdp.reproduce.store import read_json, read_records, said_file, slug
+from pamdp.reproduce.store import AGAIN, read_json, said_file, slug
 from pamdp.reproduce.tables import DataSet, Table
+from pamdp.stored import read_records
 from pamdp.train.examples import within_context
 from pamdp.train.factory import Split, load_split
 
@@ -33,9 +32,6 @@ class StoredReply:
     turn: int
     reply: str
     reference_nll: float | None
-
-
-REPLIES = TypeAdapter(list[StoredReply])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +66,7 @@ class Grid:
 
     @cached_property
     def cells(self) -> list[Cell]:
-        """The columns that have data, for every backbone.
-
-        Raises:
-          DataError: no column has data.
-        """
+        """The columns that have data, for every backbone; a DataError where no column has data."""
         sources: dict[DataSet, DataConfig] = {"ALOE": self.config.aloe, "PrefEval": self.config.prefeval}
         found = [
             Cell(column, model, sources[column], self.path / f"{column}-{slug(model)}")
@@ -102,14 +94,10 @@ class Grid:
         return self.config.seeds if all_of_them else self.config.seeds[:1]
 
     def replies(self, cell: Cell, method: str, seed: int | None = None) -> list[StoredReply]:
-        """A method's replies of all seeds, or those that are compared under one.
-
-        Raises:
-          RunError: they are missing or damaged.
-        """
+        """A method's replies of all seeds, or those that are compared under one."""
         own = self.seeds(cell, method)
         chosen = own if seed is None else [seed if seed in own else own[0]]
-        return [reply for s in chosen for reply in read_records(said_file(cell.folder, method, s), REPLIES)]
+        return [reply for s in chosen for reply in read_records(said_file(cell.folder, method, s), StoredReply, AGAIN)]
 
 
 def split_of(cell: Cell, config: ReproduceConfig, seed: int, chat: ChatEncoder) -> Split:

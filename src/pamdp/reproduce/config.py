@@ -150,11 +150,7 @@ def learns(method: str) -> bool:
 
 
 def load_config(kind: type[C], preset: Preset, sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> C:
-    """Settings of KIND: the preset, then further sources, then overrides.
-
-    Raises:
-      ConfigError: a key is unknown or a value wrong.
-    """
+    """Settings of KIND: the preset, then sources, then overrides; a ConfigError where a key or a value is wrong."""
     name = f"online-{preset}.toml" if kind is OnlineReproduceConfig else f"{preset}.toml"
     with as_file(files("pamdp.reproduce") / "presets" / name) as path:
         return load(kind, [*BASE[preset], path, *sources], overrides)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import RenderableType
 
@@ -22,7 +21,6 @@ from pamdp.reproduce.offline import standard_offline
 from pamdp.reproduce.offline_page import offline_page
 from pamdp.reproduce.online import standard_online, with_start
 from pamdp.reproduce.online_page import online_page
-from pamdp.reproduce.page import Page
 from pamdp.reproduce.plan import plan_offline, plan_online
 from pamdp.reproduce.tables import Table, table
 from pamdp.reproduce.work import Work, do_missing
@@ -30,7 +28,6 @@ from pamdp.runs import Run
 from pamdp.workflows import Result
 
 AnyConfig = ReproduceConfig | OnlineReproduceConfig
-C = TypeVar("C", ReproduceConfig, OnlineReproduceConfig)
 
 
 def reproduce(
@@ -48,7 +45,6 @@ def reproduce(
     """A table or figure by name, in the run directory at PATH.
 
     Args:
-      plugins: Python files that register methods.
       jobs: processes that share the work.
       dry: only say what there would be to do; nothing is written.
       rendered: only write the page again, under the settings of the run.
@@ -60,41 +56,34 @@ def reproduce(
     """
     load_plugins(plugins)
     found = table(name)
-
-    def settings(kind: type[C]) -> C:
-        return Run(path).config(kind) if rendered else load_config(kind, preset, sources, overrides)
-
-    config: AnyConfig = settings(OnlineReproduceConfig) if found.online else settings(ReproduceConfig)
-    if rendered:
-        return render(config, found, path)
-    if dry:
+    kind: type[AnyConfig] = OnlineReproduceConfig if found.online else ReproduceConfig
+    config = Run(path).config(kind) if rendered else load_config(kind, preset, sources, overrides)
+    if dry and not rendered:
         return plan(config, found, path)
-    if isinstance(config, OnlineReproduceConfig):
-        config = with_start(config)
-    do_missing(_parts(config, found, path)[2], jobs, plugins)
+    if not rendered:
+        make: Callable[[], Work] = (
+            partial(standard_online, with_start(config), found, path)
+            if isinstance(config, OnlineReproduceConfig)
+            else partial(standard_offline, Grid(config, found, path))
+        )
+        do_missing(make, jobs, plugins)
     return render(config, found, path)
 
 
 def plan(config: AnyConfig, table: Table, path: Path) -> Result:
     """What there would be to do."""
-    return _parts(config, table, path)[0]()
+    if isinstance(config, OnlineReproduceConfig):
+        return plan_online(config, table)
+    return plan_offline(Grid(config, table, path))
 
 
 def render(config: AnyConfig, table: Table, path: Path) -> Result:
     """Write the page from what is stored: the same bytes every time."""
-    page = _parts(config, table, path)[1]()
+    if isinstance(config, OnlineReproduceConfig):
+        page = (audit_page if table.name == "simulator" else online_page)(config, table, path)
+    else:
+        page = offline_page(Grid(config, table, path))
     files = page.write(path / table.name)
     document = {"run": str(path), "files": [str(file) for file in files], **page.body()}
     shown: list[RenderableType] = [*page.shown, *page.findings, *(f"written: {file}" for file in files)]
     return Result(json.dumps(document, allow_nan=False), shown)
-
-
-def _parts(
-    config: AnyConfig, table: Table, path: Path
-) -> tuple[Callable[[], Result], Callable[[], Page], Callable[[], Work]]:
-    """How a table is planned, how its page is made, and what does the work."""
-    if isinstance(config, OnlineReproduceConfig):
-        page, own = audit_page if table.name == "simulator" else online_page, (config, table, path)
-        return partial(plan_online, config, table), partial(page, *own), partial(standard_online, *own)
-    grid = Grid(config, table, path)
-    return partial(plan_offline, grid), partial(offline_page, grid), partial(standard_offline, grid)

@@ -20,7 +20,7 @@ from pamdp.baselines.replies import Scores, veil
 from pamdp.errors import DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
-from pamdp.evaluation.scores import Scored, write_scores
+from pamdp.evaluation.scores import Scored
 from pamdp.files import Json, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, LiveJudge
@@ -30,10 +30,11 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.embedded import load_backbone
 from pamdp.progress import Progress
-from pamdp.reproduce.cells import REPLIES, Cell, Grid, StoredReply, split_of, users_of
-from pamdp.reproduce.store import read_json, said_file, verdict_file, write_records
+from pamdp.reproduce.cells import Cell, Grid, StoredReply, split_of, users_of
+from pamdp.reproduce.store import read_json, said_file, verdict_file
 from pamdp.reproduce.tables import DataSet
 from pamdp.reproduce.work import Piece, hold
+from pamdp.stored import write_records
 from pamdp.train.env_factory import OPERATION
 from pamdp.train.factory import Split, load_split
 
@@ -51,10 +52,8 @@ class Offline:
     """The work of a table, for `do_missing`.
 
     Attributes:
-      grid: the table with its settings and run directory.
       load: a backbone by name; each call gives one of its own.
       judge, scorer: who compares replies, and who scores single ones, by name.
-      say: told what is done next.
     """
 
     grid: Grid
@@ -140,12 +139,7 @@ class Offline:
         ]  # fmt: skip
 
     def _describe(self, cell: Cell, splits: dict[int, Split], scorers: list[ReplyScorer]) -> None:
-        """Record who trains, tests and scores, what methods may use and lack; beside what is known of other tables.
-
-        Raises:
-          DataError: none of several methods can learn from these data.
-          RunError: another model of a scorer's name has scored here.
-        """
+        """Record who trains, tests and scores, what methods may use and lack; beside what is known of other tables."""
         config = self.grid.config
         methods = [find(name) for name in self.grid.table.methods(config.methods)]
         reasons = {m.name: next(filter(None, (m.lacks(s.train) for s in splits.values())), "") for m in methods}
@@ -169,11 +163,7 @@ class Offline:
             write_json(whose, now)
 
     def _reply(self, cell: Cell, method: str, seed: int) -> None:
-        """Train one method with one seed, and store its replies.
-
-        Raises:
-          RunError: the method left a state without a reply.
-        """
+        """Train one method with one seed, and store its replies."""
         config, split = self.grid.config, self._splits[cell.folder.name][seed]
         job = Job(
             split.train, config.of_job(cell.model, cell.data, seed), config.tune, partial(self.load, cell.model),
@@ -187,7 +177,7 @@ class Offline:
         if silent := [f"turn {t + 1} of dialogue {d.id}" for d, t in states if (d.id, t) not in replies]:
             raise RunError(f"{method} wrote no reply to {silent[0]}")
         stored = [StoredReply(d.user_id, d.id, t, replies[d.id, t], nll.get((d.id, t))) for d, t in states]
-        write_records(said_file(cell.folder, method, seed), REPLIES, stored)
+        write_records(said_file(cell.folder, method, seed), stored)
 
     def _compare(self, cell: Cell, judge: str, pair: tuple[str, str], seed: int) -> None:
         """Have a judge compare the replies of two methods with one seed, in both orders, and store its verdicts."""
@@ -211,7 +201,7 @@ class Offline:
             Scored(method, name, s.user, s.dialogue, s.turn, seed, rating, None if a is None else a.category)
             for s, rating, a in zip(stored, fit, kept, strict=True)
         ]
-        write_scores(verdict_file(cell.folder, "scored", name, (method,), seed), scores)
+        write_records(verdict_file(cell.folder, "scored", name, (method,), seed), scores)
 
 
 def standard_offline(grid: Grid) -> Offline:
@@ -219,12 +209,10 @@ def standard_offline(grid: Grid) -> Offline:
     graders = Graders(grid.config.grader, cache(load_backbone))
     check = cache(graders.check)
 
-    def reached(get: Callable[[str], T]) -> Callable[[str], T]:
-        def one(name: str) -> T:
-            found = get(name)
-            check(name)
-            return found
+    def reached(get: Callable[[str], T], name: str) -> T:
+        found = get(name)
+        check(name)
+        return found
 
-        return one
-
-    return Offline(grid, load_backbone, reached(graders.judge), reached(graders.scorer), Console(stderr=True).print)
+    judge, scorer = partial(reached, graders.judge), partial(reached, graders.scorer)
+    return Offline(grid, load_backbone, judge, scorer, Console(stderr=True).print)

@@ -10,16 +10,17 @@ from itertools import combinations
 from typing import Any
 
 from pamdp.evaluation.agreement import between_judges, between_orders
-from pamdp.evaluation.records import read_judgements
-from pamdp.evaluation.scores import read_scores, report_scores, scorer_kappa
+from pamdp.evaluation.records import grouped, read_judgements
+from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.evaluation.success import compare, differences
 from pamdp.evaluation.tables import TidyTable, Write, coloured, measured, p_text, signed
 from pamdp.evaluation.text_metrics import describe
 from pamdp.reproduce.cells import Cell, Grid
 from pamdp.reproduce.figures import rates, shares
 from pamdp.reproduce.page import COMPARED, Page, about, corrected, findings
-from pamdp.reproduce.store import read_json, verdict_file
+from pamdp.reproduce.store import AGAIN, read_json, verdict_file
 from pamdp.reproduce.tables import VANILLA, printed
+from pamdp.stored import read_records
 
 HIDDEN: dict[str, Write] = dict.fromkeys(("users", "soft", "printed", "not_applicable"))
 MAIN: dict[str, Write] = {
@@ -39,11 +40,7 @@ NOTE = (
 
 
 def offline_page(grid: Grid) -> Page:
-    """The page of what is stored in a run.
-
-    Raises:
-      RunError, DataError: something is missing or damaged; the message names the file.
-    """
+    """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
     table, config = grid.table, grid.config
     parts, sentences = dict[str, list[dict[str, Any]]](), list[str]()
     for cell in grid.cells:
@@ -88,10 +85,8 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
     ]  # fmt: skip
     for row in (rows := corrected(rows, "r_w")):
         key = (row["method"], row["against"], row["judge"])
-        scores = dict[int, list[int]]()
-        for j in judgements:
-            if (j.method, j.baseline, j.judge) == key and not j.masked:
-                scores.setdefault(j.sample, []).append(j.score)
+        own = (j for j in judgements if (j.method, j.baseline, j.judge) == key and not j.masked)
+        scores = {seed: [j.score for j in found] for seed, found in grouped(own, lambda j: j.sample).items()}
         row["seeds"], row["printed"] = len(scores), printed(grid.table, cell.column, *key[:2])
         row["by_seed"] = {seed: sum(scores[seed]) / len(scores[seed]) for seed in sorted(scores)}
         row["paper"] = "; ".join(f"{p['rate']} ({p['model']}, {p['judge']})" for p in row["printed"])
@@ -104,7 +99,7 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         (name, method): [
             one
             for seed in grid.seeds(cell, method)
-            for one in read_scores(verdict_file(cell.folder, "scored", name, (method,), seed))
+            for one in read_records(verdict_file(cell.folder, "scored", name, (method,), seed), Scored, AGAIN)
         ]
         for name in scorers
         for method in methods

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pydantic import TypeAdapter
 from rich.console import Console
 
 from pamdp.evaluation.online import grade, talk_with, with_references
 from pamdp.evaluation.returns import Step
-from pamdp.evaluation.transcripts import read_talks, write_talks
+from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge, in_role
@@ -28,11 +27,12 @@ from pamdp.progress import Progress
 from pamdp.prompts.render import load
 from pamdp.reproduce.audit import audit_pieces, require_audience
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
-from pamdp.reproduce.store import read_json, run_folder, said_file, verdict_file, write_records
+from pamdp.reproduce.store import AGAIN, read_json, run_folder, said_file, verdict_file
 from pamdp.reproduce.tables import VANILLA, Table
 from pamdp.reproduce.trained import PLANNER, copy_run, runs_to_copy
 from pamdp.reproduce.work import Piece, hold
 from pamdp.seeds import seed_of
+from pamdp.stored import read_records, write_records
 from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
 from pamdp.train.factory import Split, with_planner
 from pamdp.train.init_from import load_start, policy_folder
@@ -41,7 +41,6 @@ from pamdp.train.policy_metadata import read_metadata, require_unseen
 from pamdp.train.users import load_users
 from pamdp.workflows import backbones, fingerprint_of
 
-STEPS = TypeAdapter(list[Step])
 MAY_CHANGE = ("methods", "seeds", "resamples", "trained", *may_change(["second"]))
 """Settings that a run may go on with when they are others: what is stored stays right."""
 
@@ -58,15 +57,12 @@ def methods_of(config: OnlineReproduceConfig, table: Table) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Online:
-    """The work of a page, for `do_missing`.
+    """The work of a page, for `do_missing`, in the run directory PATH.
 
     Attributes:
-      config, table, path: what is asked, and the run directory.
       bare: the backbone of Vanilla and Prompt.
       cloned: the cloned policy that all methods learn from; it is not changed.
-      split: users that teach and users that evaluate.
       world: the world that evaluates.
-      say: told what is done next.
     """
 
     config: OnlineReproduceConfig
@@ -166,26 +162,22 @@ class Online:
             draws = seed_of("evaluate", seed)
             talks = talk_with(policy, test, world, seed=draws, journal=journal, progress=bar.advance)
         assert world.writer is not None
-        write_talks(file, with_references(talks, world.writer, self._paid))
+        write_records(file, with_references(talks, world.writer, self._paid))
         journal.delete()
 
     def _grade(self, judge: str, method: str, seed: int) -> None:
-        talks = read_talks(said_file(self.path, method, seed))
+        talks = read_records(said_file(self.path, method, seed), Transcript, AGAIN)
         rewards = grade(talks, self.judges[judge], self.config.rl.soft, self._paid)
         steps = [
             Step(method, judge, talk.user_id, talk.dialogue_id, seed, t, reward)
             for talk, row in zip(talks, rewards, strict=True)
             for t, reward in enumerate(row)
         ]
-        write_records(verdict_file(self.path, "graded", judge, (method,), seed), STEPS, steps)
+        write_records(verdict_file(self.path, "graded", judge, (method,), seed), steps)
 
 
 def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
-    """The settings with model, cloning and, where none is asked for, σ as in the run that all methods start from.
-
-    Raises:
-      RunError: there is no such run.
-    """
+    """The settings with model, cloning and, where none is asked for, σ as in the run that all methods start from."""
     cloned = read_metadata(policy_folder(config.start)).config
     sigma = config.rl.sigma if "sigma" in config.rl.model_fields_set else cloned.rl.sigma
     rl = config.rl.model_copy(update={"sigma": sigma})

@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pamdp.evaluation.returns import curves, leads
+from pamdp.evaluation.returns import Step, curves, leads
 from pamdp.evaluation.tables import Record, TidyTable, Write, coloured, measured, p_text, signed
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
 from pamdp.reproduce.figures import steps
-from pamdp.reproduce.online import STEPS
 from pamdp.reproduce.page import COMPARED, Page, about, corrected, findings
-from pamdp.reproduce.store import read_json, read_records, run_folder, slug, verdict_file
+from pamdp.reproduce.store import AGAIN, read_json, run_folder, slug, verdict_file
 from pamdp.reproduce.tables import GAINS, RETURNS, VANILLA, Table
+from pamdp.stored import read_records
 
 BASELINES = (VANILLA, "BC")
 WHAT = {
@@ -33,18 +33,14 @@ NOTE = (
 
 
 def online_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
-    """The page of what is stored in a run.
-
-    Raises:
-      RunError: something is missing or damaged; the message names the file.
-    """
+    """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
     judges, whole = (config.online.judge.model, config.second.model), table.name == "table3"
     rewards = [
         reward
         for judge in judges
         for method in config.methods
         for seed in config.seeds
-        for reward in read_records(verdict_file(path, "graded", judge, (method,), seed), STEPS)
+        for reward in read_records(verdict_file(path, "graded", judge, (method,), seed), Step, AGAIN)
     ]
     ahead = {(a.method, a.judge, a.other): a for a in leads(rewards, BASELINES, n=config.resamples)}
     compared = corrected(

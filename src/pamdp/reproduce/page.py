@@ -28,10 +28,8 @@ class Page:
     """Everything that is written of one table or figure.
 
     Attributes:
-      notes: how to read it, and what it cannot say.
       main: the table; LaTeX has nothing else.
       findings: sentences below the table.
-      tables: further below, by name.
       facts: what JSON has beside these tables.
       figures: end of the file's name -> SVG.
       shown: tables for a terminal.
@@ -86,8 +84,7 @@ def corrected(records: Sequence[Record], key: str) -> list[dict[str, Any]]:
 def findings(*compared: tuple[Sequence[Record], str, str, str]) -> list[str]:
     """A sentence for each significant record, and one on the others.
 
-    Args:
-      compared: records, key of their estimate, and what is said where it is above and where it is below 0.
+    COMPARED holds records, the key of their estimate, and what is said where it is above and where it is below 0.
     """
     said = [
         f"{r['method']} {(above if r[key].sign > 0 else below).format_map(r)} under {r['judge']}: {measured(r[key])}."

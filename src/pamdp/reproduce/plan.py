@@ -44,9 +44,6 @@ def plan_offline(grid: Grid) -> Result:
 
     Examples, draws and verdicts are those of learning; tokens the most that reading and writing test replies takes;
     judged and scores are questions about these.
-
-    Raises:
-      ConfigError: a method is unknown.
     """
     config, names = grid.config, grid.table.methods(grid.config.methods)
     pieces, data, inapplicable = list[Record](), dict[str, str](), dict[str, str]()
@@ -146,10 +143,10 @@ def _fitting(dialogue: Dialogue, limit: int) -> int:
 
 def _weights(name: str) -> str:
     """The size of a backbone, as far as its name tells it."""
-    found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", name)
-    billions = 0.135 if name == EMBEDDED else float(found[1]) if found else None
-    if billions is None:
+    found = re.search(r"(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", "0.135B" if name == EMBEDDED else name)
+    if found is None:
         return "size unknown"
+    billions = float(found[1])
     return f"{billions:g} billion weights: {2 * billions:g} GB in bfloat16, {16 * billions:g} GB to train all of them"
 
 

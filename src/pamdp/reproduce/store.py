@@ -15,18 +15,15 @@ has a folder with
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pamdp.stored import read_record
 
-from pamdp.errors import RunError
-from pamdp.files import json_line, read_json_lines, write_atomic
-
-T = TypeVar("T")
+AGAIN = "run the same command without --render; delete a damaged file before"
+"""What to do about a piece that is missing or damaged."""
 
 
 def slug(name: str) -> str:
@@ -49,34 +46,6 @@ def verdict_file(folder: Path, kind: str, judge: str, names: Sequence[str], seed
     return folder / kind / slug(judge) / f"{'-'.join(map(slug, names))}.seed-{seed}.jsonl"
 
 
-def write_records(file: Path, kind: TypeAdapter[list[T]], records: list[T]) -> None:
-    """Store records, whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, "".join(map(json_line, kind.dump_python(records, mode="json"))))
-
-
-def read_records(file: Path, kind: TypeAdapter[list[T]]) -> list[T]:
-    """What `write_records` wrote.
-
-    Raises:
-      RunError: the file is missing, or a line is something else.
-    """
-    if not file.is_file():
-        raise RunError(f"{file} is missing; run the same command without --render")
-    try:
-        return kind.validate_python(read_json_lines(file))
-    except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise RunError(f"{file} is damaged ({first}); delete it to have this part done again") from error
-
-
 def read_json(file: Path, needed: bool = False) -> dict[str, Any]:
-    """What a file holds by name; nothing where it is not there and not NEEDED.
-
-    Raises:
-      RunError: it is damaged or missing.
-    """
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if needed or file.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{file} is missing or damaged ({error}); run the same command without --render") from error
+    """What a file holds by name; nothing where it is not there and not NEEDED; a DataError where it is wrong."""
+    return read_record(file, dict[str, Any], AGAIN) if needed or file.is_file() else {}

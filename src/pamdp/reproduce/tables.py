@@ -37,10 +37,8 @@ class Table:
     Attributes:
       rows: methods that are compared with Vanilla, in order; online the settings name them.
       pairs: further comparisons, (method, baseline).
-      columns: data sets; online there is one.
       paper: the table of the paper whose figures stand beside ours.
       shares: draw wins, ties and losses as shares in place of rates.
-      online: methods learn and are evaluated by talking with simulated users.
     """
 
     name: Name
@@ -62,11 +60,7 @@ class Table:
 
 
 def table(name: str) -> Table:
-    """The table of that name.
-
-    Raises:
-      ConfigError: there is none.
-    """
+    """The table of that name; a ConfigError where there is none."""
     if name not in TABLES:
         raise ConfigError(f"no table {name!r}; there are: {', '.join(TABLES)}")
     return TABLES[name]

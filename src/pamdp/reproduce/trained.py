@@ -39,9 +39,7 @@ def runs_to_copy(
 ) -> dict[Path, Path]:
     """Runs that stand in for training METHODS, each with the folder that it is to be copied to, where it is not yet.
 
-    Raises:
-      RunError: a run is missing, unfinished or learned under other conditions than the methods do here, or another
-        policy of its method is there already.
+    A RunError where one is missing, unfinished or learned under other conditions, or another policy is there already.
     """
     out = dict[Path, Path]()
     for seed in config.seeds:

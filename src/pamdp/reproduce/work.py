@@ -18,6 +18,7 @@ from typing import Protocol
 
 import torch
 
+from pamdp.evaluation.records import grouped
 from pamdp.fingerprint import Fingerprint
 from pamdp.registry import load_plugins
 from pamdp.runs import Run
@@ -31,7 +32,6 @@ class Piece:
     Attributes:
       file: there when it is done; no two pieces have the same.
       title: said before it is begun.
-      do: does it.
       group: pieces of one group may be done by another process, one after another; empty: by this one only.
     """
 
@@ -47,15 +47,12 @@ class Work(Protocol):
     @property
     def say(self) -> Callable[[str], None]:
         """Told what is done next."""
-        ...
 
     def open(self) -> AbstractContextManager[None]:
         """Refuse what can be refused, then hold the run directory."""
-        ...
 
     def stages(self) -> Iterable[Sequence[Piece]]:
         """All pieces in order; each stage needs the files of those before it."""
-        ...
 
 
 def hold(path: Path, config: Settings, fingerprint: Fingerprint, may_change: Sequence[str]) -> Run:
@@ -66,24 +63,18 @@ def hold(path: Path, config: Settings, fingerprint: Fingerprint, may_change: Seq
 
 
 def do_missing(make: Callable[[], Work], jobs: int = 1, plugins: Sequence[Path] = ()) -> None:
-    """Do every piece whose file is not there.
+    """Do every piece whose file is not there; where one fails, other processes finish what they are at.
 
     Args:
       make: gives the work, in this process and, with more jobs than one, in processes that are started anew.
       jobs: how many share what has a group, one thread each; whatever has none is done here afterwards.
       plugins: Python files that such processes read first.
-
-    Raises:
-      PamdpError: what a piece failed with; other processes finish what they are at.
     """
     work = make()
     with work.open():
         for stage in work.stages():
             if jobs > 1:
-                groups: dict[str, list[Piece]] = {}
-                for piece in stage:
-                    if piece.group and not piece.file.is_file():
-                        groups.setdefault(piece.group, []).append(piece)
+                groups = grouped((p for p in stage if p.group and not p.file.is_file()), lambda p: p.group)
                 # The longest first, so that nobody is left with one at the end.
                 order = sorted(groups.values(), key=len, reverse=True)
                 with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
