@@ -194,7 +194,7 @@ def test_the_weights_tell_cloned_policies_apart_also_where_every_weight_was_clon
         if change:
             with torch.no_grad():
                 next(backbone.model.parameters()).mul_(1.001)
-        return str(provenance_of(policy, (), "full")["policy"])
+        return str(provenance_of(policy, ())["policy"])
 
     assert digest(False) == digest(False) != digest(True)
 

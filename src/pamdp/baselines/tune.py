@@ -1,4 +1,4 @@
-"""The way to TRL and PEFT: arguments that all trainers share, adapters, and a model that comes back as a `Backbone`.
+"""The way to TRL and PEFT: what all trainers share, adapters, and a model that comes back as a `Backbone`.
 
 Owns how a trainer is fed, logged and unwrapped. Knows nothing of what is learned. TRL is an extra of this package; it
 is imported when a method that needs it learns, because it takes seconds.
@@ -7,11 +7,12 @@ is imported when a method that needs it learns, because it takes seconds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -44,9 +45,28 @@ def require_trl() -> None:
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 
-def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> dict[str, object]:
-    """Settings that every trainer of TRL takes: one example at a time, gathered to a batch; nothing saved or sent."""
-    return {
+def make_trainer(
+    kind: Literal["SFT", "DPO", "GRPO"],
+    backbone: Backbone,
+    rows: Sequence[Mapping[str, object]],
+    fit: FitConfig,
+    folder: Path,
+    seed: int,
+    targets: Sequence[str] = TARGETS,
+    given: Mapping[str, object] = MappingProxyType({}),
+    **settings: object,
+) -> Trainer:
+    """A trainer of TRL: one example at a time, gathered to a batch; nothing saved or sent.
+
+    Args:
+      fit: an adapter learns, on the modules TARGETS, where it describes one; else every weight.
+      given: what this kind of trainer takes besides.
+      settings: of this kind of trainer; they win over those that all share.
+    """
+    import trl
+    from datasets import Dataset
+
+    shared = {
         "output_dir": str(folder),
         "num_train_epochs": fit.epochs,
         "per_device_train_batch_size": 1,
@@ -66,13 +86,16 @@ def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> di
         "logging_steps": 1,
         "disable_tqdm": True,
     }
-
-
-def lora(fit: LoraFitConfig, targets: tuple[str, ...] = TARGETS) -> LoraConfig:
-    """The adapter that FIT describes, on the modules TARGETS."""
-    return LoraConfig(
-        r=fit.rank, lora_alpha=fit.alpha, lora_dropout=fit.dropout, target_modules=list(targets), task_type="CAUSAL_LM"
-    )
+    adapter = None
+    if isinstance(fit, LoraFitConfig):
+        shape = {"r": fit.rank, "lora_alpha": fit.alpha, "lora_dropout": fit.dropout}
+        adapter = LoraConfig(**shape, target_modules=list(targets), task_type="CAUSAL_LM")
+    backbone.model.requires_grad_(adapter is None)
+    trainer: Trainer = getattr(trl, f"{kind}Trainer")(
+        backbone.model, args=getattr(trl, f"{kind}Config")(**shared | settings), train_dataset=Dataset.from_list(rows),
+        processing_class=backbone.tokenizer, peft_config=adapter, **given,
+    )  # fmt: skip
+    return trainer
 
 
 def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str) -> Backbone:

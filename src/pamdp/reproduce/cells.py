@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pamdp.baselines.registry import find
+from pamdp.baselines.latent import find
 from pamdp.config import DataConfig
 from pamdp.errors import DataError
 from pamdp.files import Json

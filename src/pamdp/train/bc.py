@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
 from pamdp.rl.losses import cloning_loss
-from pamdp.train.examples import CloneExample, prepare, without_states
+from pamdp.train.examples import CloneExample, prepare
 from pamdp.train.ridge import Ridge, fit_actor
 from pamdp.train.steering import contrasts, coordinates, directions
 from pamdp.types import Dialogue, PreferencePair
@@ -55,26 +56,18 @@ class Cloner:
         dialogues: Sequence[Dialogue],
         pairs: Sequence[PreferencePair] = (),
         progress: Callable[[int], None] | None = None,
+        done: bool = False,
     ) -> tuple[list[CloneExample], Ridge | None]:
         """Examples; fits the whitening and, where actions shift hidden states, their directions and A1.
 
-        Where actions do nothing but shift and what is below them learns (`late`), `settle` does that at the end.
+        Where actions do nothing but shift and what is below them learns (`late`), that has to wait until it is DONE.
 
         Returns:
           The examples, and the regression that A1 is (None: A1 is for gradients to learn).
         """
         examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, self.store, progress)
-        fitted = None if self.late else self._fit(examples)
-        return examples if self.fixed else without_states(examples), fitted
-
-    def settle(
-        self,
-        dialogues: Sequence[Dialogue],
-        pairs: Sequence[PreferencePair] = (),
-        progress: Callable[[int], None] | None = None,
-    ) -> Ridge | None:
-        """Fit whitening, directions and A1 to the backbone as it has become; see `prepare`."""
-        return self._fit(prepare(self.policy, dialogues, pairs, self.config.max_reply, FeatureStore(None), progress))
+        fitted = None if self.late and not done else self._fit(examples)
+        return examples if self.fixed else [replace(example, states=None) for example in examples], fitted
 
     def _fit(self, examples: Sequence[CloneExample]) -> Ridge | None:
         actor, fitted = self.planner.actor, None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -71,10 +70,12 @@ def clone(
             run.log(cloner.step, log, "clone")
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
-                _save(cloner, folder, rng, generator, config)
+                state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
+                state["optimizer"] = cloner.optimizer.state_dict()
+                checkpoint.save(folder, cloner.step, policy_weights(policy), {}, state)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
-            fitted = cloner.settle(train, pairs, bar.advance)
+            _, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
     if config.clone.steer:
@@ -130,23 +131,9 @@ def _order(examples: Sequence[CloneExample], epochs: int, rng: random.Random) ->
     return order
 
 
-def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator, config: Config) -> None:
-    checkpoint.save(
-        folder,
-        cloner.step,
-        policy_weights(cloner.policy),
-        {},
-        {
-            "optimizer": cloner.optimizer.state_dict(),
-            "random": rng.getstate(),
-            "generator": generator.get_state(),
-        },
-    )
-
-
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
     set_weights(cloner.policy, dict(saved.weights))
-    # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
+    # What was stored comes back equal, but as a Tree: its own type is lost on the way.
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]

@@ -95,11 +95,6 @@ def within_context(chat: ChatEncoder, dialogues: Sequence[Dialogue], limit: int,
     return tuple(kept)
 
 
-def without_states(examples: Sequence[CloneExample]) -> list[CloneExample]:
-    """The same where H(h) is about to change."""
-    return [replace(example, states=None) for example in examples]
-
-
 def _example(
     policy: Policy,
     messages: History,

@@ -26,7 +26,7 @@ from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import vanilla
-from pamdp.train.provenance import provenance_of, write_provenance
+from pamdp.train.provenance import ORIGIN, provenance_of
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, TimeStep
 
@@ -58,10 +58,13 @@ def online(
     if costs.is_file():
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
     references = _references(policy, world, config, bare)
-    write_provenance(run.path, provenance_of(policy, dialogues, config.clone.backbone))
+    if not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
+        write_json(origin, provenance_of(policy, dialogues))
     source = _Simulated(dialogues, world, config, run, references)
     try:
-        return reinforce(policy, source, config.online.rounds, config, run, STAGE)
+        return reinforce(
+            policy, dialogues, source.collect, config.online.rounds, config, run, STAGE, source.scalars, source.learned
+        )
     finally:
         source.save_costs()
 

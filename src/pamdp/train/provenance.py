@@ -14,20 +14,16 @@ from pathlib import Path
 import torch
 
 from pamdp.errors import RunError
-from pamdp.files import Json, write_json
+from pamdp.files import Json
 from pamdp.models.policy import Policy
 from pamdp.train.factory import policy_weights
 from pamdp.types import Dialogue
 
-NAME = "origin.json"
+ORIGIN = "origin.json"
 
 
-def provenance_of(policy: Policy, dialogues: Sequence[Dialogue], backbone: str) -> dict[str, Json]:
-    """The origin of what POLICY is about to become: users that teach it, ids of their records, sha256 of its weights.
-
-    Args:
-      backbone: what cloning changed beside the planner (`clone.backbone`).
-    """
+def provenance_of(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, Json]:
+    """What POLICY is about to become: users that teach it, ids of their records, sha256 of its weights."""
     digest = hashlib.sha256()
     for group, weights in sorted(policy_weights(policy).items()):
         for name, tensor in sorted(weights.items()):
@@ -38,12 +34,6 @@ def provenance_of(policy: Policy, dialogues: Sequence[Dialogue], backbone: str) 
     return {"users": users, "dialogues": [d.id for d in dialogues], "policy": digest.hexdigest()}
 
 
-def write_provenance(path: Path, origin: dict[str, Json]) -> None:
-    """Store it in the run at PATH, once: a resumed run comes from where it came from."""
-    if not (path / NAME).is_file():
-        write_json(path / NAME, origin)
-
-
 def read_provenance(path: Path) -> dict[str, Json]:
     """What is stored in the run at PATH.
 
@@ -51,6 +41,6 @@ def read_provenance(path: Path) -> dict[str, Json]:
       RunError: nothing is, or it is damaged.
     """
     try:
-        return dict(json.loads((path / NAME).read_bytes()))
+        return dict(json.loads((path / ORIGIN).read_bytes()))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} does not say who taught it ({NAME}: {error}); train it anew") from error
+        raise RunError(f"{path} does not say who taught it ({ORIGIN}: {error}); train it anew") from error

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
-from pamdp.types import Dialogue
+from pamdp.types import Dialogue, Turn
 
 
 def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_reply: int) -> tuple[Dialogue, ...]:
@@ -32,13 +32,10 @@ def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_r
     with Progress("stand-ins", sum(len(d.turns) for d in lacking)) as bar:
         said = greedy_replies(bare, lacking, max_reply, progress=bar.advance)
 
-    def whole(dialogue: Dialogue) -> Dialogue:
-        turns = list(dialogue.turns)
-        for t, turn in enumerate(turns):
-            own = said.get((dialogue.id, t))
-            # What is said word for word like the preferred reply is no contrast.
-            if own is not None and turn.preferred and not turn.rejected and own != turn.preferred:
-                turns[t] = replace(turn, rejected=own)
-        return replace(dialogue, turns=tuple(turns))
+    def contrasted(turn: Turn, own: str | None) -> Turn:
+        # What is said word for word like the preferred reply is no contrast.
+        lacks = turn.preferred and not turn.rejected and own != turn.preferred
+        return replace(turn, rejected=own) if lacks else turn
 
-    return tuple(whole(dialogue) for dialogue in dialogues)
+    turns = [tuple(contrasted(turn, said.get((d.id, t))) for t, turn in enumerate(d.turns)) for d in dialogues]
+    return tuple(replace(d, turns=own) for d, own in zip(dialogues, turns, strict=True))
