@@ -25,14 +25,11 @@ class ActorDelta(nn.Module, ABC):
       reference: the cloned actor q_b, which never changes.
     """
 
+    reference: Actor
+
     def __init__(self, reference: Actor) -> None:
         super().__init__()
-        self._reference = [reference]  # in a list: its weights are not this module's
-
-    @property
-    def reference(self) -> Actor:
-        """q_b."""
-        return self._reference[0]
+        self.__dict__["reference"] = reference  # past nn.Module: its weights are not this module's
 
     def fit(self, features: Float[Tensor, "n width"]) -> None:
         """Take units and directions from the first batch of states."""
@@ -134,8 +131,6 @@ class GainDelta(ActorDelta):
 
 def make_actor_delta(kind: str, reference: Actor, k: int) -> ActorDelta:
     """The change that the settings name (RLConfig.moves): gains, components (K of them) or all."""
-    if kind == "gains":
-        return GainDelta(reference)
-    return (
-        ComponentDelta(reference, min(k, len(reference.whiten.mean))) if kind == "components" else FullDelta(reference)
-    )
+    if kind == "components":
+        return ComponentDelta(reference, min(k, len(reference.whiten.mean)))
+    return GainDelta(reference) if kind == "gains" else FullDelta(reference)

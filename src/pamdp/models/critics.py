@@ -24,7 +24,6 @@ class Critic(nn.Module):
     """v_m · tanh(H · B + b) on whitened features.
 
     Args:
-      width: size of the features.
       v_max: v_m, the largest value that a state can have (rl.returns.max_value).
     """
 
@@ -42,13 +41,7 @@ class Critic(nn.Module):
 
 
 class DualCritic(nn.Module):
-    """V_φ(h) sees the history, V_ξ(h, ω) also sees the hidden profile.
-
-    Args:
-      width_h: size of H(h).
-      width_hw: size of H(h, ω).
-      v_max: v_m of eq. 13.
-    """
+    """V_φ(h) sees the history, V_ξ(h, ω) also sees the hidden profile; v_max is v_m of eq. 13."""
 
     def __init__(self, width_h: int, width_hw: int, v_max: float) -> None:
         super().__init__()

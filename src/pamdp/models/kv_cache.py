@@ -26,17 +26,11 @@ class SlotCache(Cache):  # type: ignore[misc]
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
         super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
 
-    def fill(self, place: int, source: DynamicCache, length: int) -> None:
-        """Copy the first LENGTH tokens of a one-row cache into a place."""
+    def fill(self, place: int, source: Cache, length: int, row: int = 0) -> None:
+        """Copy the first LENGTH tokens of a row of a cache (which may be this one) into a place."""
         for layer, other in zip(self.layers, source.layers, strict=True):
-            layer.keys[place, :, :length] = other.keys[0, :, :length]
-            layer.values[place, :, :length] = other.values[0, :, :length]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first LENGTH tokens of one place to another."""
-        for layer in self.layers:
-            layer.keys[target, :, :length] = layer.keys[source, :, :length]
-            layer.values[target, :, :length] = layer.values[source, :, :length]
+            layer.keys[place, :, :length] = other.keys[row, :, :length]
+            layer.values[place, :, :length] = other.values[row, :, :length]
 
     def open(self, first: int, last: int, at: Tensor, width: int) -> None:
         """Say what the next pass runs: places FIRST to LAST, new tokens in columns AT [rows, n], WIDTH columns seen."""
