@@ -17,7 +17,7 @@ from pamdp.reproduce import main
 from pamdp.reproduce.config import OnlineReproduceConfig, load_config
 from pamdp.reproduce.tables import table
 from pamdp.runs import Run
-from pamdp.train.provenance import provenance_of, read_provenance
+from pamdp.train.online import provenance_of, read_provenance
 from tests.tools.online import TEACH, Bench, T, make_config
 from tests.tools.tiny import make_tiny_backbone
 

@@ -108,7 +108,7 @@ class PersonalReplier:
                 yield self.backbone
             else:
                 seed = self.config.seed
-                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, "one user", log=False)
+                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, log=False)
         finally:
             model.load_state_dict(kept, strict=False)
 

@@ -40,7 +40,6 @@ def fit(
     run: Run,
     seed: int,
     targets: Sequence[str] = TARGETS,
-    what: str = "tuning",
     log: bool = True,
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.
@@ -56,7 +55,7 @@ def fit(
         "SFT", backbone, examples, config, run.path, seed, targets,
         max_length=None, completion_only_loss=True, packing=False,
     )  # fmt: skip
-    return run_trainer(trainer, backbone, run if log else None, what)
+    return run_trainer(trainer, backbone, run if log else None, "tuning")
 
 
 def examples_of(

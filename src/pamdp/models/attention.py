@@ -40,7 +40,11 @@ class SideBySide(Cache):  # type: ignore[misc]
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
         past = [cache.get_seq_length() for cache in caches]
-        self.masks = [_continuing(p, n, like) if p else None for p, n in zip(past, new, strict=True)]
+        # What n new tokens may see of p past ones and of themselves, [1, 1, n, p + n].
+        self.masks = [
+            additive(like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p), like.dtype) if p else None
+            for p, n in zip(past, new, strict=True)
+        ]
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""
@@ -111,12 +115,6 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     Made once for a pass; of a boolean mask every layer makes, and for a gradient keeps, numbers of its own.
     """
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
-
-
-def _continuing(past: int, new: int, like: Tensor) -> Tensor:
-    """What NEW tokens may see of PAST ones and of themselves, [1, 1, new, past + new]."""
-    sees = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
-    return additive(sees, like.dtype)[None, None]
 
 
 def use_grouped_attention(model: PreTrainedModel) -> None:

@@ -49,9 +49,7 @@ class DualCritic(nn.Module):
         self.v_hw = Critic(width_hw, v_max)
 
 
-def privileged_prefixes(
-    policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None] = ()
-) -> list[Prefix]:
+def privileged_prefixes(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None]) -> list[Prefix]:
     """What H(h, ω) of each moment is read from; for critics only, so no deeper than it is read.
 
     Args:
@@ -63,7 +61,7 @@ def privileged_prefixes(
     ]
     earlier = [
         None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p
-        for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
+        for e, p in zip(encoded, before, strict=True)
     ]
     with policy.active():
         return prefill(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)

@@ -19,8 +19,7 @@ class SlotCache(Cache):  # type: ignore[misc]
 
     Args:
       like: a cache of one row, which gives the number of layers, their shapes, type and device.
-      places: most rows at once.
-      width: most tokens of a row.
+      places, width: most rows at once, and most tokens of a row.
     """
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:

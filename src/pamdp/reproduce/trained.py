@@ -25,7 +25,7 @@ from pamdp.runs import Run
 from pamdp.settings import flatten
 from pamdp.train.env_factory import OPERATION, EnvFactory
 from pamdp.train.factory import Split
-from pamdp.train.provenance import provenance_of, read_provenance
+from pamdp.train.online import provenance_of, read_provenance
 
 PLANNER = Path("trained", "planner.safetensors")
 FREE = (*OPERATION, "price_prompt", "price_completion", "cache", "groups")

@@ -34,7 +34,6 @@ class Cloner:
 
     Args:
       policy: its planner (and adapter or backbone) is trained in place.
-      config: settings.
       store: keeps features across runs where nothing that learns can change them.
     """
 
@@ -129,24 +128,16 @@ class Cloner:
             states = torch.stack([self.policy.features(prefix, t) for t in range(len(prefix.encoded.heads))])
         return torch.as_tensor(self.planner.actor(states))
 
-    @torch.no_grad()
-    def _meant(self, meaning: Tensor) -> Tensor | None:
-        """The actions that mean a turn's two replies, [2, d_a]; None where nothing gives actions a meaning."""
-        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
-            return None
-        [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
-        return torch.stack([action, -action])
-
     def _lessons(self, cloned: bool, mean: Tensor, meaning: Tensor, rng: random.Random) -> Iterator[tuple[int, Tensor]]:
         """Which of a turn's replies are learned, under which actions."""
-        meant = self._meant(meaning)
-        if meant is None:
+        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
             # Actions have no meaning but the one that gradients give them; where the regression gave A1 one, it stays.
             yield 0, mean.detach() if self.steers and self.fixed else mean
             return
+        [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
         # A pair is there for the contrast of its two replies; a dialogue's turns are many.
         for which in [rng.randrange(2)] if cloned else range(2):
-            yield which, meant[which]
+            yield which, -action if which else action
 
 
 def _noise(action: Tensor, generator: torch.Generator) -> Tensor:

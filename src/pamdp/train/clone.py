@@ -20,9 +20,8 @@ from pamdp.models.recorded import mean_actions, reference_log_probs
 from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
-from pamdp.train.examples import CloneExample, within_context
+from pamdp.train.examples import CloneExample, with_synthetic_rejected, within_context
 from pamdp.train.factory import policy_weights, save_policy, set_weights
-from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, PreferencePair
 
 
