@@ -14,7 +14,7 @@ from pamdp.baselines.grpo import rewards
 from pamdp.baselines.latent import find
 from pamdp.baselines.method import Method, register
 from pamdp.baselines.replies import PolicyReplier, veil
-from pamdp.baselines.tune import make_trainer
+from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.errors import ConfigError, DataError, JudgeError
 from pamdp.judges.base import Case
 from pamdp.models.backbone import Backbone
@@ -172,6 +172,7 @@ def test_methods_of_one_seed_share_the_cloned_policy(tmp_path: Path) -> None:
 
 
 def test_what_trainers_are_told(tiny_backbone: Backbone, tmp_path: Path) -> None:
+    require_trl()
     rows = [sft.sft_example([1, 2], [3])]
     told = make_trainer("SFT", tiny_backbone, rows, TUNE.dpo, tmp_path, 7, packing=False).args
     assert (told.seed, told.data_seed, told.save_strategy, told.report_to) == (7, 7, "no", [])

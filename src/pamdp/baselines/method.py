@@ -124,11 +124,7 @@ def register_method(
     seeded: bool = True,
     lacks: Callable[[Sequence[Dialogue]], str] = lambda _: "",
 ) -> Callable[[Callable[[Job], Replier]], Callable[[Job], Replier]]:
-    """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME.
-
-    Args:
-      name, budget, seeded, lacks: as of `Method`.
-    """
+    """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME; the rest as of `Method`."""
 
     def add(train: Callable[[Job], Replier]) -> Callable[[Job], Replier]:
         register(Method(name, train, budget, seeded, lacks=lacks))

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pamdp.baselines.config import OppuConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
 from pamdp.baselines.sft import SFTExample, cut, fit, sft_example
+from pamdp.baselines.tune import require_trl
 from pamdp.config import Config
-from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
@@ -31,6 +31,7 @@ USER_TARGETS = ("q_proj", "v_proj")
 
 def oppu(job: Job) -> PersonalReplier:
     """The task adapter, merged; users' adapters are fitted when they talk."""
+    require_trl("rank_bm25")
     backbone, config = job.load(), job.tune.oppu
     examples = [
         sft_example(
@@ -49,10 +50,7 @@ def oppu(job: Job) -> PersonalReplier:
 class PersonalReplier:
     """Replies to each history under an adapter made of that history alone.
 
-    Args:
-      backbone: with the task adapter merged.
-      job: its settings are used, its dialogues are not.
-      run: the folder that trainers are told of; nothing is logged.
+    The task adapter is merged into BACKBONE. Of JOB, settings are used and dialogues are not; nothing is logged in RUN.
     """
 
     def __init__(self, backbone: Backbone, job: Job, run: Run) -> None:
@@ -122,10 +120,8 @@ def retrieve(history: History, k: int) -> list[str]:
     exchanges = [f"They: {history[i].content}\nYou: {history[i + 1].content}" for i in range(0, len(history) - 1, 2)]
     if not exchanges or k == 0:
         return []
-    try:
-        from rank_bm25 import BM25Plus
-    except ImportError as error:
-        raise ModelError("PEFT needs rank-bm25; `pip install 'pamdp[baselines]'` brings it") from error
+    from rank_bm25 import BM25Plus
+
     scores = BM25Plus([_words(text) for text in exchanges]).get_scores(_words(history[-1].content))
     best = sorted(range(len(exchanges)), key=lambda i: (-scores[i], -i))[:k]
     return [exchanges[i] for i in sorted(best)]

@@ -28,21 +28,20 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerState
 
 
-def require_trl() -> None:
-    """Say what is missing before any work is done, and keep the libraries' own progress bars off the screen.
+def require_trl(*others: str) -> None:
+    """Say what is missing of TRL and OTHERS before work is done, and keep the libraries' progress bars off the screen.
 
     Raises:
-      ModelError: TRL is not installed.
+      ModelError: one is not installed.
     """
-    missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
+    missing = [name for name in ("trl", "datasets", *others) if find_spec(name) is None]
     if missing:
         raise ModelError(f"this method needs {' and '.join(missing)}; `pip install 'pamdp[baselines]'` brings them")
     from datasets import disable_progress_bars
 
     disable_progress_bars()
     # TRL sets by its old name what transformers has renamed; nobody who reads this can do anything about it.
-    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
 
 
 def make_trainer(
@@ -101,9 +100,7 @@ def make_trainer(
 def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str) -> Backbone:
     """Train; an adapter is merged into the weights, which are then frozen.
 
-    Args:
-      run: where the loss is logged, from the first step on; without one nothing is shown either.
-      what: the stage in the log, and the word before the bar.
+    The loss is logged in RUN as the stage WHAT, from the first step on; without a run nothing is shown either.
     """
     from transformers.trainer_callback import PrinterCallback
 
@@ -129,14 +126,13 @@ def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
 
     # transformers is not typed, so its class is Any to mypy.
     class Log(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: object, state: TrainerState, control: object, **_: object) -> None:
-            bar.advance(1)
-
         def on_log(
             self, args: object, state: TrainerState, control: object, logs: Mapping[str, object], **_: object
         ) -> None:
-            scalars = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float)) and "time" not in key}
-            if "loss" in scalars:
-                run.log(int(state.global_step), {k: v for k, v in scalars.items() if "per_second" not in k}, what)
+            if "loss" in logs:  # once a step; what sums up all of them has none
+                numbers = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float))}
+                timeless = {key: x for key, x in numbers.items() if "time" not in key and "per_second" not in key}
+                run.log(int(state.global_step), timeless, what)
+                bar.advance(1)
 
     return Log()

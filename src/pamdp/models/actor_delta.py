@@ -19,10 +19,8 @@ from pamdp.models.actor import Actor
 class ActorDelta(nn.Module, ABC):
     """μ_θ(h) = μ_b(h) + ΔA1·h̃ + Δb, with h̃ the whitened H(h).
 
-    μ_θ stays linear in H(h), as eq. 10 has it, so it is made into an actor again without loss.
-
-    Args:
-      reference: the cloned actor q_b, which never changes.
+    μ_θ stays linear in H(h), as eq. 10 has it, so it is made into an actor again without loss. REFERENCE is the cloned
+    actor q_b, which never changes.
     """
 
     reference: Actor
@@ -66,13 +64,10 @@ class FullDelta(ActorDelta):
 
 
 class ComponentDelta(ActorDelta):
-    """Along the k leading principal components of states, each of unit variance, and a constant.
+    """Along the K leading principal components of states, each of unit variance, and a constant.
 
     Unit variance makes the ordinary gradient the natural one: a step changes actions as much along a direction in
     which states differ little. What states have fewer of stays zero.
-
-    Args:
-      k: how many components.
     """
 
     basis: Tensor

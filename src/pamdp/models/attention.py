@@ -24,15 +24,12 @@ class SideBySide(Cache):  # type: ignore[misc]
     """Histories whose new tokens stand in one row, one after another; each sees itself alone.
 
     A pass gets it twice: as `past_key_values` and, for `grouped_attention`, as `beside`. Everything but attention then
-    runs on all the new tokens at once.
+    runs on all the new tokens at once. `layers_seen` has the numbers of the layers that kept the histories apart.
 
     Args:
       caches: keys and values of each history so far; they grow.
       new: how many tokens each has in the row.
       like: gives the type and device of masks.
-
-    Attributes:
-      layers_seen: numbers of the layers that kept the histories apart.
     """
 
     def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int], like: Tensor) -> None:
@@ -75,8 +72,7 @@ def grouped_attention(
 
     Args:
       query: [rows, heads, n, d].
-      key: [rows, groups, width, d], with heads a multiple of groups.
-      value: the same.
+      key, value: [rows, groups, width, d], with heads a multiple of groups.
       attention_mask: [rows or 1, 1, n, width], the same for all heads; without one, with one for each head, and where
         more is to be done to scores than to scale and mask them, transformers' own is called.
       beside: the one row holds several histories; then no mask counts but theirs.

@@ -71,11 +71,9 @@ class Prefix:
 
 
 class Backbone:
-    """A causal language model, its tokenizer and its adapters.
+    """Any Hugging Face causal LM with a key-value cache, its tokenizer with a chat template, and its adapters.
 
-    Args:
-      model, tokenizer: any Hugging Face causal LM with a key-value cache, and its tokenizer, with a chat template.
-      name, revision: what identifies the weights in fingerprints and checkpoints.
+    NAME and REVISION identify the weights in fingerprints and checkpoints.
     """
 
     def __init__(
@@ -180,8 +178,7 @@ class Backbone:
     def run(self, layer: int, shallow: bool = False, **inputs: object) -> tuple[Tensor, Tensor]:
         """States of one row of tokens at LAYER and after the final norm, each [tokens, d]; grows the cache in INPUTS.
 
-        Args:
-          shallow: stop at LAYER; both results are then its states.
+        A SHALLOW pass stops at LAYER; both results are then its states.
         """
         final: Tensor | None = None
         with self.reading(layer, shallow) as caught:
@@ -194,8 +191,7 @@ class Backbone:
     def reading(self, layer: int, shallow: bool = False) -> Iterator[list[Tensor]]:
         """Catch the hidden states of LAYER (0 the embeddings) in passes inside the block; catches nothing for -1.
 
-        Args:
-          shallow: leave the block as soon as they are caught.
+        SHALLOW leaves the block as soon as they are caught.
         """
         caught: list[Tensor] = []
         if layer == -1:
@@ -214,9 +210,6 @@ class Backbone:
     @contextmanager
     def steering(self, layer: int, vectors: Tensor | None) -> Iterator[None]:
         """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block.
-
-        Args:
-          vectors: None adds nothing, whatever LAYER is.
 
         Raises:
           ModelError: LAYER is none between two layers: 0 are the embeddings, -1 comes after the final norm.

@@ -21,11 +21,7 @@ from pamdp.types import TimeStep
 
 
 class Critic(nn.Module):
-    """v_m · tanh(H · B + b) on whitened features.
-
-    Args:
-      v_max: v_m, the largest value that a state can have (rl.returns.max_value).
-    """
+    """v_m · tanh(H · B + b) on whitened features; v_m is the largest value of a state (rl.returns.max_value)."""
 
     def __init__(self, width: int, v_max: float) -> None:
         super().__init__()
@@ -53,7 +49,6 @@ def privileged_prefixes(policy: Policy, moments: Sequence[TimeStep], before: Seq
     """What H(h, ω) of each moment is read from; for critics only, so no deeper than it is read.
 
     Args:
-      policy: gives the backbone, its adapter and where states are read.
       before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
     """
     encoded = [

@@ -15,12 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """A cache of fixed size for transformers' models.
-
-    Args:
-      like: a cache of one row, which gives the number of layers, their shapes, type and device.
-      places, width: most rows at once, and most tokens of a row.
-    """
+    """A cache of fixed size for transformers' models: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
         super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
@@ -49,8 +44,7 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, keys: Tensor, values: Tensor, places: int, width: int) -> None:
         super().__init__()
         self.dtype, self.device = keys.dtype, keys.device
-        self.keys = _zeros(keys, places, keys.shape[1], width, keys.shape[3])
-        self.values = _zeros(values, places, values.shape[1], width, values.shape[3])
+        self.keys, self.values = (_zeros(x, places, x.shape[1], width, x.shape[3]) for x in (keys, values))
         self.is_initialized = True
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:

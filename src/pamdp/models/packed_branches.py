@@ -43,10 +43,7 @@ class Branch:
 
 
 def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
-    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
-
-    Args:
-      layer: hidden layer that is steered.
+    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)], with LAYER steered.
 
     Raises:
       ShapeError: a branch is empty or longer than the prefix it follows.
@@ -104,8 +101,7 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
         attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), backbone.device), backbone.dtype),
         past_key_values=fork(prefix.cache),
     )
-    own = torch.tensor(owner, device=backbone.device)
-    return [states[own == index].mean(0).float() for index in range(len(branches))]
+    return [own.mean(0).float() for own in torch.split(states, [len(branch.ids) for branch in branches])]
 
 
 def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:

@@ -88,8 +88,7 @@ class Policy:
     def prefix(self, messages: Sequence[Message], before: Prefix | None = None, shallow: bool = False) -> Prefix:
         """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given.
 
-        Args:
-          shallow: only as deep as H(h) is read.
+        A SHALLOW one is only as deep as H(h) is read.
         """
         encoded = self.backbone.chat.history(messages, self.system)
         with self.active(), checkpointed(self.backbone, len(encoded.ids)):
@@ -133,11 +132,7 @@ class Policy:
     def branch(
         self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None, hidden: tuple[int, int] | None = None
     ) -> Branch:
-        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered).
-
-        Args:
-          hidden: token span of the prefix that the reply may not see.
-        """
+        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered); see `Branch`."""
         length = prefix.encoded.heads[t]
         inject, steer = self._guide(action)
         if inject is None and self.planner is not None and action is not None:

@@ -42,12 +42,7 @@ def greedy_replies(
     actions: Actions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replies:
-    """One reply to every state, under its own mean action or under ACTIONS.
-
-    Args:
-      max_reply: longest reply, in tokens.
-      progress: called with the number of replies just written.
-    """
+    """One reply of at most MAX_REPLY tokens to every state, under its own mean action or under ACTIONS."""
     out: Replies = {}
     for start in range(0, len(dialogues), BLOCK):
         block = dialogues[start : start + BLOCK]

@@ -30,11 +30,9 @@ WARM_UP = 5
 
 
 class Cloner:
-    """The cloning step over examples; owns the optimizer.
+    """The cloning step over examples; owns the optimizer. Planner, and adapter or backbone, are trained in place.
 
-    Args:
-      policy: its planner (and adapter or backbone) is trained in place.
-      store: keeps features across runs where nothing that learns can change them.
+    STORE keeps features across runs where nothing that learns can change them.
     """
 
     def __init__(self, policy: Policy, config: CloneConfig, store: FeatureStore | None = None) -> None:

@@ -58,8 +58,7 @@ def clone(
         examples, fitted = cloner.prepare(train, pairs, bar.advance)
     order = _order(examples, settings.epochs, random.Random(config.seed))
     total = -(-len(order) // settings.batch_size)
-    done = checkpoint.latest(folder)
-    if done is not None:
+    if (done := checkpoint.latest(folder)) is not None:
         _restore(cloner, checkpoint.load(done), rng, generator)
     run.rewind(cloner.step, "clone")
     with Progress("cloning", total, cloner.step) as bar:
@@ -104,8 +103,7 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
     """Reference NLL per token under the state's own action, another user's and the mean action."""
     own = mean_actions(policy, dialogues)
     mean = torch.stack(list(own.values())).mean(0)
-    sums = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0)
-    tokens = 0
+    sums, tokens = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0), 0
     for i, dialogue in enumerate(dialogues):
         other = dialogues[(i + 1) % len(dialogues)]
         keys = [(dialogue.id, t) for t in range(len(dialogue.turns))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,8 +53,7 @@ def prepare(
 ) -> list[CloneExample]:
     """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
 
-    Args:
-      pairs: twins may be given whole: what two users prefer in one scene is learned once.
+    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once.
 
     Raises:
       DataError: no dialogue has a preferred reply.
@@ -67,9 +67,13 @@ def prepare(
         earlier = sum(message.role == "user" for message in pair.history) - 1
         silent: list[tuple[str | None, str | None]] = [(None, None)] * earlier
         histories.append((pair.history, [*silent, (pair.preferred, pair.rejected)], False))
-    examples = []
+    chat, examples = policy.backbone.chat, []
     for messages, texts, cloned in histories:
-        examples.append(_example(policy, messages, texts, cloned, max_reply, store))
+        replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
+        key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
+        found = store.get(key, partial(_features, policy, messages, replies))
+        meanings = torch.split(found["replies"], [len(group) for group in replies if group])
+        examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
         if progress is not None:
             progress(1)
     return examples
@@ -104,11 +108,8 @@ def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_r
     contrasted with the model's own, as self-play fine-tuning does (Chen et al. 2024); an action points from how the
     model talks by itself to how it should talk to this person.
 
-    A reply that the data reject stays. Histories do not change: a turn whose rejected reply was chosen had one.
-
-    Args:
-      policy: gives the backbone and its instruction; its planner and adapter are left aside.
-      max_reply: longest reply, in tokens.
+    A reply that the data reject stays. Histories do not change: a turn whose rejected reply was chosen had one. Of
+    POLICY, planner and adapter are left aside.
     """
     lacking = [d for d in dialogues if any(turn.preferred and not turn.rejected for turn in d.turns)]
     if not lacking:
@@ -124,22 +125,6 @@ def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_r
 
     turns = [tuple(contrasted(turn, said.get((d.id, t))) for t, turn in enumerate(d.turns)) for d in dialogues]
     return tuple(replace(d, turns=own) for d, own in zip(dialogues, turns, strict=True))
-
-
-def _example(
-    policy: Policy,
-    messages: History,
-    texts: Sequence[tuple[str | None, str | None]],
-    cloned: bool,
-    max_reply: int,
-    store: FeatureStore,
-) -> CloneExample:
-    chat = policy.backbone.chat
-    replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
-    key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
-    found = store.get(key, lambda: _features(policy, messages, replies))
-    meanings = torch.split(found["replies"], [len(group) for group in replies if group])
-    return CloneExample(messages, found["states"], replies, list(meanings), cloned)
 
 
 @torch.no_grad()

@@ -116,9 +116,6 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
 def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
     """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own one.
 
-    Args:
-      part: of the settings that ask for it, "rl" or "online".
-
     Raises:
       ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given.
     """
@@ -194,12 +191,7 @@ def with_planner(policy: Policy, file: Path) -> Policy:
 
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
-    """The critics that stand beside a trained policy, if any.
-
-    Args:
-      width: size of H(h).
-      v_max: their largest value (rl/returns.py, max_value).
-    """
+    """The critics that stand beside a trained policy, if any, for H(h) of WIDTH and values up to V_MAX."""
     path = folder / f"{CRITICS}.safetensors"
     if not path.is_file():
         return None

@@ -40,11 +40,7 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
 
 
 def combined(asked: Config, cloned: Config, where: str) -> Config:
-    """The settings of a run that reinforces what was CLONED at WHERE, as `settings_from` says.
-
-    Raises:
-      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
-    """
+    """The settings of a run that reinforces what was CLONED at WHERE; for all else, errors too, see `settings_from`."""
     known, named = flatten(cloned), asked.data.model_fields_set
     wrong = [
         f"{part}.{name}={value!r} is asked for, but {where} was cloned with {known[f'{part}.{name}']!r}"
@@ -66,9 +62,6 @@ def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
     """The cloned policy in START, with the σ that CONFIG asks for.
 
     Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
-
-    Raises:
-      RunError: as `load_policy`.
     """
     return with_sigma(load_policy(start, backbone), config.rl.sigma)
 

@@ -111,8 +111,7 @@ def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator)
 
 
 def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
-    path = checkpoint.latest(folder)
-    if path is None:
+    if (path := checkpoint.latest(folder)) is None:
         return 0
     saved = checkpoint.load(path)
     learner.delta.load_state_dict(saved.weights["moves"])
