@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """A cache of fixed size for transformers' models: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
+    """A cache of fixed size for transformers: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
         super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
