@@ -20,7 +20,7 @@ from benchmarks.arena import Duel, Options, main
 from benchmarks.measure import Facts, Measured, Prepared
 from pamdp.baselines.config import GrpoConfig
 from pamdp.baselines.preference import messages
-from pamdp.baselines.tune import arguments, lora, require_trl
+from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.config import CloneConfig, Config, RLConfig
 from pamdp.learner import Learner, to_batch
 from pamdp.models.critics import DualCritic
@@ -93,9 +93,7 @@ def _rollout(store: FeatureStore, first: int, actor: torch.nn.Module, count: int
 def grpo(options: Options) -> Prepared:
     """One step of TRL's GRPOTrainer on as many prompts as a batch holds, each with a group of replies."""
     require_trl()
-    from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
 
     backbone, chosen = inputs.plain_backbone(), inputs.dialogues(options)
     system = Policy(backbone).system
@@ -107,16 +105,12 @@ def grpo(options: Options) -> Prepared:
         ended.append(time.perf_counter())
         return [float(len(said[0]["content"])) for said in completions]
 
-    settings = GRPOConfig(
-        **arguments(config, backbone, Path(tempfile.mkdtemp(prefix="pamdp-benchmark")), 0)
-        | {"per_device_train_batch_size": options.replies, "max_steps": 1},
+    trainer = make_trainer(
+        "GRPO", backbone, [{"prompt": prompt} for prompt in prompts], config,
+        Path(tempfile.mkdtemp(prefix="pamdp-benchmark")), 0, given={"reward_funcs": reward},
+        per_device_train_batch_size=options.replies, max_steps=1,
         loss_type="grpo", beta=config.beta, num_generations=options.replies, max_completion_length=options.tokens,
         temperature=config.temperature,
-    )  # fmt: skip
-    trainer = GRPOTrainer(
-        backbone.model, reward_funcs=reward, args=settings,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-        processing_class=backbone.tokenizer, peft_config=lora(config),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
 

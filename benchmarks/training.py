@@ -22,7 +22,7 @@ from benchmarks.arena import Duel, Options, main
 from benchmarks.measure import Facts, Prepared
 from pamdp.baselines.config import FitConfig, LoraFitConfig
 from pamdp.baselines.sft import examples_of
-from pamdp.baselines.tune import arguments, lora, require_trl
+from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.config import CloneConfig, Config
 from pamdp.models.policy import Policy, path
 from pamdp.train.bc import Cloner
@@ -87,9 +87,7 @@ def _joined(dialogues: Sequence[Dialogue]) -> Dialogue:
 def trl(what: Literal["lora", "full"], options: Options) -> Prepared:
     """TRL's SFTTrainer, one sample at a time."""
     require_trl()
-    from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
 
     backbone, chosen = inputs.plain_backbone(), inputs.dialogues(options)
     limit = CloneConfig().max_reply
@@ -102,16 +100,10 @@ def trl(what: Literal["lora", "full"], options: Options) -> Prepared:
     fit = FitConfig(epochs=1, batch_size=size)
     if what == "lora":
         fit = LoraFitConfig(epochs=1, batch_size=size, rank=RANK, alpha=2 * RANK, dropout=0)
-    backbone.model.requires_grad_(what == "full")
     folder = Path(tempfile.mkdtemp(prefix="pamdp-benchmark"))
-    settings = SFTConfig(
-        **arguments(fit, backbone, folder, 0), max_length=None, completion_only_loss=True, packing=False
+    trainer = make_trainer(
+        "SFT", backbone, examples, fit, folder, 0, max_length=None, completion_only_loss=True, packing=False
     )
-    rows = [{"input_ids": list(e.ids), "completion_mask": list(e.mask)} for e in examples]
-    trainer = SFTTrainer(
-        backbone.model, settings, train_dataset=Dataset.from_list(rows), processing_class=backbone.tokenizer,
-        peft_config=lora(fit) if isinstance(fit, LoraFitConfig) else None,
-    )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
 
     def work() -> Facts:

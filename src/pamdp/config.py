@@ -72,7 +72,7 @@ class CloneConfig(Settings):
       lora_rank: rank of the adapters.
       lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
       rejected: what stands in for a rejected reply where the data have none: nothing, or what the bare backbone says
-        to the same history (train/synthetic_rejected.py).
+        to the same history (train/examples.py).
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper. So it is where no dialogue has two replies to one
         history to contrast.

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from pamdp.baselines import registry
+from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Scores, veil
+from pamdp.registry import METHODS
 from pamdp.testing import check_replier
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.methods import few, make_job
@@ -19,9 +20,9 @@ pytest.importorskip("trl")
 TEST = few("test", 3, 3)
 
 
-@pytest.fixture(scope="module", params=registry.names())
+@pytest.fixture(scope="module", params=tuple(METHODS))
 def method(request: pytest.FixtureRequest) -> Method:
-    return registry.find(request.param)
+    return find(request.param)
 
 
 @pytest.fixture(scope="module")

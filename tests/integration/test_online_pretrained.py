@@ -18,7 +18,7 @@ from pamdp.reproduce.config import OnlineReproduceConfig, load_config
 from pamdp.reproduce.tables import table
 from pamdp.runs import Run
 from pamdp.stored import read_records
-from pamdp.train.provenance import provenance_of, read_provenance
+from pamdp.train.online import provenance_of, read_provenance
 from tests.tools.online import TEACH, Bench, T, make_config
 from tests.tools.tiny import make_tiny_backbone
 
@@ -195,7 +195,7 @@ def test_the_weights_tell_cloned_policies_apart_also_where_every_weight_was_clon
         if change:
             with torch.no_grad():
                 next(backbone.model.parameters()).mul_(1.001)
-        return str(provenance_of(policy, (), "full")["policy"])
+        return str(provenance_of(policy, ())["policy"])
 
     assert digest(False) == digest(False) != digest(True)
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pamdp.baselines import registry
+from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
 from pamdp.config import DataConfig
@@ -110,7 +110,7 @@ def test_no_method_is_given_anything_of_a_test_user_but_the_history(
 
         return replace(method, train=train)
 
-    spies = {name: spied(registry.find(name)) for name in registry.names()}
+    spies = {name: spied(find(name)) for name in METHODS}
     monkeypatch.setattr(METHODS, "_parts", spies)
     every = replace(SMALL, rows=tuple(name for name in spies if name != "Vanilla"), pairs=())
     mine = config.model_copy(update={"aloe": data, "seeds": (0,)})

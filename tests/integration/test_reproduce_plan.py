@@ -12,7 +12,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.baselines import registry
+from pamdp.baselines.latent import find
+from pamdp.registry import METHODS
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig, load_config
 from pamdp.reproduce.tables import TABLES, Table, printed, table
@@ -75,7 +76,7 @@ def test_what_is_planned_grows_with_what_is_learned_from(tmp_path: Path) -> None
 def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
     config = load_config(ReproduceConfig, preset)  # type: ignore[arg-type]
     job = config.of_job("x", config.aloe, 0)
-    budgets = {name: registry.find(name).budget(job, config.tune, 100) for name in registry.names()}
+    budgets = {name: find(name).budget(job, config.tune, 100) for name in METHODS}
     assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0
     assert len({(b.context, b.reply) for b in budgets.values()}) == 1
     assert len(config.seeds) >= 3 and len(config.judges) >= 2

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pamdp.baselines import peft, registry, sft
+from pamdp.baselines import peft, sft
 from pamdp.baselines.grpo import rewards
+from pamdp.baselines.latent import find
 from pamdp.baselines.method import Method, register
-from pamdp.baselines.registry import find
 from pamdp.baselines.replies import PolicyReplier, veil
-from pamdp.baselines.tune import arguments
+from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.errors import ConfigError, DataError, JudgeError
 from pamdp.judges.base import Case
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
+from pamdp.registry import METHODS
 from pamdp.types import Dialogue, Message, Persona, TimeStep, Turn
 from tests.tools.chats import NURSE, chat
 from tests.tools.methods import TUNE, VowelJudge, few, make_job
@@ -42,10 +43,11 @@ class Fits:
         self.seen: list[list[str]] = []
         self.learned: list[list[str]] = []
 
-    def __call__(self, backbone: Backbone, examples: Sequence[sft.Example], *_: object, **__: object) -> Backbone:
+    def __call__(self, backbone: Backbone, examples: Sequence[sft.SFTExample], *_: object, **__: object) -> Backbone:
         decode = backbone.tokenizer.decode
-        self.seen.append([decode(e.ids) for e in examples])
-        self.learned.append([decode([i for i, m in zip(e.ids, e.mask, strict=True) if m]) for e in examples])
+        self.seen.append([decode(e["input_ids"]) for e in examples])
+        told = [zip(e["input_ids"], e["completion_mask"], strict=True) for e in examples]
+        self.learned.append([decode([i for i, m in pairs if m]) for pairs in told])
         return backbone
 
 
@@ -170,13 +172,15 @@ def test_methods_of_one_seed_share_the_cloned_policy(tmp_path: Path) -> None:
 
 
 def test_what_trainers_are_told(tiny_backbone: Backbone, tmp_path: Path) -> None:
-    told = arguments(TUNE.dpo, tiny_backbone, tmp_path, 7)
-    assert (told["seed"], told["data_seed"], told["save_strategy"], told["report_to"]) == (7, 7, "no", "none")
-    assert told["use_cpu"] and not told["bf16"]
+    require_trl()
+    rows = [sft.sft_example([1, 2], [3])]
+    told = make_trainer("SFT", tiny_backbone, rows, TUNE.dpo, tmp_path, 7, packing=False).args
+    assert (told.seed, told.data_seed, told.save_strategy, told.report_to) == (7, 7, "no", [])
+    assert told.use_cpu and not told.bf16
 
 
 def test_methods_are_found_by_name() -> None:
-    assert set(registry.names()) >= {
+    assert set(METHODS) >= {
         "Vanilla", "Prompt", "PEFT", "FPFT", "CoT", "BC", "RL-base", "UAAC", "DCRL", "PAMDP", "ODC", "DPO", "GRPO"
     }  # fmt: skip
     with pytest.raises(ConfigError, match="did you mean 'PAMDP'"):

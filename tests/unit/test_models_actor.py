@@ -7,7 +7,9 @@ import torch
 
 from pamdp.errors import ShapeError
 from pamdp.models.actor import Actor, Injector, Planner, Whitening
+from pamdp.models.backbone import Backbone
 from pamdp.models.critics import Critic, DualCritic
+from pamdp.models.policy import Policy
 
 
 def test_whitening_by_hand() -> None:
@@ -49,23 +51,22 @@ def test_actor_mean_by_hand() -> None:
     assert actor(torch.tensor([[5.0, 4.0]])).tolist() == [[2.5]]
 
 
-def test_samples_have_the_density_of_eq_10() -> None:
-    actor = Actor(4, d_a=2)
-    actor.sigma.fill_(0.3)
-    state = torch.ones(1, 4)
-    actions = actor.sample(state.expand(20_000, 4), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(actions.mean(0), actor(state)[0], atol=0.01, rtol=0)
+def test_samples_have_the_density_of_eq_10(tiny_backbone: Backbone) -> None:
+    policy = Policy(tiny_backbone, Planner(4, tiny_backbone.d, d_a=2))
+    policy.trained_planner.actor.sigma.fill_(0.3)
+    mean, drawn = policy.act(torch.ones(4), 20_000, seed=0)
+    actions = torch.stack(drawn)
+    assert torch.equal(mean, policy.trained_planner.actor(torch.ones(4)))
+    torch.testing.assert_close(actions.mean(0), mean, atol=0.01, rtol=0)
     torch.testing.assert_close(actions.std(0), torch.full((2,), 0.3), atol=0.01, rtol=0)
 
 
-def test_samples_come_from_their_generator_alone() -> None:
-    actor = Actor(4, d_a=2)
-    state = torch.ones(3, 4)
-    first = actor.sample(state, torch.Generator().manual_seed(7))
+def test_samples_come_from_their_seed_alone(tiny_backbone: Backbone) -> None:
+    policy = Policy(tiny_backbone, Planner(4, tiny_backbone.d, d_a=2))
+    first, other = (torch.stack(policy.act(torch.ones(4), 3, seed=seed)[1]) for seed in (7, 8))
     torch.manual_seed(123)
-    again = actor.sample(state, torch.Generator().manual_seed(7))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, actor.sample(state, torch.Generator().manual_seed(8)))
+    assert torch.equal(first, torch.stack(policy.act(torch.ones(4), 3, seed=7)[1]))
+    assert not torch.equal(first, other)
 
 
 def test_injector_makes_n_embeddings_in_order() -> None:

@@ -118,7 +118,7 @@ def test_directions_come_last_where_what_is_below_them_learns(tiny_backbone: Bac
         policy = clone(new_policy(tiny_backbone, config), dialogues, dialogues[:1], config, run)
     cloner = Cloner(policy, config.clone)
     before = {name: value.clone() for name, value in policy.trained_planner.state_dict().items()}
-    cloner.settle(dialogues)
+    cloner.prepare(dialogues, done=True)
     for name, value in policy.trained_planner.state_dict().items():
         if name != "actor.sigma":
             torch.testing.assert_close(value, before[name])  # fitted to the backbone as it is at the end

@@ -15,8 +15,8 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.models.policy import Policy
 from pamdp.runs import Run
 from pamdp.train.clone import clone
+from pamdp.train.examples import with_synthetic_rejected
 from pamdp.train.factory import new_policy
-from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, Turn
 from tests.tools.methods import CLONE, MODEL, RL, few
 from tests.tools.tiny import make_tiny_backbone

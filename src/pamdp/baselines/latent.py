@@ -1,6 +1,7 @@
 """BC and what is reinforced from it: RL-base, UAAC, DCRL, PAMDP, ODC; they differ in the advantage and in nothing else.
 
-Owns which advantage a method's name stands for. All methods of one seed start from one cloned policy.
+Owns which advantage a method's name stands for, and that every other advantage is a method, too. All methods of one
+seed start from one cloned policy.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from pamdp.baselines import needs
 from pamdp.baselines.config import REINFORCED, TuneConfig
-from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
 from pamdp.baselines.replies import PolicyReplier
 from pamdp.config import Config
 from pamdp.models.policy import Policy
+from pamdp.registry import ADVANTAGES, METHODS
 from pamdp.train.clone import clone
 from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
@@ -49,8 +50,7 @@ def reinforced(job: Job, name: str) -> PolicyReplier:
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
     weights = {"frozen": "planner", "lora": "planner and LoRA", "full": "planner and all"}[config.clone.backbone]
-    examples = turns * config.clone.epochs
-    return Budget(config.clone.max_context, config.rl.max_reply, examples=examples, weights=weights)
+    return replace(untrained(config, tune, turns), examples=turns * config.clone.epochs, weights=weights)
 
 
 def _budget_rl(config: Config, tune: TuneConfig, turns: int) -> Budget:
@@ -60,9 +60,18 @@ def _budget_rl(config: Config, tune: TuneConfig, turns: int) -> Budget:
 
 def reinforced_method(name: str) -> Method:
     """The method that reinforces the cloned policy with the advantage of NAME."""
-    return Method(name, partial(reinforced, name=name), _budget_rl, shares="clone", lacks=needs.preferred)
+    return Method(name, partial(reinforced, name=name), _budget_rl, shares="clone", lacks=no_preferred)
 
 
-BC = register(Method("BC", bc, _budget, shares="clone", lacks=needs.preferred))
+def find(name: str) -> Method:
+    """The method of that name; the name of an advantage is the method that reinforces with it.
+
+    Raises:
+      ConfigError: there is none; the message lists what there is.
+    """
+    return reinforced_method(name) if name not in METHODS and name in ADVANTAGES else METHODS[name]
+
+
+BC = register(Method("BC", bc, _budget, shares="clone", lacks=no_preferred))
 for method in REINFORCED:
     register(reinforced_method(method))

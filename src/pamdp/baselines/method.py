@@ -1,6 +1,6 @@
 """What a method is: a name, a way to learn, and what it costs.
 
-Owns the job that every method is given and the statement of its budget. Knows no method.
+Owns the job that every method is given, the statement of its budget, and the words for what data lack. Knows no method.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from pamdp.baselines import needs
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.replies import Replier
 from pamdp.config import Config
@@ -81,6 +80,17 @@ def untrained(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return Budget(config.clone.max_context, config.rl.max_reply)
 
 
+def no_preferred(train: Sequence[Dialogue]) -> str:
+    """What dialogues without any good reply lack, in one clause, for a method that learns them."""
+    return "" if any(turn.preferred for d in train for turn in d.turns) else "no training turn has a preferred reply"
+
+
+def no_pairs(train: Sequence[Dialogue]) -> str:
+    """The same for a method that learns from a good and a bad reply to one history."""
+    found = any(turn.preferred and turn.rejected for d in train for turn in d.turns)
+    return "" if found else "no training turn has a preferred and a rejected reply"
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One row of a comparison.
@@ -99,7 +109,7 @@ class Method:
     budget: Callable[[Config, TuneConfig, int], Budget] = untrained
     seeded: bool = True
     shares: str = ""
-    lacks: Callable[[Sequence[Dialogue]], str] = needs.nothing
+    lacks: Callable[[Sequence[Dialogue]], str] = lambda _: ""
 
 
 def register(method: Method) -> Method:
@@ -112,13 +122,9 @@ def register_method(
     *,
     budget: Callable[[Config, TuneConfig, int], Budget] = untrained,
     seeded: bool = True,
-    lacks: Callable[[Sequence[Dialogue]], str] = needs.nothing,
+    lacks: Callable[[Sequence[Dialogue]], str] = lambda _: "",
 ) -> Callable[[Callable[[Job], Replier]], Callable[[Job], Replier]]:
-    """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME.
-
-    Args:
-      name, budget, seeded, lacks: as of `Method`.
-    """
+    """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME; the rest as of `Method`."""
 
     def add(train: Callable[[Job], Replier]) -> Callable[[Job], Replier]:
         register(Method(name, train, budget, seeded, lacks=lacks))

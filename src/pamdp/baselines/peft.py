@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
-from pamdp.baselines import needs
 from pamdp.baselines.config import OppuConfig, TuneConfig
-from pamdp.baselines.method import Budget, Job, Method, register
-from pamdp.baselines.sft import SFTExample, cut, fit
+from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
+from pamdp.baselines.sft import SFTExample, cut, fit, sft_example
+from pamdp.baselines.tune import require_trl
 from pamdp.config import Config
-from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
@@ -31,15 +31,18 @@ USER_TARGETS = ("q_proj", "v_proj")
 
 def oppu(job: Job) -> PersonalReplier:
     """The task adapter, merged; users' adapters are fitted when they talk."""
+    require_trl("rank_bm25")
     backbone, config = job.load(), job.tune.oppu
     examples = [
-        SFTExample.of(_encoded(backbone, dialogue.history(t), config), _target(backbone, turn.preferred, job.config))
+        sft_example(
+            backbone.chat.history(dialogue.history(t), _system(backbone, dialogue.history(t), config)).ids,
+            _target(backbone, turn.preferred, job.config),
+        )
         for dialogue in job.train
         for t, turn in enumerate(dialogue.turns)
         if turn.preferred
     ]
-    run = job.open("PEFT", job.config, backbone)
-    with run:
+    with job.open("PEFT", job.config, backbone) as run:
         tuned = fit(backbone, examples, config, run, job.config.seed)
     return PersonalReplier(tuned, job, run)
 
@@ -47,10 +50,7 @@ def oppu(job: Job) -> PersonalReplier:
 class PersonalReplier:
     """Replies to each history under an adapter made of that history alone.
 
-    Args:
-      backbone: with the task adapter merged.
-      job: its settings are used, its dialogues are not.
-      run: the folder that trainers are told of; nothing is logged.
+    The task adapter is merged into BACKBONE. Of JOB, settings are used and dialogues are not; nothing is logged in RUN.
     """
 
     def __init__(self, backbone: Backbone, job: Job, run: Run) -> None:
@@ -87,7 +87,7 @@ class PersonalReplier:
         for head, message in zip(before.heads, earlier[1::2], strict=True):
             stop = head + len(_target(self.backbone, message.content, self.config))
             mask[head:stop] = [1] * (stop - head)
-        return SFTExample(ids, mask)
+        return {"input_ids": ids, "completion_mask": mask}
 
     @contextmanager
     def personal(self, history: History) -> Iterator[Backbone]:
@@ -106,7 +106,7 @@ class PersonalReplier:
                 yield self.backbone
             else:
                 seed = self.config.seed
-                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, "one user", log=False)
+                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, log=False)
         finally:
             model.load_state_dict(kept, strict=False)
 
@@ -120,10 +120,8 @@ def retrieve(history: History, k: int) -> list[str]:
     exchanges = [f"They: {history[i].content}\nYou: {history[i + 1].content}" for i in range(0, len(history) - 1, 2)]
     if not exchanges or k == 0:
         return []
-    try:
-        from rank_bm25 import BM25Plus
-    except ImportError as error:
-        raise ModelError("PEFT needs rank-bm25; `pip install 'pamdp[baselines]'` brings it") from error
+    from rank_bm25 import BM25Plus
+
     scores = BM25Plus([_words(text) for text in exchanges]).get_scores(_words(history[-1].content))
     best = sorted(range(len(exchanges)), key=lambda i: (-scores[i], -i))[:k]
     return [exchanges[i] for i in sorted(best)]
@@ -140,18 +138,14 @@ def _system(backbone: Backbone, history: History, config: OppuConfig) -> str:
     return render("assistant_recall", earlier=cut(backbone.chat, "\n".join(found), config.retrieved_tokens))
 
 
-def _encoded(backbone: Backbone, history: History, config: OppuConfig) -> Sequence[int]:
-    return backbone.chat.history(history, _system(backbone, history, config)).ids
-
-
 def _target(backbone: Backbone, reply: str, config: Config) -> list[int]:
     return backbone.chat.reply(reply)[: config.clone.max_reply]
 
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
     beside = tune.oppu.retrieved_tokens if tune.oppu.retrieved else 0
-    examples, weights = turns * tune.oppu.epochs, "LoRA, and one more per user"
-    return Budget(config.clone.max_context, config.rl.max_reply, beside, examples, weights=weights)
+    weights = "LoRA, and one more per user"
+    return replace(untrained(config, tune, turns), beside=beside, examples=turns * tune.oppu.epochs, weights=weights)
 
 
-PEFT = register(Method("PEFT", oppu, _budget, lacks=needs.preferred))
+PEFT = register(Method("PEFT", oppu, _budget, lacks=no_preferred))

@@ -5,11 +5,12 @@ Owns the pairs. An adapter learns, so that the reference policy is the backbone 
 
 from __future__ import annotations
 
-from pamdp.baselines import needs
+from dataclasses import replace
+
 from pamdp.baselines.config import TuneConfig
-from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.method import Budget, Job, Method, no_pairs, register, untrained
 from pamdp.baselines.replies import PolicyReplier
-from pamdp.baselines.tune import arguments, lora, require_trl, run_trainer
+from pamdp.baselines.tune import make_trainer, require_trl, run_trainer
 from pamdp.config import Config
 from pamdp.errors import DataError
 from pamdp.models.policy import Policy
@@ -35,22 +36,14 @@ def dpo(job: Job) -> PolicyReplier:
         for t, turn in enumerate(dialogue.turns)
         if turn.preferred and turn.rejected
     ]  # fmt: skip
-    if lacking := needs.pairs(job.train):
+    if lacking := no_pairs(job.train):
         raise DataError(lacking, fix="DPO needs data with both")
     require_trl()
-    from datasets import Dataset
-    from trl import DPOConfig, DPOTrainer
-
     backbone, config, clone = job.load(), job.tune.dpo, job.config.clone
     with job.open("DPO", job.config, backbone) as run:
-        settings = DPOConfig(
-            **arguments(config, backbone, run.path, job.config.seed),
-            beta=config.beta,
-            max_length=clone.max_context + clone.max_reply,
-        )
-        trainer = DPOTrainer(
-            backbone.model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=backbone.tokenizer,
-            peft_config=lora(config),
+        trainer = make_trainer(
+            "DPO", backbone, rows, config, run.path, job.config.seed,
+            beta=config.beta, max_length=clone.max_context + clone.max_reply,
         )  # fmt: skip
         tuned = run_trainer(trainer, backbone, run, "dpo")
     return PolicyReplier(Policy(tuned, system=system), job.config.rl)
@@ -68,8 +61,7 @@ def _reply(text: str) -> list[ChatMessage]:
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
     # Both replies of a pair are learned from.
-    examples = 2 * turns * tune.dpo.epochs
-    return Budget(config.clone.max_context, config.rl.max_reply, examples=examples, weights="LoRA")
+    return replace(untrained(config, tune, turns), examples=2 * turns * tune.dpo.epochs, weights="LoRA")
 
 
-DPO = register(Method("DPO", dpo, _budget, lacks=needs.pairs))
+DPO = register(Method("DPO", dpo, _budget, lacks=no_pairs))

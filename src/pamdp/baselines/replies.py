@@ -22,11 +22,8 @@ class Replier(Protocol):
     def write(self, dialogues: Sequence[Dialogue], progress: Callable[[int], None] | None = None) -> Replies:
         """One reply to every state along the chosen paths.
 
-        A reply to h_t depends on h_t alone: not on later turns, nor on the other dialogues.
-
-        Args:
-          dialogues: veiled ones; see `veil`.
-          progress: called with the number of replies just written.
+        A reply to h_t depends on h_t alone: not on later turns, nor on the other dialogues, which are all veiled (see
+        `veil`). PROGRESS is told how many replies were just written.
         """
         ...
 

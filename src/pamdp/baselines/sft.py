@@ -7,13 +7,12 @@ same code that generation uses, so that nothing is tokenised in two ways.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pamdp.baselines import needs
-from pamdp.baselines.config import FitConfig, LoraFitConfig, TuneConfig
-from pamdp.baselines.method import Budget, Job, Method, register
+from pamdp.baselines.config import FitConfig, TuneConfig
+from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
 from pamdp.baselines.replies import PolicyReplier
-from pamdp.baselines.tune import arguments, lora, require_trl, run_trainer
+from pamdp.baselines.tune import make_trainer, require_trl, run_trainer
 from pamdp.config import Config
 from pamdp.errors import DataError
 from pamdp.models.adapters import TARGETS
@@ -25,18 +24,13 @@ from pamdp.prompts.render import load
 from pamdp.runs import Run
 from pamdp.types import Dialogue, Turn
 
+SFTExample = dict[str, list[int]]
+"""Tokens (`input_ids`), and which of them are learned (`completion_mask`): 1 for a reply's, 0 for all others."""
 
-@dataclass(frozen=True, slots=True)
-class SFTExample:
-    """Tokens, and which of them are learned: 1 for a reply's, 0 for all others."""
 
-    ids: Sequence[int]
-    mask: Sequence[int]
-
-    @classmethod
-    def of(cls, history: Sequence[int], reply: Sequence[int]) -> SFTExample:
-        """A history and the one reply to learn."""
-        return cls([*history, *reply], [0] * len(history) + [1] * len(reply))
+def sft_example(history: Sequence[int], reply: Sequence[int]) -> SFTExample:
+    """A history and the one reply to learn."""
+    return {"input_ids": [*history, *reply], "completion_mask": [0] * len(history) + [1] * len(reply)}
 
 
 def fit(
@@ -46,7 +40,6 @@ def fit(
     run: Run,
     seed: int,
     targets: Sequence[str] = TARGETS,
-    what: str = "tuning",
     log: bool = True,
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.
@@ -58,33 +51,24 @@ def fit(
     if not examples:
         raise DataError("no training turn has a preferred reply", fix="supervised methods need labelled dialogues")
     require_trl()
-    from datasets import Dataset
-    from trl import SFTConfig, SFTTrainer
-
-    adapter = lora(config, tuple(targets)) if isinstance(config, LoraFitConfig) else None
-    backbone.model.requires_grad_(adapter is None)
-    rows = [{"input_ids": list(e.ids), "completion_mask": list(e.mask)} for e in examples]
-    settings = SFTConfig(
-        **arguments(config, backbone, run.path, seed), max_length=None, completion_only_loss=True, packing=False
-    )
-    trainer = SFTTrainer(
-        backbone.model, settings, train_dataset=Dataset.from_list(rows), processing_class=backbone.tokenizer,
-        peft_config=adapter,
+    trainer = make_trainer(
+        "SFT", backbone, examples, config, run.path, seed, targets,
+        max_length=None, completion_only_loss=True, packing=False,
     )  # fmt: skip
-    return run_trainer(trainer, backbone, run if log else None, what)
+    return run_trainer(trainer, backbone, run if log else None, "tuning")
 
 
 def examples_of(
     chat: ChatEncoder, dialogues: Sequence[Dialogue], system: str, target: Callable[[Dialogue, Turn], list[int]]
 ) -> list[SFTExample]:
     """One example for each turn with a preferred reply; TARGET gives its tokens."""
-    out = []
-    for dialogue in dialogues:
-        encoded = chat.history(path(dialogue), system)
-        for head, turn in zip(encoded.heads, dialogue.turns, strict=True):
-            if turn.preferred:
-                out.append(SFTExample.of(encoded.ids[:head], target(dialogue, turn)))
-    return out
+    return [
+        sft_example(encoded.ids[:head], target(dialogue, turn))
+        for dialogue in dialogues
+        for encoded in [chat.history(path(dialogue), system)]
+        for head, turn in zip(encoded.heads, dialogue.turns, strict=True)
+        if turn.preferred
+    ]
 
 
 def fpft(job: Job) -> PolicyReplier:
@@ -143,13 +127,12 @@ def cut(chat: ChatEncoder, text: str, tokens: int) -> str:
 
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:
-    context, reply = config.clone.max_context, config.rl.max_reply
-    return Budget(context, reply, examples=turns * tune.full.epochs, weights="all")
+    return replace(untrained(config, tune, turns), examples=turns * tune.full.epochs, weights="all")
 
 
 def _budget_cot(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return replace(_budget(config, tune, turns), beside=tune.thought)
 
 
-FPFT = register(Method("FPFT", fpft, _budget, lacks=needs.preferred))
-COT = register(Method("CoT", cot, _budget_cot, lacks=needs.preferred))
+FPFT = register(Method("FPFT", fpft, _budget, lacks=no_preferred))
+COT = register(Method("CoT", cot, _budget_cot, lacks=no_preferred))

@@ -1,4 +1,4 @@
-"""The way to TRL and PEFT: arguments that all trainers share, adapters, and a model that comes back as a `Backbone`.
+"""The way to TRL and PEFT: what all trainers share, adapters, and a model that comes back as a `Backbone`.
 
 Owns how a trainer is fed, logged and unwrapped. Knows nothing of what is learned. TRL is an extra of this package; it
 is imported when a method that needs it learns, because it takes seconds.
@@ -7,11 +7,12 @@ is imported when a method that needs it learns, because it takes seconds.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -27,26 +28,44 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerState
 
 
-def require_trl() -> None:
-    """Say what is missing before any work is done, and keep the libraries' own progress bars off the screen.
+def require_trl(*others: str) -> None:
+    """Say what is missing of TRL and OTHERS before work is done, and keep the libraries' progress bars off the screen.
 
     Raises:
-      ModelError: TRL is not installed.
+      ModelError: one is not installed.
     """
-    missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
+    missing = [name for name in ("trl", "datasets", *others) if find_spec(name) is None]
     if missing:
         raise ModelError(f"this method needs {' and '.join(missing)}; `pip install 'pamdp[baselines]'` brings them")
     from datasets import disable_progress_bars
 
     disable_progress_bars()
     # TRL sets by its old name what transformers has renamed; nobody who reads this can do anything about it.
-    warnings.filterwarnings("ignore", "`gradient_checkpointing` is deprecated", FutureWarning)
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "`(is_)?gradient_checkpointing` is deprecated", FutureWarning)
 
 
-def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> dict[str, object]:
-    """Settings that every trainer of TRL takes: one example at a time, gathered to a batch; nothing saved or sent."""
-    return {
+def make_trainer(
+    kind: Literal["SFT", "DPO", "GRPO"],
+    backbone: Backbone,
+    rows: Sequence[Mapping[str, object]],
+    fit: FitConfig,
+    folder: Path,
+    seed: int,
+    targets: Sequence[str] = TARGETS,
+    given: Mapping[str, object] = MappingProxyType({}),
+    **settings: object,
+) -> Trainer:
+    """A trainer of TRL: one example at a time, gathered to a batch; nothing saved or sent.
+
+    Args:
+      fit: an adapter learns, on the modules TARGETS, where it describes one; else every weight.
+      given: what this kind of trainer takes besides.
+      settings: of this kind of trainer; they win over those that all share.
+    """
+    import trl
+    from datasets import Dataset
+
+    shared = {
         "output_dir": str(folder),
         "num_train_epochs": fit.epochs,
         "per_device_train_batch_size": 1,
@@ -66,21 +85,22 @@ def arguments(fit: FitConfig, backbone: Backbone, folder: Path, seed: int) -> di
         "logging_steps": 1,
         "disable_tqdm": True,
     }
-
-
-def lora(fit: LoraFitConfig, targets: tuple[str, ...] = TARGETS) -> LoraConfig:
-    """The adapter that FIT describes, on the modules TARGETS."""
-    return LoraConfig(
-        r=fit.rank, lora_alpha=fit.alpha, lora_dropout=fit.dropout, target_modules=list(targets), task_type="CAUSAL_LM"
-    )
+    adapter = None
+    if isinstance(fit, LoraFitConfig):
+        shape = {"r": fit.rank, "lora_alpha": fit.alpha, "lora_dropout": fit.dropout}
+        adapter = LoraConfig(**shape, target_modules=list(targets), task_type="CAUSAL_LM")
+    backbone.model.requires_grad_(adapter is None)
+    trainer: Trainer = getattr(trl, f"{kind}Trainer")(
+        backbone.model, args=getattr(trl, f"{kind}Config")(**shared | settings), train_dataset=Dataset.from_list(rows),
+        processing_class=backbone.tokenizer, peft_config=adapter, **given,
+    )  # fmt: skip
+    return trainer
 
 
 def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str) -> Backbone:
     """Train; an adapter is merged into the weights, which are then frozen.
 
-    Args:
-      run: where the loss is logged, from the first step on; without one nothing is shown either.
-      what: the stage in the log, and the word before the bar.
+    The loss is logged in RUN as the stage WHAT, from the first step on; without a run nothing is shown either.
     """
     from transformers.trainer_callback import PrinterCallback
 
@@ -106,14 +126,13 @@ def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
 
     # transformers is not typed, so its class is Any to mypy.
     class Log(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: object, state: TrainerState, control: object, **_: object) -> None:
-            bar.advance(1)
-
         def on_log(
             self, args: object, state: TrainerState, control: object, logs: Mapping[str, object], **_: object
         ) -> None:
-            scalars = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float)) and "time" not in key}
-            if "loss" in scalars:
-                run.log(int(state.global_step), {k: v for k, v in scalars.items() if "per_second" not in k}, what)
+            if "loss" in logs:  # once a step; what sums up all of them has none
+                numbers = {key: float(x) for key, x in logs.items() if isinstance(x, (int, float))}
+                timeless = {key: x for key, x in numbers.items() if "time" not in key and "per_second" not in key}
+                run.log(int(state.global_step), timeless, what)
+                bar.advance(1)
 
     return Log()

@@ -5,8 +5,6 @@ Owns eqs. 10 and 11 up to the injected embedding. Knows nothing of language mode
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,9 +16,6 @@ class Whitening(nn.Module):
     """Fixed standardisation of features: x -> (x - mean) / scale.
 
     A1 could absorb it; kept apart it keeps A1's gradients even.
-
-    Args:
-      width: number of features.
     """
 
     mean: Tensor
@@ -49,10 +44,6 @@ class Actor(nn.Module):
 
     The paper gives a vector only; σ is fixed, set once relative to the RMS of the cloned action. The bias is the
     part of the action that does not depend on the state.
-
-    Args:
-      width: size of H(h).
-      d_a: action dimension (64 in the paper).
     """
 
     sigma: Tensor
@@ -69,21 +60,9 @@ class Actor(nn.Module):
         """Mean action."""
         return torch.as_tensor(self.a1(self.whiten(features)))
 
-    def sample(self, features: Float[Tensor, "n width"], generator: torch.Generator) -> Float[Tensor, "n d_a"]:
-        """One action for each state; the noise comes from GENERATOR alone."""
-        mean = self(features)
-        noise = torch.randn(mean.shape, generator=generator)
-        return torch.as_tensor(mean + self.sigma * noise.to(mean))
-
 
 class Injector(nn.Module):
-    """A2: an action becomes n input embeddings of the backbone, eq. 11.
-
-    Args:
-      d: width of the backbone's embeddings.
-      d_a: action dimension.
-      n: number of embeddings (1 in the paper).
-    """
+    """A2: an action becomes n (1 in the paper) input embeddings of the backbone, each [d], eq. 11."""
 
     def __init__(self, d: int, d_a: int = 64, n: int = 1) -> None:
         super().__init__()
@@ -117,9 +96,3 @@ class Planner(nn.Module):
     def steer(self, action: Float[Tensor, "... d_a"]) -> Float[Tensor, "... d"] | None:
         """What is added to the hidden states of the reply, or None: a planner that does not steer."""
         return None if self.steering is None else action @ self.steering
-
-    def with_actor(self, actor: Actor) -> Planner:
-        """A copy of this planner with another A1."""
-        twin = copy.deepcopy(self)
-        twin.actor = actor
-        return twin

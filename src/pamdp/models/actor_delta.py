@@ -19,20 +19,15 @@ from pamdp.models.actor import Actor
 class ActorDelta(nn.Module, ABC):
     """μ_θ(h) = μ_b(h) + ΔA1·h̃ + Δb, with h̃ the whitened H(h).
 
-    μ_θ stays linear in H(h), as eq. 10 has it, so it is made into an actor again without loss.
-
-    Args:
-      reference: the cloned actor q_b, which never changes.
+    μ_θ stays linear in H(h), as eq. 10 has it, so it is made into an actor again without loss. REFERENCE is the cloned
+    actor q_b, which never changes.
     """
+
+    reference: Actor
 
     def __init__(self, reference: Actor) -> None:
         super().__init__()
-        self._reference = [reference]  # in a list: its weights are not this module's
-
-    @property
-    def reference(self) -> Actor:
-        """q_b."""
-        return self._reference[0]
+        self.__dict__["reference"] = reference  # past nn.Module: its weights are not this module's
 
     def fit(self, features: Float[Tensor, "n width"]) -> None:
         """Take units and directions from the first batch of states."""
@@ -69,13 +64,10 @@ class FullDelta(ActorDelta):
 
 
 class ComponentDelta(ActorDelta):
-    """Along the k leading principal components of states, each of unit variance, and a constant.
+    """Along the K leading principal components of states, each of unit variance, and a constant.
 
     Unit variance makes the ordinary gradient the natural one: a step changes actions as much along a direction in
     which states differ little. What states have fewer of stays zero.
-
-    Args:
-      k: how many components.
     """
 
     basis: Tensor
@@ -134,8 +126,6 @@ class GainDelta(ActorDelta):
 
 def make_actor_delta(kind: str, reference: Actor, k: int) -> ActorDelta:
     """The change that the settings name (RLConfig.moves): gains, components (K of them) or all."""
-    if kind == "gains":
-        return GainDelta(reference)
-    return (
-        ComponentDelta(reference, min(k, len(reference.whiten.mean))) if kind == "components" else FullDelta(reference)
-    )
+    if kind == "components":
+        return ComponentDelta(reference, min(k, len(reference.whiten.mean)))
+    return GainDelta(reference) if kind == "gains" else FullDelta(reference)

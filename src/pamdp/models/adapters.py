@@ -23,12 +23,6 @@ class Adapter:
     """A LoRA adapter of one policy: it stays on its backbone for as long as somebody holds this.
 
     Several policies share a backbone, each with an adapter of its own; whoever copies a policy shares its adapter.
-
-    Args:
-      backbone: gets the adapter, zero at first.
-      rank: of the adapter.
-      first_layer: layers below have none.
-      seed: of its random part.
     """
 
     __slots__ = ("__weakref__", "name")

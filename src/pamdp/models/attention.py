@@ -24,15 +24,12 @@ class SideBySide(Cache):  # type: ignore[misc]
     """Histories whose new tokens stand in one row, one after another; each sees itself alone.
 
     A pass gets it twice: as `past_key_values` and, for `grouped_attention`, as `beside`. Everything but attention then
-    runs on all the new tokens at once.
+    runs on all the new tokens at once. `layers_seen` has the numbers of the layers that kept the histories apart.
 
     Args:
       caches: keys and values of each history so far; they grow.
       new: how many tokens each has in the row.
       like: gives the type and device of masks.
-
-    Attributes:
-      layers_seen: numbers of the layers that kept the histories apart.
     """
 
     def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int], like: Tensor) -> None:
@@ -40,7 +37,11 @@ class SideBySide(Cache):  # type: ignore[misc]
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
         past = [cache.get_seq_length() for cache in caches]
-        self.masks = [_continuing(p, n, like) if p else None for p, n in zip(past, new, strict=True)]
+        # What n new tokens may see of p past ones and of themselves, [1, 1, n, p + n].
+        self.masks = [
+            additive(like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p), like.dtype) if p else None
+            for p, n in zip(past, new, strict=True)
+        ]
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""
@@ -71,8 +72,7 @@ def grouped_attention(
 
     Args:
       query: [rows, heads, n, d].
-      key: [rows, groups, width, d], with heads a multiple of groups.
-      value: the same.
+      key, value: [rows, groups, width, d], with heads a multiple of groups.
       attention_mask: [rows or 1, 1, n, width], the same for all heads; without one, with one for each head, and where
         more is to be done to scores than to scale and mask them, transformers' own is called.
       beside: the one row holds several histories; then no mask counts but theirs.
@@ -111,12 +111,6 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     Made once for a pass; of a boolean mask every layer makes, and for a gradient keeps, numbers of its own.
     """
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
-
-
-def _continuing(past: int, new: int, like: Tensor) -> Tensor:
-    """What NEW tokens may see of PAST ones and of themselves, [1, 1, new, past + new]."""
-    sees = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
-    return additive(sees, like.dtype)[None, None]
 
 
 def use_grouped_attention(model: PreTrainedModel) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -71,12 +71,9 @@ class Prefix:
 
 
 class Backbone:
-    """A causal language model, its tokenizer and its adapters.
+    """Any Hugging Face causal LM with a key-value cache, its tokenizer with a chat template, and its adapters.
 
-    Args:
-      model: any Hugging Face causal LM with a key-value cache.
-      tokenizer: its tokenizer, with a chat template.
-      name, revision: what identifies the weights in fingerprints and checkpoints.
+    NAME and REVISION identify the weights in fingerprints and checkpoints.
     """
 
     def __init__(
@@ -108,11 +105,7 @@ class Backbone:
         config = getattr(self.model, "peft_config", {})
         if name is not None and name not in config:
             raise ModelError(f"no adapter named {name!r} is loaded")
-        if not config:
-            yield
-            return
-        before = self.active
-        if name == before:  # switching walks through all modules and weights
+        if not config or name == (before := self.active):  # switching walks through all modules and weights
             yield
             return
         self.switch(name)
@@ -185,8 +178,7 @@ class Backbone:
     def run(self, layer: int, shallow: bool = False, **inputs: object) -> tuple[Tensor, Tensor]:
         """States of one row of tokens at LAYER and after the final norm, each [tokens, d]; grows the cache in INPUTS.
 
-        Args:
-          shallow: stop at LAYER; both results are then its states.
+        A SHALLOW pass stops at LAYER; both results are then its states.
         """
         final: Tensor | None = None
         with self.reading(layer, shallow) as caught:
@@ -199,35 +191,25 @@ class Backbone:
     def reading(self, layer: int, shallow: bool = False) -> Iterator[list[Tensor]]:
         """Catch the hidden states of LAYER (0 the embeddings) in passes inside the block; catches nothing for -1.
 
-        Args:
-          shallow: leave the block as soon as they are caught.
+        SHALLOW leaves the block as soon as they are caught.
         """
         caught: list[Tensor] = []
         if layer == -1:
             yield caught
             return
-        layers = self.trunk.get_submodule("layers")
-        block = layers.get_submodule(str(layer - 1)) if layer > 0 else self.embed
+        block = self.trunk.get_submodule(f"layers.{layer - 1}") if layer > 0 else self.embed
 
         def catch(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> None:
             caught.append(out[0] if isinstance(out, tuple) else out)
             if shallow:
                 raise _Caught
 
-        hook = block.register_forward_hook(catch)
-        try:
+        with block.register_forward_hook(catch), suppress(_Caught):
             yield caught
-        except _Caught:
-            pass
-        finally:
-            hook.remove()
 
     @contextmanager
     def steering(self, layer: int, vectors: Tensor | None) -> Iterator[None]:
         """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block.
-
-        Args:
-          vectors: None adds nothing, whatever LAYER is.
 
         Raises:
           ModelError: LAYER is none between two layers: 0 are the embeddings, -1 comes after the final norm.
@@ -237,16 +219,12 @@ class Backbone:
             return
         if layer < 1:
             raise ModelError(f"hidden states of layer {layer} cannot be shifted; choose one between two layers")
-        block = self.trunk.get_submodule("layers").get_submodule(str(layer - 1))
 
         def add(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
             return (out[0] + vectors, *out[1:]) if isinstance(out, tuple) else out + vectors
 
-        hook = block.register_forward_hook(add)
-        try:
+        with self.trunk.get_submodule(f"layers.{layer - 1}").register_forward_hook(add):
             yield
-        finally:
-            hook.remove()
 
     def layer_at(self, depth: float) -> int:
         """The hidden layer at a share of the backbone's depth; 1 gives -1, the last layer after the final norm."""

@@ -21,12 +21,7 @@ from pamdp.types import TimeStep
 
 
 class Critic(nn.Module):
-    """v_m · tanh(H · B + b) on whitened features.
-
-    Args:
-      width: size of the features.
-      v_max: v_m, the largest value that a state can have (rl.returns.max_value).
-    """
+    """v_m · tanh(H · B + b) on whitened features; v_m is the largest value of a state (rl.returns.max_value)."""
 
     def __init__(self, width: int, v_max: float) -> None:
         super().__init__()
@@ -42,13 +37,7 @@ class Critic(nn.Module):
 
 
 class DualCritic(nn.Module):
-    """V_φ(h) sees the history, V_ξ(h, ω) also sees the hidden profile.
-
-    Args:
-      width_h: size of H(h).
-      width_hw: size of H(h, ω).
-      v_max: v_m of eq. 13.
-    """
+    """V_φ(h) sees the history, V_ξ(h, ω) also sees the hidden profile; v_max is v_m of eq. 13."""
 
     def __init__(self, width_h: int, width_hw: int, v_max: float) -> None:
         super().__init__()
@@ -56,13 +45,10 @@ class DualCritic(nn.Module):
         self.v_hw = Critic(width_hw, v_max)
 
 
-def privileged_prefixes(
-    policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None] = ()
-) -> list[Prefix]:
+def privileged_prefixes(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None]) -> list[Prefix]:
     """What H(h, ω) of each moment is read from; for critics only, so no deeper than it is read.
 
     Args:
-      policy: gives the backbone, its adapter and where states are read.
       before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
     """
     encoded = [
@@ -70,7 +56,7 @@ def privileged_prefixes(
     ]
     earlier = [
         None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p
-        for e, p in zip(encoded, before or [None] * len(encoded), strict=True)
+        for e, p in zip(encoded, before, strict=True)
     ]
     with policy.active():
         return prefill(policy.backbone, encoded, policy.readout.layer, earlier, shallow=True)

@@ -19,11 +19,7 @@ from pamdp.files import PART
 
 
 class FeatureStore:
-    """Tensors by key, on disk.
-
-    Args:
-      folder: where they lie, or None: nothing is kept.
-    """
+    """Tensors by key, on disk in a folder; without one nothing is kept."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder

@@ -205,7 +205,7 @@ class _Writing:
     def _vacate(self, place: int) -> None:
         last = len(self.owner) - 1
         if place != last:
-            self.cache.move(last, place, self.columns[last])
+            self.cache.fill(place, self.cache, self.columns[last], last)
             for table in (self.said, self.uniform, self.token, self.at, self.count, self.steer):
                 if table is not None:
                     table[place] = table[last]

@@ -15,28 +15,16 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 class SlotCache(Cache):  # type: ignore[misc]
-    """A cache of fixed size for transformers' models.
-
-    Args:
-      like: a cache of one row, which gives the number of layers, their shapes, type and device.
-      places: most rows at once.
-      width: most tokens of a row.
-    """
+    """A cache of fixed size for transformers: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
         super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
 
-    def fill(self, place: int, source: DynamicCache, length: int) -> None:
-        """Copy the first LENGTH tokens of a one-row cache into a place."""
+    def fill(self, place: int, source: Cache, length: int, row: int = 0) -> None:
+        """Copy the first LENGTH tokens of a row of a cache (which may be this one) into a place."""
         for layer, other in zip(self.layers, source.layers, strict=True):
-            layer.keys[place, :, :length] = other.keys[0, :, :length]
-            layer.values[place, :, :length] = other.values[0, :, :length]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy the first LENGTH tokens of one place to another."""
-        for layer in self.layers:
-            layer.keys[target, :, :length] = layer.keys[source, :, :length]
-            layer.values[target, :, :length] = layer.values[source, :, :length]
+            layer.keys[place, :, :length] = other.keys[row, :, :length]
+            layer.values[place, :, :length] = other.values[row, :, :length]
 
     def open(self, first: int, last: int, at: Tensor, width: int) -> None:
         """Say what the next pass runs: places FIRST to LAST, new tokens in columns AT [rows, n], WIDTH columns seen."""
@@ -56,8 +44,7 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, keys: Tensor, values: Tensor, places: int, width: int) -> None:
         super().__init__()
         self.dtype, self.device = keys.dtype, keys.device
-        self.keys = _zeros(keys, places, keys.shape[1], width, keys.shape[3])
-        self.values = _zeros(values, places, values.shape[1], width, values.shape[3])
+        self.keys, self.values = (_zeros(x, places, x.shape[1], width, x.shape[3]) for x in (keys, values))
         self.is_initialized = True
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:

@@ -43,19 +43,12 @@ class Branch:
 
 
 def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
-    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)].
-
-    Args:
-      layer: hidden layer that is steered.
+    """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)], with LAYER steered.
 
     Raises:
       ShapeError: a branch is empty or longer than the prefix it follows.
     """
     device = backbone.device
-    parts: list[Tensor] = []
-    positions: list[Tensor] = []
-    owner: list[int] = []
-    first: list[Tensor] = []
     for index, branch in enumerate(branches):
         if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
             raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
@@ -64,15 +57,15 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
         backbone.embed_ids([token for branch in branches for token in branch.ids[:-1]]),
         [len(branch.ids) - 1 for branch in branches],
     )
-    for index, (branch, tokens) in enumerate(zip(branches, looked_up, strict=True)):
-        # The token before a reply is the action or, without one, the header.
-        pieces = [part for part in (branch.inject, tokens) if part is not None and len(part)]
-        if branch.inject is None:
-            first.append(prefix.final[branch.length - 1])
-        block = torch.cat(pieces) if pieces else tokens
-        parts.append(block)
-        positions.append(torch.arange(branch.length, branch.length + len(block), device=device))
-        owner += [index] * len(block)
+    # The token before a reply is the action or, without one, the header.
+    parts = [
+        tokens if branch.inject is None else torch.cat([branch.inject, tokens])
+        for branch, tokens in zip(branches, looked_up, strict=True)
+    ]
+    sizes = [len(part) for part in parts]
+    starts = zip(branches, sizes, strict=True)
+    positions = [torch.arange(branch.length, branch.length + n, device=device) for branch, n in starts]
+    owner = [index for index, n in enumerate(sizes) for _ in range(n)]
     flat = torch.cat(parts)
     states = flat
     if len(flat):
@@ -84,15 +77,13 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
             ).last_hidden_state[0]
-    predict: list[Tensor] = []
-    taken, heads = 0, iter(first)
-    for branch, block in zip(branches, parts, strict=True):
-        rows = states[taken : taken + len(block)]
-        taken += len(block)
-        # n action embeddings: only the last one predicts the reply's first token.
-        predict.append(
-            torch.cat([next(heads)[None], rows]) if branch.inject is None else rows[len(branch.inject) - 1 :]
-        )
+    # n action embeddings: only the last one predicts the reply's first token.
+    predict = [
+        torch.cat([prefix.final[branch.length - 1][None], rows])
+        if branch.inject is None
+        else rows[len(branch.inject) - 1 :]
+        for branch, rows in zip(branches, torch.split(states, sizes), strict=True)
+    ]
     return reply_log_probs(backbone, predict, [branch.ids for branch in branches])
 
 
@@ -110,8 +101,7 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
         attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), backbone.device), backbone.dtype),
         past_key_values=fork(prefix.cache),
     )
-    own = torch.tensor(owner, device=backbone.device)
-    return [states[own == index].mean(0).float() for index in range(len(branches))]
+    return [own.mean(0).float() for own in torch.split(states, [len(branch.ids) for branch in branches])]
 
 
 def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:

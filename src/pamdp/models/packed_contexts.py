@@ -81,8 +81,7 @@ def run_layers(
 ) -> Tensor:
     """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d].
 
-    Args:
-      cache: keys and values of what the row has seen; those of the row are added.
+    CACHE holds keys and values of what the row has seen; those of the row are added.
     """
     trunk = backbone.trunk
     x = backbone.embed(row.ids)[None] if states is None else states[None]

@@ -6,6 +6,7 @@ cannot reach it: no function here takes one. Vanilla is the same object without 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -74,7 +75,9 @@ class Policy:
 
     def with_actor(self, actor: Actor) -> Policy:
         """The same policy with another A1; this one stays as it is."""
-        return replace(self, planner=self.trained_planner.with_actor(actor))
+        planner = copy.deepcopy(self.trained_planner)
+        planner.actor = actor
+        return replace(self, planner=planner)
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -85,8 +88,7 @@ class Policy:
     def prefix(self, messages: Sequence[Message], before: Prefix | None = None, shallow: bool = False) -> Prefix:
         """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given.
 
-        Args:
-          shallow: only as deep as H(h) is read.
+        A SHALLOW one is only as deep as H(h) is read.
         """
         encoded = self.backbone.chat.history(messages, self.system)
         with self.active(), checkpointed(self.backbone, len(encoded.ids)):
@@ -130,19 +132,19 @@ class Policy:
     def branch(
         self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None, hidden: tuple[int, int] | None = None
     ) -> Branch:
-        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered).
-
-        Args:
-          hidden: token span of the prefix that the reply may not see.
-        """
+        """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered); see `Branch`."""
         length = prefix.encoded.heads[t]
+        inject, steer = self._guide(action)
+        if inject is None and self.planner is not None and action is not None:
+            # The header's last token runs again, shifted: it is what the reply's first token is read from.
+            length, inject = length - 1, self.backbone.embed_ids(prefix.encoded.ids[length - 1 : length])
+        return Branch(length, ids, inject, hidden, steer)
+
+    def _guide(self, action: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The embeddings that an action injects, and what it adds to hidden states; None where it does not."""
         if self.planner is None or action is None:
-            return Branch(length, ids, hidden=hidden)
-        steer = self.planner.steer(action)
-        if self.planner.injector is not None:
-            return Branch(length, ids, self.planner.injector(action), hidden, steer)
-        # The header's last token runs again, shifted: it is what the reply's first token is read from.
-        return Branch(length - 1, ids, self.backbone.embed_ids(prefix.encoded.ids[length - 1 : length]), hidden, steer)
+            return None, None
+        return None if self.planner.injector is None else self.planner.injector(action), self.planner.steer(action)
 
     def log_probs(self, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
         """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)]."""
@@ -161,10 +163,7 @@ class Policy:
         """One reply for each request, u = F(a)."""
         rows = []
         for request in requests:
-            inject = steer = None
-            if self.planner is not None and request.action is not None:
-                steer = self.planner.steer(request.action)
-                inject = None if self.planner.injector is None else self.planner.injector(request.action)
+            inject, steer = self._guide(request.action)
             length = prefixes[request.prefix].encoded.heads[request.t]
             rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
         with self.active():

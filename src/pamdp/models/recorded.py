@@ -26,14 +26,13 @@ BLOCK = 16
 @torch.no_grad()
 def mean_actions(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[Key, Tensor]:
     """E[a|h] of every state, [d_a] each; empty for a policy without a planner."""
-    out: dict[Key, Tensor] = {}
-    for dialogue in dialogues:
-        prefix = policy.prefix(path(dialogue))
-        for t in range(len(dialogue.turns)):
-            action = policy.mean_action(prefix, t)
-            if action is not None:
-                out[dialogue.id, t] = action
-    return out
+    return {
+        (dialogue.id, t): action
+        for dialogue in dialogues
+        for prefix in [policy.prefix(path(dialogue))]
+        for t in range(len(dialogue.turns))
+        if (action := policy.mean_action(prefix, t)) is not None
+    }
 
 
 def greedy_replies(
@@ -43,12 +42,7 @@ def greedy_replies(
     actions: Actions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replies:
-    """One reply to every state, under its own mean action or under ACTIONS.
-
-    Args:
-      max_reply: longest reply, in tokens.
-      progress: called with the number of replies just written.
-    """
+    """One reply of at most MAX_REPLY tokens to every state, under its own mean action or under ACTIONS."""
     out: Replies = {}
     for start in range(0, len(dialogues), BLOCK):
         block = dialogues[start : start + BLOCK]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pamdp.baselines.registry import find
+from pamdp.baselines.latent import find
 from pamdp.config import DataConfig
 from pamdp.errors import DataError
 from pamdp.files import Json

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job
-from pamdp.baselines.registry import find
 from pamdp.baselines.replies import Scores, veil
 from pamdp.errors import DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies

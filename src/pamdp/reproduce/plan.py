@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pamdp.baselines.registry import find
+from pamdp.baselines.latent import find
 from pamdp.config import Config
 from pamdp.errors import DataError
 from pamdp.evaluation.tables import Record, TidyTable, plain

@@ -25,7 +25,7 @@ from pamdp.runs import Run
 from pamdp.settings import flatten
 from pamdp.train.env_factory import OPERATION, EnvFactory
 from pamdp.train.factory import Split
-from pamdp.train.provenance import provenance_of, read_provenance
+from pamdp.train.online import provenance_of, read_provenance
 
 PLANNER = Path("trained", "planner.safetensors")
 FREE = (*OPERATION, "price_prompt", "price_completion", "cache", "groups")
@@ -56,7 +56,7 @@ def runs_to_copy(
                 judges=there.fingerprints(split.train),
             )  # fmt: skip
             stored = Fingerprint.model_validate({k: x for k, x in print_.items() if k in Fingerprint.model_fields})
-            origin = provenance_of(cloned, split.train, wanted.clone.backbone)
+            origin = provenance_of(cloned, split.train)
             ours = _conditions(wanted, wanted, now, origin)
             _require_equal(f"trained.{method}: {run}", _conditions(had, wanted, stored, read_provenance(run)), ours)
             if (own.exists() or said.is_file()) and _kept(own, said) != _digest(run):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
 from pamdp.rl.losses import cloning_loss
-from pamdp.train.examples import CloneExample, prepare, without_states
+from pamdp.train.examples import CloneExample, prepare
 from pamdp.train.ridge import Ridge, fit_actor
 from pamdp.train.steering import contrasts, coordinates, directions
 from pamdp.types import Dialogue, PreferencePair
@@ -29,12 +30,9 @@ WARM_UP = 5
 
 
 class Cloner:
-    """The cloning step over examples; owns the optimizer.
+    """The cloning step over examples; owns the optimizer. Planner, and adapter or backbone, are trained in place.
 
-    Args:
-      policy: its planner (and adapter or backbone) is trained in place.
-      config: settings.
-      store: keeps features across runs where nothing that learns can change them.
+    STORE keeps features across runs where nothing that learns can change them.
     """
 
     def __init__(self, policy: Policy, config: CloneConfig, store: FeatureStore | None = None) -> None:
@@ -55,26 +53,18 @@ class Cloner:
         dialogues: Sequence[Dialogue],
         pairs: Sequence[PreferencePair] = (),
         progress: Callable[[int], None] | None = None,
+        done: bool = False,
     ) -> tuple[list[CloneExample], Ridge | None]:
         """Examples; fits the whitening and, where actions shift hidden states, their directions and A1.
 
-        Where actions do nothing but shift and what is below them learns (`late`), `settle` does that at the end.
+        Where actions do nothing but shift and what is below them learns (`late`), that has to wait until it is DONE.
 
         Returns:
           The examples, and the regression that A1 is (None: A1 is for gradients to learn).
         """
         examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, self.store, progress)
-        fitted = None if self.late else self._fit(examples)
-        return examples if self.fixed else without_states(examples), fitted
-
-    def settle(
-        self,
-        dialogues: Sequence[Dialogue],
-        pairs: Sequence[PreferencePair] = (),
-        progress: Callable[[int], None] | None = None,
-    ) -> Ridge | None:
-        """Fit whitening, directions and A1 to the backbone as it has become; see `prepare`."""
-        return self._fit(prepare(self.policy, dialogues, pairs, self.config.max_reply, FeatureStore(None), progress))
+        fitted = None if self.late and not done else self._fit(examples)
+        return examples if self.fixed else [replace(example, states=None) for example in examples], fitted
 
     def _fit(self, examples: Sequence[CloneExample]) -> Ridge | None:
         actor, fitted = self.planner.actor, None
@@ -136,24 +126,16 @@ class Cloner:
             states = torch.stack([self.policy.features(prefix, t) for t in range(len(prefix.encoded.heads))])
         return torch.as_tensor(self.planner.actor(states))
 
-    @torch.no_grad()
-    def _meant(self, meaning: Tensor) -> Tensor | None:
-        """The actions that mean a turn's two replies, [2, d_a]; None where nothing gives actions a meaning."""
-        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
-            return None
-        [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
-        return torch.stack([action, -action])
-
     def _lessons(self, cloned: bool, mean: Tensor, meaning: Tensor, rng: random.Random) -> Iterator[tuple[int, Tensor]]:
         """Which of a turn's replies are learned, under which actions."""
-        meant = self._meant(meaning)
-        if meant is None:
+        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
             # Actions have no meaning but the one that gradients give them; where the regression gave A1 one, it stays.
             yield 0, mean.detach() if self.steers and self.fixed else mean
             return
+        [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
         # A pair is there for the contrast of its two replies; a dialogue's turns are many.
         for which in [rng.randrange(2)] if cloned else range(2):
-            yield which, meant[which]
+            yield which, -action if which else action
 
 
 def _noise(action: Tensor, generator: torch.Generator) -> Tensor:

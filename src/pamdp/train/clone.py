@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -21,9 +20,8 @@ from pamdp.models.recorded import mean_actions, reference_log_probs
 from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
-from pamdp.train.examples import CloneExample, within_context
+from pamdp.train.examples import CloneExample, with_synthetic_rejected, within_context
 from pamdp.train.factory import policy_weights, save_policy, set_weights
-from pamdp.train.synthetic_rejected import with_synthetic_rejected
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -60,8 +58,7 @@ def clone(
         examples, fitted = cloner.prepare(train, pairs, bar.advance)
     order = _order(examples, settings.epochs, random.Random(config.seed))
     total = -(-len(order) // settings.batch_size)
-    done = checkpoint.latest(folder)
-    if done is not None:
+    if (done := checkpoint.latest(folder)) is not None:
         _restore(cloner, checkpoint.load(done), rng, generator)
     run.rewind(cloner.step, "clone")
     with Progress("cloning", total, cloner.step) as bar:
@@ -71,10 +68,12 @@ def clone(
             run.log(cloner.step, log, "clone")
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
-                _save(cloner, folder, rng, generator, config)
+                state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
+                state["optimizer"] = cloner.optimizer.state_dict()
+                checkpoint.save(folder, cloner.step, policy_weights(policy), {}, state)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
-            fitted = cloner.settle(train, pairs, bar.advance)
+            _, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
     if config.clone.steer:
@@ -104,8 +103,7 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
     """Reference NLL per token under the state's own action, another user's and the mean action."""
     own = mean_actions(policy, dialogues)
     mean = torch.stack(list(own.values())).mean(0)
-    sums = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0)
-    tokens = 0
+    sums, tokens = dict.fromkeys(("nll", "nll_other", "nll_mean"), 0.0), 0
     for i, dialogue in enumerate(dialogues):
         other = dialogues[(i + 1) % len(dialogues)]
         keys = [(dialogue.id, t) for t in range(len(dialogue.turns))]
@@ -130,23 +128,9 @@ def _order(examples: Sequence[CloneExample], epochs: int, rng: random.Random) ->
     return order
 
 
-def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator, config: Config) -> None:
-    checkpoint.save(
-        folder,
-        cloner.step,
-        policy_weights(cloner.policy),
-        {},
-        {
-            "optimizer": cloner.optimizer.state_dict(),
-            "random": rng.getstate(),
-            "generator": generator.get_state(),
-        },
-    )
-
-
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
     set_weights(cloner.policy, dict(saved.weights))
-    # What _save stored comes back equal, but as a Tree: its own type is lost on the way.
+    # What was stored comes back equal, but as a Tree: its own type is lost on the way.
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ and recorded messages. Answers are counted at their longest; retries and what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pamdp.config import Config, EndpointConfig
@@ -48,43 +48,29 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
     person = _mean([d.persona.text for d in dialogues])
     played = min(online.users, len(dialogues)) * online.rounds
 
-    def history(t: int) -> float:
-        return said + t * (said + reply)
-
-    def role(name: str, end: EndpointConfig, prompt: Callable[[int], float], turns: range, times: int = 1) -> RoleCost:
+    def role(
+        name: str, end: EndpointConfig, prompts: Sequence[str], beside: float, turns: range, times: int = 1
+    ) -> RoleCost:
+        """One role, whose prompt holds texts, BESIDE further characters, and the history h_t."""
+        fixed = sum(len(load(prompt)) for prompt in prompts) + beside
         calls = played * len(turns) * times
-        tokens = round(played * times * sum(prompt(t) for t in turns) / CHARACTERS)
-        answers = calls * end.max_tokens
-        here = end.kind in HERE
-        money = 0.0 if here else Price(end.price_prompt, end.price_completion).of(tokens, answers)
-        return RoleCost(name, end.model, end.kind, calls, tokens, answers, money)
+        characters = sum(fixed + said + t * (said + reply) for t in turns)
+        tokens, answers = round(played * times * characters / CHARACTERS), calls * end.max_tokens
+        price = Price(0, 0) if end.kind in HERE else Price(end.price_prompt, end.price_completion)
+        return RoleCost(name, end.model, end.kind, calls, tokens, answers, price.of(tokens, answers))
 
     every = range(settings.horizon)
-    fixed = {name: float(len(load(name))) for name in ("user", "user_open", "profile", "judge_pair", "reference")}
-    rows = []
-    if online.user == "simulated":
-        rows.append(
-            role(
-                "simulator",
-                online.simulator,
-                lambda t: fixed["user"] + fixed["user_open"] + person + history(t) + reply,
-                range(-1, settings.horizon) if online.opening == "own" else every,
-            )
-        )
-    if settings.profile == "inferred" and online.user == "simulated":
+    opened = range(-1 if online.opening == "own" else 0, settings.horizon)
+    simulated = online.user == "simulated"
+    rows = [role("simulator", online.simulator, ("user", "user_open"), person + reply, opened)] if simulated else []
+    if settings.profile == "inferred" and simulated:
         # h_T too: its profile is what V(h, ω) is bootstrapped from.
-        rows.append(
-            role(
-                "profiler", online.profiler, lambda t: fixed["profile"] + history(t), range(settings.horizon + 1)
-            )
-        )  # fmt: skip
+        rows.append(role("profiler", online.profiler, ("profile",), 0, range(settings.horizon + 1)))
     if online.judge.kind != "embedded":
         times = 2 if online.both_orders else 1
-        rows.append(
-            role("judge", online.judge, lambda t: fixed["judge_pair"] + person + history(t) + 2 * reply, every, times)
-        )
+        rows.append(role("judge", online.judge, ("judge_pair",), person + 2 * reply, every, times))
     if online.reference == "written":
-        rows.append(role("reference", online.writer, lambda t: fixed["reference"] + history(t), every))
+        rows.append(role("reference", online.writer, ("reference",), 0, every))
     return rows
 
 

@@ -1,12 +1,14 @@
 """What cloning learns from: histories with their replies, and the features that never change meanwhile.
 
-Owns the way from dialogues and preference pairs to examples. Knows nothing of losses.
+Owns the way from dialogues and preference pairs to examples, and what stands in for rejected replies. Knows nothing of
+losses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ from pamdp.models.chat import ChatEncoder
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch, reply_features
 from pamdp.models.policy import Policy, path
-from pamdp.progress import note
-from pamdp.types import Dialogue, History, PreferencePair
+from pamdp.models.recorded import greedy_replies
+from pamdp.progress import Progress, note
+from pamdp.types import Dialogue, History, PreferencePair, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ def prepare(
 ) -> list[CloneExample]:
     """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
 
-    Args:
-      pairs: twins may be given whole: what two users prefer in one scene is learned once.
+    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once.
 
     Raises:
       DataError: no dialogue has a preferred reply.
@@ -65,9 +67,13 @@ def prepare(
         earlier = sum(message.role == "user" for message in pair.history) - 1
         silent: list[tuple[str | None, str | None]] = [(None, None)] * earlier
         histories.append((pair.history, [*silent, (pair.preferred, pair.rejected)], False))
-    examples = []
+    chat, examples = policy.backbone.chat, []
     for messages, texts, cloned in histories:
-        examples.append(_example(policy, messages, texts, cloned, max_reply, store))
+        replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
+        key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
+        found = store.get(key, partial(_features, policy, messages, replies))
+        meanings = torch.split(found["replies"], [len(group) for group in replies if group])
+        examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
         if progress is not None:
             progress(1)
     return examples
@@ -95,25 +101,30 @@ def within_context(chat: ChatEncoder, dialogues: Sequence[Dialogue], limit: int,
     return tuple(kept)
 
 
-def without_states(examples: Sequence[CloneExample]) -> list[CloneExample]:
-    """The same where H(h) is about to change."""
-    return [replace(example, states=None) for example in examples]
+def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_reply: int) -> tuple[Dialogue, ...]:
+    """The dialogues with a rejected reply at every turn that has a preferred one: what the bare backbone says there.
 
+    Steering needs two replies to one history (steering.py), and PrefEval labels no bad one. The preferred reply is then
+    contrasted with the model's own, as self-play fine-tuning does (Chen et al. 2024); an action points from how the
+    model talks by itself to how it should talk to this person.
 
-def _example(
-    policy: Policy,
-    messages: History,
-    texts: Sequence[tuple[str | None, str | None]],
-    cloned: bool,
-    max_reply: int,
-    store: FeatureStore,
-) -> CloneExample:
-    chat = policy.backbone.chat
-    replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
-    key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
-    found = store.get(key, lambda: _features(policy, messages, replies))
-    meanings = torch.split(found["replies"], [len(group) for group in replies if group])
-    return CloneExample(messages, found["states"], replies, list(meanings), cloned)
+    A reply that the data reject stays. Histories do not change: a turn whose rejected reply was chosen had one. Of
+    POLICY, planner and adapter are left aside.
+    """
+    lacking = [d for d in dialogues if any(turn.preferred and not turn.rejected for turn in d.turns)]
+    if not lacking:
+        return tuple(dialogues)
+    bare = replace(policy, planner=None, adapter=None)
+    with Progress("stand-ins", sum(len(d.turns) for d in lacking)) as bar:
+        said = greedy_replies(bare, lacking, max_reply, progress=bar.advance)
+
+    def contrasted(turn: Turn, own: str | None) -> Turn:
+        # What is said word for word like the preferred reply is no contrast.
+        lacks = turn.preferred and not turn.rejected and own != turn.preferred
+        return replace(turn, rejected=own) if lacks else turn
+
+    turns = [tuple(contrasted(turn, said.get((d.id, t))) for t, turn in enumerate(d.turns)) for d in dialogues]
+    return tuple(replace(d, turns=own) for d, own in zip(dialogues, turns, strict=True))
 
 
 @torch.no_grad()

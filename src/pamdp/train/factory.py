@@ -28,13 +28,13 @@ from pamdp.data import (
     spread,
 )
 from pamdp.errors import ConfigError, RunError
-from pamdp.files import new_folder
+from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import Adapter, adapter_tensors, load_adapter, train_backbone
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
-from pamdp.train.policy_metadata import PolicyMetadata, learned_from, read_metadata, write_metadata
+from pamdp.train.policy_metadata import FILE, PolicyMetadata, learned_from, read_metadata
 from pamdp.types import Dialogue
 
 CRITICS = "critics"
@@ -60,21 +60,18 @@ class Split:
 
 def load_split(config: DataConfig) -> Split:
     """The sample's own split, or a split of other data by topic or by user; of each part as many as are asked for."""
-    whole = _whole_split(config)
-    train, test = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
-    return replace(whole, train=train, test=test)
-
-
-def _whole_split(config: DataConfig) -> Split:
     if config.path == "sample":
         train, test = load_sample("train"), load_sample("test")
-        return Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
-    loaded = load_dialogues(config.path, config.format, config.skip_bad)
-    if config.folds:
-        parts = split_by_topic(loaded.dialogues, config.folds, config.split_seed % config.folds)
+        whole = Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     else:
-        parts = split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed)
-    return Split(*parts, loaded.sha256, len(loaded.skipped), sum(loaded.repaired.values()))
+        loaded = load_dialogues(config.path, config.format, config.skip_bad)
+        if config.folds:
+            parts = split_by_topic(loaded.dialogues, config.folds, config.split_seed % config.folds)
+        else:
+            parts = split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed)
+        whole = Split(*parts, loaded.sha256, len(loaded.skipped), sum(loaded.repaired.values()))
+    learn, evaluate = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
+    return replace(whole, train=learn, test=evaluate)
 
 
 def load_clone_pairs(config: Config) -> LoadedPairs:
@@ -118,9 +115,6 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
 
 def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
     """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own one.
-
-    Args:
-      part: of the settings that ask for it, "rl" or "online".
 
     Raises:
       ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given.
@@ -167,7 +161,7 @@ def save_policy(policy: Policy, folder: Path, critics: DualCritic | None = None)
     with new_folder(folder) as part:
         for name, group in weights.items():
             save_tensors(part / f"{name}.safetensors", group)
-        write_metadata(part, metadata)
+        write_json(part / FILE, metadata.model_dump(mode="json"))
 
 
 def load_policy(folder: Path, backbone: Backbone) -> Policy:
@@ -197,12 +191,7 @@ def with_planner(policy: Policy, file: Path) -> Policy:
 
 
 def load_critics(folder: Path, width: int, v_max: float) -> DualCritic | None:
-    """The critics that stand beside a trained policy, if any.
-
-    Args:
-      width: size of H(h).
-      v_max: their largest value (rl/returns.py, max_value).
-    """
+    """The critics that stand beside a trained policy, if any, for H(h) of WIDTH and values up to V_MAX."""
     path = folder / f"{CRITICS}.safetensors"
     if not path.is_file():
         return None

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
-from pamdp.config import Config, DataConfig
+from pamdp.config import Config
 from pamdp.errors import ConfigError
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
@@ -40,28 +40,28 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
 
 
 def combined(asked: Config, cloned: Config, where: str) -> Config:
-    """The settings of a run that reinforces what was CLONED at WHERE, as `settings_from` says.
-
-    Raises:
-      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
-    """
-    _require_cloned(asked, cloned, where)
+    """The settings of a run that reinforces what was CLONED at WHERE; for all else, errors too, see `settings_from`."""
+    known, named = flatten(cloned), asked.data.model_fields_set
+    wrong = [
+        f"{part}.{name}={value!r} is asked for, but {where} was cloned with {known[f'{part}.{name}']!r}"
+        for part in FIXED
+        for name in sorted(getattr(asked, part).model_fields_set)
+        if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
+    ]
+    if wrong:
+        raise ConfigError(f"{'; '.join(wrong)}; ask for what was cloned, or clone anew with `pamdp train bc`")
+    data = asked.data
+    if "path" not in named or data.path == cloned.data.path:
+        data = cloned.data.model_copy(update={name: getattr(data, name) for name in named})
     sigma = asked.rl.sigma if "sigma" in asked.rl.model_fields_set else cloned.rl.sigma
-    return asked.model_copy(
-        update={
-            "model": cloned.model, "clone": cloned.clone, "data": _data(asked.data, cloned.data),
-            "rl": asked.rl.model_copy(update={"sigma": sigma}),
-        }
-    )  # fmt: skip
+    rl = asked.rl.model_copy(update={"sigma": sigma})
+    return asked.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data, "rl": rl})
 
 
 def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
     """The cloned policy in START, with the σ that CONFIG asks for.
 
     Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
-
-    Raises:
-      RunError: as `load_policy`.
     """
     return with_sigma(load_policy(start, backbone), config.rl.sigma)
 
@@ -71,22 +71,3 @@ def with_sigma(policy: Policy, sigma: float) -> Policy:
     actor = copy.deepcopy(policy.trained_planner.actor)
     actor.sigma.mul_(sigma / policy.config.rl.sigma)
     return policy.with_actor(actor)
-
-
-def _data(asked: DataConfig, cloned: DataConfig) -> DataConfig:
-    named = asked.model_fields_set
-    if "path" in named and asked.path != cloned.path:
-        return asked
-    return cloned.model_copy(update={name: getattr(asked, name) for name in named})
-
-
-def _require_cloned(asked: Config, cloned: Config, start: str) -> None:
-    known = flatten(cloned)
-    wrong = [
-        f"{part}.{name}={value!r} is asked for, but {start} was cloned with {known[f'{part}.{name}']!r}"
-        for part in FIXED
-        for name in sorted(getattr(asked, part).model_fields_set)
-        if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
-    ]
-    if wrong:
-        raise ConfigError(f"{'; '.join(wrong)}; ask for what was cloned, or clone anew with `pamdp train bc`")

@@ -8,7 +8,6 @@ reinforce.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -46,33 +45,16 @@ def offline(
     Returns:
       A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
     """
-    references = reference_replies(policy, dialogues, config, bare)
-    source = _Recorded(dialogues, config, Reward(judge, references, config.rl.soft))
-    return reinforce(policy, source, config.rl.rounds, config, run, folder)
+    reward = Reward(judge, reference_replies(policy, dialogues, config, bare), config.rl.soft)
+    states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()
 
+    def rollouts(policy: Policy, step: int) -> list[Rollout]:
+        forget(judge)
+        seed = config.seed + 1000 * (step + 1)
+        with Progress(f"round {step + 1}/{config.rl.rounds}", states * config.rl.samples) as bar:
+            return rollout_recorded(policy, dialogues, config.rl, reward, privileged, seed=seed, progress=bar.advance)
 
-@dataclass(slots=True)
-class _Recorded:
-    dialogues: Sequence[Dialogue]
-    config: Config
-    reward: Reward
-    privileged: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-
-    def collect(self, policy: Policy, step: int) -> list[Rollout]:
-        settings = self.config.rl
-        turns = sum(len(d.turns) for d in self.dialogues)
-        forget(self.reward.judge)
-        seed = self.config.seed + 1000 * (step + 1)
-        with Progress(f"round {step + 1}/{settings.rounds}", turns * settings.samples) as bar:
-            return rollout_recorded(
-                policy, self.dialogues, settings, self.reward, self.privileged, seed=seed, progress=bar.advance
-            )
-
-    def scalars(self) -> dict[str, float]:
-        return {}
-
-    def learned(self, step: int) -> None:
-        pass
+    return reinforce(policy, dialogues, rollouts, config.rl.rounds, config, run, folder)
 
 
 def rollout_recorded(

@@ -1,20 +1,26 @@
 """`pamdp train online`: reinforcement learning from dialogues with simulated users (paper, section 4.2).
 
-Owns the simulated source of rollouts: whose turn it is in a round, the journal of the round, and what it cost. The loop
-is reinforce.py's. Dialogues go where the assistant's replies take them, so there is one reply for each state.
+Owns the simulated source of rollouts (whose turn it is in a round, the journal of the round, what it cost), and the
+record of where a policy came from. The loop is reinforce.py's. Dialogues go where the assistant's replies take them, so
+there is one reply for each state.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
 
 from pamdp.config import Config
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
-from pamdp.files import write_json
+from pamdp.errors import RunError
+from pamdp.files import Json, write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import forget
 from pamdp.models.backbone import Backbone
@@ -25,12 +31,13 @@ from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.env_factory import EnvFactory
-from pamdp.train.factory import vanilla
-from pamdp.train.provenance import provenance_of, write_provenance
+from pamdp.train.factory import policy_weights, vanilla
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, TimeStep
 
 STAGE = "online"
+ORIGIN = "origin.json"
+"""Who taught a policy, and which cloned one it was: settings do not say which users a share or a count came to."""
 
 
 def online(
@@ -58,10 +65,13 @@ def online(
     if costs.is_file():
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
     references = _references(policy, world, config, bare)
-    write_provenance(run.path, provenance_of(policy, dialogues, config.clone.backbone))
+    if not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
+        write_json(origin, provenance_of(policy, dialogues))
     source = _Simulated(dialogues, world, config, run, references)
     try:
-        return reinforce(policy, source, config.online.rounds, config, run, STAGE)
+        return reinforce(
+            policy, dialogues, source.collect, config.online.rounds, config, run, STAGE, source.scalars, source.learned
+        )
     finally:
         source.save_costs()
 
@@ -151,3 +161,27 @@ def _references(policy: Policy, world: EnvFactory, config: Config, bare: Backbon
         return [[u] for u in author.replies([step.history for step in steps], Sampling(config.rl.max_reply))]
 
     return write
+
+
+def provenance_of(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, Json]:
+    """What POLICY is about to become: users that teach it, ids of their records, sha256 of its weights."""
+    digest = hashlib.sha256()
+    for group, weights in sorted(policy_weights(policy).items()):
+        for name, tensor in sorted(weights.items()):
+            digest.update(json.dumps([group, name, list(tensor.shape)]).encode())
+            # As bytes: not every kind of number has a counterpart in numpy.
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    users = sorted({d.user_id for d in dialogues})
+    return {"users": users, "dialogues": [d.id for d in dialogues], "policy": digest.hexdigest()}
+
+
+def read_provenance(path: Path) -> dict[str, Json]:
+    """What is stored in the run at PATH.
+
+    Raises:
+      RunError: nothing is, or it is damaged.
+    """
+    try:
+        return dict(json.loads((path / ORIGIN).read_bytes()))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} does not say who taught it ({ORIGIN}: {error}); train it anew") from error

@@ -6,16 +6,15 @@ weights (factory.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pamdp.config import Config
 from pamdp.data import load_sample
-from pamdp.errors import RunError
-from pamdp.files import write_json
+from pamdp.errors import DataError, RunError
+from pamdp.stored import read_record
 from pamdp.types import Dialogue
 
 FILE = "config.json"
@@ -42,28 +41,20 @@ class PolicyMetadata(BaseModel):
     users: tuple[str, ...] | None = None
 
 
-def write_metadata(folder: Path, about: PolicyMetadata) -> None:
-    """Store it in a policy's folder."""
-    write_json(folder / FILE, about.model_dump(mode="json"))
-
-
 def read_metadata(folder: Path) -> PolicyMetadata:
-    """What `write_metadata` stored.
+    """What is stored in a policy's folder.
 
     Raises:
       RunError: nothing is stored there, or it is damaged or of another version; the message says what to do.
     """
     path = folder / FILE
+    if not path.is_file():
+        raise RunError(f"no policy in {folder}; train one with `pamdp train bc`")
     try:
-        return PolicyMetadata.model_validate(json.loads(path.read_bytes()))
-    except OSError as error:
-        raise RunError(f"no policy in {folder}; train one with `pamdp train bc`") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        what = ": ".join(filter(None, (".".join(str(part) for part in first["loc"]), first["msg"])))
-        raise RunError(f"{path} is damaged or of another version of pamdp ({what}); train the policy again") from error
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); copy it back or train the policy again") from error
+        return read_record(path, PolicyMetadata)
+    except DataError as error:
+        what = f"is damaged or of another version of pamdp ({error.what})"
+        raise RunError(f"{path} {what}; copy it back or train the policy again") from error
 
 
 def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:

@@ -6,10 +6,9 @@ and simulated ones (online.py) are two sources of the same rollouts. Advantages 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -28,32 +27,25 @@ R_MAX = 1.0
 """Largest reward (paper, section 4.1)."""
 
 
-class Source(Protocol):
-    """Where a round's dialogues come from."""
-
-    @property
-    def dialogues(self) -> Sequence[Dialogue]:
-        """The records of the users that are learned from."""
-        ...
-
-    def collect(self, policy: Policy, step: int) -> list[Rollout]:
-        """The rollouts of round STEP under POLICY; the same again for the same policy."""
-        ...
-
-    def scalars(self) -> dict[str, float]:
-        """What else is worth logging of the round that was collected last."""
-        ...
-
-    def learned(self, step: int) -> None:
-        """Round STEP is in a checkpoint and will not be asked for again."""
-        ...
-
-
-def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: Run, stage: str) -> Policy:
+def reinforce(
+    policy: Policy,
+    dialogues: Sequence[Dialogue],
+    collect: Callable[[Policy, int], list[Rollout]],
+    rounds: int,
+    config: Config,
+    run: Run,
+    stage: str,
+    scalars: Callable[[], dict[str, float]] = dict,
+    learned: Callable[[int], None] = lambda _: None,
+) -> Policy:
     """Improve a cloned POLICY for some rounds; resumes from the last finished one.
 
     Args:
+      dialogues: the records of the users that are learned from.
+      collect: the rollouts of a round under a policy; the same again for the same policy.
       stage: names the rows of the log and the folder of checkpoints.
+      scalars: what else is worth logging of the round that was collected last.
+      learned: told that a round is in a checkpoint and will not be asked for again.
 
     Returns:
       A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
@@ -69,16 +61,16 @@ def reinforce(policy: Policy, source: Source, rounds: int, config: Config, run: 
     first = _restore(learner, saved, generator)
     run.rewind(first * settings.epochs, stage)
     for step in range(first, rounds):
-        rollouts = source.collect(policy.with_actor(learner.actor()), step)
+        rollouts = collect(policy.with_actor(learner.actor()), step)
         batch = to_batch(rollouts, ends_at_horizon=settings.paper_literal)
         if step == 0:
             learner.fit(batch)
         for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
-            run.log(step * settings.epochs + epoch, metrics | source.scalars(), stage)
+            run.log(step * settings.epochs + epoch, metrics | scalars(), stage)
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
         _save(learner, saved, step + 1, generator)
-        source.learned(step)
-    users = policy.users.union(d.user_id for d in source.dialogues)
+        learned(step)
+    users = policy.users.union(d.user_id for d in dialogues)
     trained = replace(policy.with_actor(learner.actor()), config=config, users=users)
     save_policy(trained, run.path / "trained", critics)
     return trained
@@ -119,8 +111,7 @@ def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator)
 
 
 def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
-    path = checkpoint.latest(folder)
-    if path is None:
+    if (path := checkpoint.latest(folder)) is None:
         return 0
     saved = checkpoint.load(path)
     learner.delta.load_state_dict(saved.weights["moves"])
