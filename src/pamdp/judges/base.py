@@ -66,7 +66,6 @@ class Judge(Protocol):
     @property
     def fingerprint(self) -> dict[str, str]:
         """What identifies this judge: kind, model, revision, prompt."""
-        ...
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """One verdict for each case, in order.
@@ -77,7 +76,6 @@ class Judge(Protocol):
         Raises:
           JudgeError: a verdict could not be had.
         """
-        ...
 
 
 @runtime_checkable
@@ -88,7 +86,6 @@ class LiveJudge(Protocol):
         self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
     ) -> list[Verdict | None]:
         """One verdict for each case, in order."""
-        ...
 
 
 def verdicts_of(
@@ -146,10 +143,10 @@ class FunctionJudge:
         out = []
         for case in cases:
             found = self.function(case)
-            if not isinstance(found, Verdict):
-                if not isinstance(found, int | float) or not 0 <= found <= 1:
-                    raise JudgeError(f"{self.name}: {found} is no probability")
+            if isinstance(found, int | float) and 0 <= found <= 1:
                 found = Verdict(float(found), 1 - float(found))
+            if not isinstance(found, Verdict):
+                raise JudgeError(f"{self.name}: {found} is no probability")
             out.append(found)
             if progress is not None:
                 progress(1)

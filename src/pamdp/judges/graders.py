@@ -26,13 +26,7 @@ GREETING = (Message("user", "Answer with the one word OK."),)
 
 
 class Graders:
-    """Judges and scorers by name; each model is set up once.
-
-    Args:
-      config: how language models are reached.
-      backbone: gives the backbone of judges that need one.
-      cache: folder of remembered answers; None: the user's cache folder.
-    """
+    """Judges and scorers by name; each model is set up once; CACHE: folder of answers, or the user's cache folder."""
 
     def __init__(self, config: GraderConfig, backbone: Callable[[], Backbone], cache: Path | None = None) -> None:
         self.config, self.backbone, self.cache = config, backbone, cache
@@ -46,13 +40,11 @@ class Graders:
           ConfigError: it is no registered judge, and no server is named.
           ModelError: a model of this machine is missing.
         """
-        if name not in self._judges:
-            self._judges[name] = (
-                JUDGES[name](self.backbone)
-                if name in JUDGES
-                # Both orders are asked by whoever compares, and kept apart.
-                else PairwiseJudge(name, self.model(name), how=asking(self.config.endpoint(name)))
-            )
+        if name not in self._judges and name in JUDGES:
+            self._judges[name] = JUDGES[name](self.backbone)
+        elif name not in self._judges:
+            # Both orders are asked by whoever compares, and kept apart.
+            self._judges[name] = PairwiseJudge(name, self.model(name), how=asking(self.config.endpoint(name)))
         return self._judges[name]
 
     def scorer(self, name: str) -> ReplyScorer:

@@ -9,6 +9,7 @@ training persons.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -22,13 +23,7 @@ from pamdp.types import History, Message, Persona, PreferencePair
 
 
 class MatchHead(nn.Module):
-    """f and g of the score, MEMBERS times.
-
-    Args:
-      persona, reply: widths of their features.
-      rank: size of the product.
-      members: ensemble size.
-    """
+    """f and g of the score, MEMBERS times: of features as wide as PERSONA and REPLY, a product of size RANK."""
 
     centre: Tensor
 
@@ -52,10 +47,7 @@ class MatchHead(nn.Module):
 class MatchScorer:
     """Scores of replies for a person; differences of scores of one context are log-odds.
 
-    Args:
-      backbone: read without adapters.
-      head: the trained product.
-      layers: hidden layers that are read.
+    The backbone is read without adapters, at the hidden layers LAYERS.
     """
 
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
@@ -75,8 +67,7 @@ class MatchScorer:
     def reply_features(self, history: History, replies: Sequence[str]) -> Tensor:
         """Mean states over each reply to the last message, [replies, layers * d]; they do not depend on the person."""
         last = history[-1:]
-        new = [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._replies]
-        if new:
+        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._replies]:
             chat = self.backbone.chat
             context = chat.history(last, render("judge_anyone")).ids
             row = pack([Group(context, [chat.reply(reply) for reply in new])], self.backbone.device)
@@ -103,13 +94,10 @@ class MatchScorer:
         return torch.cat([states[start:stop].mean(0) for states in self._read(row)])
 
     def _read(self, row: PackedRow) -> list[Tensor]:
-        out: list[Tensor] = []
-        states: Tensor | None = None
-        at = 0
+        out, states = list[Tensor](), None
         with self.backbone.adapter(None):
-            for layer in self.layers:
-                states = run_layers(self.backbone, row, states, at, layer)
-                at = layer
+            for start, stop in pairwise((0, *self.layers)):
+                states = run_layers(self.backbone, row, states, start, stop)
                 out.append(states.float())
         return out
 

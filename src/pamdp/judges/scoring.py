@@ -21,7 +21,6 @@ class Scorer(Protocol):
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Calibration:
         if difference == 0:
             return Verdict(0.0, 0.0, 1.0)
         x = max(-self.limit, min(self.limit, difference / self.temperature))
-        p_a, p_b = _sigmoid(x - self.tie), _sigmoid(-x - self.tie)
+        p_a, p_b = (1 / (1 + math.exp(self.tie - side)) for side in (x, -x))
         return Verdict(p_a, p_b, 1 - p_a - p_b)
 
 
@@ -101,10 +100,8 @@ class Sum:
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Summed score of each reply."""
-        columns = [
-            [x / temperature for x in scorer.score(persona, history, replies)] for scorer, temperature in self.parts
-        ]
-        return [sum(row) for row in zip(*columns, strict=True)]
+        scores = [[x / tau for x in scorer.score(persona, history, replies)] for scorer, tau in self.parts]
+        return [sum(row) for row in zip(*scores, strict=True)]
 
     def forget(self) -> None:
         """Have all parts forget."""
@@ -121,7 +118,3 @@ def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:
 
     best = min((x / 4 for x in range(-24, 25)), key=cost)
     return math.exp(min((best + x / 40 for x in range(-10, 11)), key=cost))
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))

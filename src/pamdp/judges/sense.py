@@ -24,11 +24,7 @@ Texts = Sequence[tuple[History, Sequence[str]]]
 
 
 class SenseHead(nn.Module):
-    """Log-odds of "a person wrote this", up to a constant.
-
-    Args:
-      reply: width of a reply's features.
-    """
+    """Log-odds of "a person wrote this", up to a constant; REPLY is the width of a reply's features."""
 
     weight: Tensor
 
@@ -43,12 +39,7 @@ class SenseHead(nn.Module):
 
 
 class SenseScorer:
-    """Scores of replies; they are the same for every person.
-
-    Args:
-      match: whose features of replies are read.
-      head: the trained read-out.
-    """
+    """Scores of replies, from the features that MATCH reads; they are the same for every person."""
 
     def __init__(self, match: MatchScorer, head: SenseHead) -> None:
         self.match, self.head = match, head

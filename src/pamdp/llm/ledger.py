@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from pamdp.files import Json
-from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
+from pamdp.llm.chat import Around, Completion, Decoding
 from pamdp.types import Message
 
 Role = Literal["simulator", "profiler", "judge", "reference"]
@@ -56,8 +56,7 @@ class Ledger:
             return
         entry.prompt_tokens += answer.prompt_tokens
         entry.completion_tokens += answer.completion_tokens
-        money = price.of(answer.prompt_tokens, answer.completion_tokens)
-        if money is not None:
+        if (money := price.of(answer.prompt_tokens, answer.completion_tokens)) is not None:
             entry.money = (entry.money or 0.0) + money
 
     def to_json(self) -> dict[str, Json]:
@@ -83,19 +82,13 @@ class Ledger:
         return out
 
 
+@dataclass(eq=False)
 class Metered(Around):
-    """A chat model whose calls are counted.
+    """A chat model whose calls are counted, on the account of a role."""
 
-    Args:
-      model: is called.
-      ledger: counts.
-      role: on whose account.
-      price: of its tokens.
-    """
-
-    def __init__(self, model: ChatModel, ledger: Ledger, role: Role, price: Price = Price()) -> None:
-        super().__init__(model)
-        self.ledger, self.role, self.price = ledger, role, price
+    ledger: Ledger
+    role: Role
+    price: Price = Price()
 
     async def complete(
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0

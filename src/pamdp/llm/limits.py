@@ -24,12 +24,7 @@ WINDOW = 60.0
 
 
 class Limits:
-    """What a server allows; whoever shares them waits in the order in which they came.
-
-    Args:
-      concurrency: most calls under way at once.
-      requests_per_minute, tokens_per_minute: most in any minute.
-    """
+    """What a server allows at once and in any minute; whoever shares it waits in the order in which they came."""
 
     def __init__(
         self, concurrency: int = 16, requests_per_minute: float = math.inf, tokens_per_minute: float = math.inf
@@ -90,11 +85,9 @@ class Retrying(Around):
     """A chat model that is asked again when a call fails in passing, ever more slowly.
 
     Args:
-      model: is called.
       attempts: most tries of one call.
       base, cap: seconds before the second try, doubled for each further one, up to the cap; half of it is random, so
         that calls which failed together do not come back together.
-      sleep: waits.
     """
 
     def __init__(

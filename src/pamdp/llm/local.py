@@ -32,19 +32,13 @@ class _Call:
 
 
 class LocalChat:
-    """Answers of a causal language model; calls that wait at the same time are written together.
+    """Answers of a causal language model that nobody else may use; at most BATCH calls are written together."""
 
-    Args:
-      backbone: nobody else may use it at the same time.
-      batch: most answers written at once.
-      top_p: nucleus, when the temperature is above 0.
-      repetition_penalty: small models need one to find an end.
-    """
+    top_p = 0.95  # nucleus, when the temperature is above 0
+    repetition_penalty = 1.1  # small models need one to find an end
 
-    def __init__(
-        self, backbone: Backbone, batch: int = 16, top_p: float = 0.95, repetition_penalty: float = 1.1
-    ) -> None:
-        self.backbone, self.batch, self.top_p, self.repetition_penalty = backbone, batch, top_p, repetition_penalty
+    def __init__(self, backbone: Backbone, batch: int = 16) -> None:
+        self.backbone, self.batch = backbone, batch
         self._waiting: list[_Call] = []
         self._worker: asyncio.Task[None] | None = None
 

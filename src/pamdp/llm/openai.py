@@ -28,19 +28,12 @@ PASSING = (408, 409, 429)
 
 @dataclass
 class OpenAIChat:
-    """A model behind a base URL.
+    """A model behind a base URL."""
 
-    Attributes:
-      model: what the server calls it.
-      base_url: up to and including /v1.
-      key_env: name of the environment variable that holds the key; a server without keys needs none.
-      timeout: seconds that one call may take.
-    """
-
-    model: str
-    base_url: str
-    key_env: str = "OPENAI_API_KEY"
-    timeout: float = 60.0
+    model: str  # what the server calls it
+    base_url: str  # up to and including /v1
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key; a server without keys needs none
+    timeout: float = 60.0  # seconds that one call may take
 
     @property
     def fingerprint(self) -> dict[str, str]:
