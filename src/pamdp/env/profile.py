@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from pamdp.errors import AnswerError
 from pamdp.llm.ask import Asking, ask
@@ -42,13 +43,7 @@ def parse_profile(text: str, turns: int, most: int) -> Persona:
 
 @dataclass(frozen=True, slots=True)
 class Profiler:
-    """Asks a chat model.
-
-    Attributes:
-      model: is asked.
-      how: it is asked.
-      most: most findings.
-    """
+    """Asks a chat model for at most so many findings."""
 
     model: ChatModel
     how: Asking = Asking(max_tokens=200)
@@ -67,11 +62,7 @@ class Profiler:
           AnswerError: no answer could be read.
           EndpointError: the model cannot be reached.
         """
-        turns = sum(m.role == "user" for m in history)
         question = render("profile", history=transcript(history, numbered=True), most=str(self.most))
-
-        def read(text: str) -> Persona:
-            return parse_profile(text, turns, self.most)
-
+        read = partial(parse_profile, turns=sum(m.role == "user" for m in history), most=self.most)
         asked = [Message("user", question)]
         return await ask(self.model, asked, read, self.how, question, reminder="profile_reminder")

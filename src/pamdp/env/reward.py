@@ -41,9 +41,8 @@ class Reward:
 
     def begin(self, steps: Sequence[TimeStep], groups: Sequence[Sequence[str]]) -> list[Future[list[float | None]]]:
         """Rewards of the alternatives to each step: those of a LiveJudge are under way, those of others are there."""
-        given = (
-            self.references(steps) if callable(self.references) else [self.references[step.history] for step in steps]
-        )
+        known = self.references
+        given = known(steps) if callable(known) else [known[step.history] for step in steps]
         if isinstance(self.judge, LiveJudge):
             return [start(self._live(self.judge, *each)) for each in zip(steps, groups, given, strict=True)]
         settled = run(together(map(self._settled, given)))

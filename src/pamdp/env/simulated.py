@@ -55,7 +55,7 @@ def parse_message(text: str) -> str:
     """A user's message from a model's answer: without name, quotation marks and what others would say next.
 
     Raises:
-      AnswerError: nothing is left, it is too long for chat, not words, or breaks the part; its reason says which.
+      AnswerError: it is no words, too long for chat, or breaks the part; its reason says which.
     """
     said = unquoted(_NEXT.split(_LABEL.sub("", text), maxsplit=1)[0])
     readable(said, least=2)
@@ -85,16 +85,12 @@ def _runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
 
 
 class SimulatedUser:
-    """A user that a chat model plays.
+    """A user that a chat model plays; what its methods raise says `User`, and EndpointError that nobody answers.
 
     Args:
-      key: names the dialogue.
-      persona: who is played.
-      model: plays.
       opening: the first message, where there is one; otherwise the model writes it.
       profiler: infers ω_t; without one ω_t is the whole persona.
       difficulty: how freely the user tells of itself.
-      how: the model is asked.
     """
 
     def __init__(
@@ -122,29 +118,16 @@ class SimulatedUser:
 
     async def start(self) -> History:
         """The opening, or a first message about the first thing that may show."""
-        said = self.opening
-        if said is None:
-            said = await self._say((), 0)
-        return (Message("user", said),)
+        return (Message("user", await self._say((), 0) if self.opening is None else self.opening),)
 
     async def answer(self, history: History, reply: str) -> History:
-        """h_{t+1}: the user answers REPLY or turns to something else; it is never the user who ends.
-
-        Raises:
-          AnswerError: no answer could be used.
-          EndpointError: the model cannot be reached.
-        """
+        """h_{t+1}: the user answers REPLY or turns to something else; it is never the user who ends."""
         said = (*history, Message("assistant", reply))
         turn = sum(m.role == "user" for m in history)
         return (*said, Message("user", await self._say(said, turn)))
 
     async def profile(self, history: History) -> Persona:
-        """ω_t: the persona, or what the profiler tells from h_t.
-
-        Raises:
-          AnswerError: the profiler's answer could not be read.
-          EndpointError: the model cannot be reached.
-        """
+        """ω_t: the persona, or what the profiler tells from h_t."""
         return self.persona if self.profiler is None else await self.profiler.infer(history)
 
     def rejected(self, turn: int) -> tuple[str, ...]:
