@@ -27,11 +27,7 @@ def note(text: str) -> None:
 class Progress:
     """One bar: `with Progress("cloning", 72) as bar: bar.advance(1)`.
 
-    Args:
-      what: the word before the bar.
-      total: how many steps there are.
-      done: how many were done before (a resumed run).
-      clock: seconds.
+    Of TOTAL steps, DONE were done before (a resumed run).
     """
 
     def __init__(self, what: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:

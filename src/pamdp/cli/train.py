@@ -49,8 +49,7 @@ def bc(
         store = FeatureStore(cache_dir() / "features")
         clone(new_policy(backbone, settings), split.train, split.test, settings, writing, pairs.pairs, store)
         last = writing.metrics()[-1]
-    text = f"cloned into {run}; next: pamdp train offline --run runs/rl --from {run}"
-    show(as_json, {"run": str(run), **last}, text)
+    show(as_json, {"run": str(run), **last}, f"cloned into {run}; next: pamdp train offline --run runs/rl --from {run}")
 
 
 @train.command()
@@ -85,8 +84,7 @@ def offline(
         copy_policy(start, run / "policy")
         loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)
         last = writing.metrics()[-1]
-    text = f"trained into {run}; next: pamdp eval {run} --controls"
-    show(as_json, {"run": str(run), **last}, text)
+    show(as_json, {"run": str(run), **last}, f"trained into {run}; next: pamdp eval {run} --controls")
 
 
 @train.command()

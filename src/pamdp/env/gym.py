@@ -41,7 +41,7 @@ class DialogueGym(gymnasium.Env[str, str]):
     """A dialogue with one of some users; `reset` draws the user, or takes options={"user": key}.
 
     Args:
-      reward: scores replies; None: nobody does, and every reward is masked.
+      reward: None: every reward is masked.
       horizon: T, most turns.
       max_reply, max_history: characters of the longest action and observation.
     """

@@ -23,12 +23,8 @@ _NONE = re.compile(r"^\W*\[?\s*none\s*\]?\W*$", re.I)
 def parse_profile(text: str, turns: int, most: int) -> Persona:
     """The findings of an answer of lines such as "[1, 3] likes tea" as one paragraph; "[none]" is an empty one.
 
-    Args:
-      turns: how many user messages there are to cite.
-      most: most findings kept.
-
-    Raises:
-      AnswerError: no line is a finding and none says that there is none.
+    At most MOST are kept, of those that cite some of the TURNS user messages; an AnswerError where no line is a finding
+    and none says that there is none.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches = [match for match in map(_LINE.match, lines) if match]
@@ -56,12 +52,7 @@ class Profiler:
         return {"role": "profiler", **asked, "most": str(self.most)}
 
     async def infer(self, history: History) -> Persona:
-        """ω_t = P_ω(h_t); empty where nothing can be told yet.
-
-        Raises:
-          AnswerError: no answer could be read.
-          EndpointError: the model cannot be reached.
-        """
+        """ω_t = P_ω(h_t); empty where nothing can be told yet; raises what `ask` raises."""
         question = render("profile", history=transcript(history, numbered=True), most=str(self.most))
         read = partial(parse_profile, turns=sum(m.role == "user" for m in history), most=self.most)
         asked = [Message("user", question)]

@@ -23,12 +23,9 @@ References = Mapping[History, Sequence[str]] | Callable[[Sequence[TimeStep]], Se
 
 @dataclass(slots=True)
 class Reward:
-    """Judges replies against references; several references are averaged.
+    """Judges replies against references u_g; several references are averaged.
 
-    Attributes:
-      judge: decides.
-      references: u_g, one or more for each history.
-      soft: the expected reward under the verdict's probabilities (same mean, less variance) instead of the verdict's.
+    SOFT: the expected reward under the verdict's probabilities (same mean, less variance) instead of the verdict's.
     """
 
     judge: Judge

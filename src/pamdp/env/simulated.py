@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Literal
 
@@ -84,29 +85,21 @@ def _runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
+@dataclass(eq=False)
 class SimulatedUser:
-    """A user that a chat model plays; what its methods raise says `User`, and EndpointError that nobody answers.
+    """A user that a chat model plays; what its methods raise says `User`, and EndpointError that nobody answers."""
 
-    Args:
-      opening: the first message, where there is one; otherwise the model writes it.
-      profiler: infers ω_t; without one ω_t is the whole persona.
-      difficulty: how freely the user tells of itself.
-    """
+    key: str
+    persona: Persona
+    model: ChatModel
+    _: KW_ONLY
+    opening: str | None = None  # the first message; otherwise the model writes it
+    profiler: Profiler | None = None  # infers ω_t; without one ω_t is the whole persona
+    difficulty: Difficulty = "cooperative"  # how freely the user tells of itself
+    how: Asking = Asking(temperature=0.7, max_tokens=80)
 
-    def __init__(
-        self,
-        key: str,
-        persona: Persona,
-        model: ChatModel,
-        *,
-        opening: str | None = None,
-        profiler: Profiler | None = None,
-        difficulty: Difficulty = "cooperative",
-        how: Asking = Asking(temperature=0.7, max_tokens=80),
-    ) -> None:
-        self.key, self.persona, self.model, self.opening, self.profiler = key, persona, model, opening, profiler
-        self.difficulty, self.how = difficulty, how
-        self.facts = sentences(persona.profile)
+    def __post_init__(self) -> None:
+        self.facts = sentences(self.persona.profile)
         self._rejected: dict[int, list[str]] = {}
 
     @property

@@ -108,8 +108,7 @@ def in_role(judge: Judge, role: Literal["reward", "evaluation"]) -> dict[str, st
 def forget(judge: object) -> None:
     """Make a judge (or a part of one) answer as a new one would, where it has a method `forget`.
 
-    A score that was found beside other replies differs in its last digits from one that was found alone. A round that
-    starts with a judge that remembers nothing gives the same rewards in a resumed run as in an uninterrupted one.
+    Scores differ in their last digits with the replies beside them: so a resumed run gives an uninterrupted one's.
     """
     getattr(judge, "forget", lambda: None)()
 
@@ -120,11 +119,7 @@ def swap(case: Case) -> Case:
 
 
 class FunctionJudge:
-    """A function of one case as a judge.
-
-    Args:
-      name: what results call it.
-      function: gives a verdict, or the probability that reply A is preferred; raises JudgeError where it cannot.
+    """A function of one case as a judge: it gives a verdict or P(A is preferred), or raises JudgeError.
 
     Raises:
       ConfigError: the function stands in no file, so nothing could tell it from another of its name.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from pamdp.judges.scoring import found_once
 from pamdp.models.backbone import Backbone, first_of
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
@@ -35,10 +36,7 @@ class LikelihoodHead(nn.Module):
 
 
 class LikelihoodScorer:
-    """Scores of replies; differences of scores of one context are log-odds.
-
-    The backbone carries the adapter named ADAPTER from layer CUT on; what lies below is bare.
-    """
+    """Scores of replies, as log-odds up to a constant; the backbone carries the adapter ADAPTER from layer CUT on."""
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
@@ -106,10 +104,11 @@ class LikelihoodScorer:
     def base(self, history: History, replies: Sequence[str]) -> list[Tensor]:
         """Log p₀(u|q) of every reply to the last message; each is found once, whoever the person is."""
         last = history[-1:]
-        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
-            found = self._log_probs(*self._states(self.group(Persona(), last, new), None))
-            self._base.update(zip(((last, reply) for reply in new), found, strict=True))
-        return [self._base[last, reply] for reply in replies]
+
+        def find(new: list[str]) -> list[Tensor]:
+            return self._log_probs(*self._states(self.group(Persona(), last, new), None))
+
+        return found_once(self._base, last, replies, find)
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

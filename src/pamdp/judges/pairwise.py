@@ -34,9 +34,7 @@ def parse_verdict(text: str) -> Outcome:
 class PairwiseJudge:
     """Asks a chat model; its verdicts are certain, so a verdict's reward is its expected reward.
 
-    Attributes:
-      both_orders: ask twice, with the replies exchanged; where the orders disagree, it is a tie, worth +0.5 and not the
-        mean of +1 and -1.
+    BOTH_ORDERS: ask twice, with the replies exchanged; a tie, worth +0.5, where the orders disagree.
     """
 
     name: str

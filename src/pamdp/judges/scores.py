@@ -76,10 +76,7 @@ def parse_adherence(text: str) -> Adherence:
 
 @dataclass(frozen=True, slots=True)
 class ReplyScorer:
-    """Asks a chat model about single replies; None stands where no answer could be read.
-
-    Its methods raise EndpointError where the model cannot be reached.
-    """
+    """Asks a chat model about single replies; None where no answer could be read, EndpointError where none came."""
 
     name: str
     model: ChatModel

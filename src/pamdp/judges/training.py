@@ -52,10 +52,7 @@ def train_judges(
 ) -> tuple[MatchScorer, LikelihoodScorer, SenseScorer, dict[str, float]]:
     """Match judge, likelihood judge, sense scorer, and the temperature of each and of the sum of the first two.
 
-    Args:
-      models: replies of every model that is to be compared, to states of the dialogues; `sense` learns to tell them
-        from the dialogues' own.
-
+    MODELS: replies of every model that is to be compared, which `sense` learns to tell from the dialogues' own.
     The match judge learns from all pairs and turns, the likelihood judge from the pairs and every fourth
     dialogue, because it is a hundred times slower. Temperatures are fitted on pairs that neither saw (every
     eighth pair, twins together).
@@ -67,7 +64,7 @@ def train_judges(
     width = len(layers) * backbone.d
     match = MatchScorer(backbone, MatchHead(2 * width, width), layers)
     with Progress("match", len(learned) + len(turns)) as bar:
-        train_match(match, [*learned, *turns], seed=seed, progress=bar.advance)
+        train_match(match, [*learned, *turns], seed, bar.advance)
     slow = [*learned, *pairs_of(dialogues[::4])]
     with Progress("likelihood", len(slow) * (1 + epochs)) as bar:
         likelihood = train_likelihood(
@@ -104,17 +101,11 @@ def train_likelihood(
     *,
     cut: int,
     epochs: int,
-    rank: int = 8,
-    batch_size: int = 8,
-    lr: float = 4e-4,
-    seed: int = 0,
+    seed: int,
     progress: Callable[[int], None],
 ) -> LikelihoodScorer:
-    """A scorer whose adapter and head prefer the preferred replies (Bradley-Terry).
-
-    Args:
-      progress: called once per pair prepared and once per pair and epoch.
-    """
+    """A scorer whose adapter and head prefer the preferred replies (Bradley-Terry); a pair is EPOCHS + 1 steps."""
+    rank, batch_size, lr = 8, 8, 4e-4
     add_adapter(backbone, ADAPTER, rank, cut, seed)
     train_backbone(backbone, "lora", ADAPTER)
     scorer = LikelihoodScorer(backbone, LikelihoodHead(backbone.d), cut)

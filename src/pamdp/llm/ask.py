@@ -44,9 +44,8 @@ class Asking:
     def fingerprint(self, model: ChatModel, *prompts: str) -> dict[str, str]:
         """What identifies MODEL when it is asked like this, in the words of some prompts."""
         words = hashlib.sha256("".join(map(load, prompts)).encode()).hexdigest()[:12]
-        return {
-            **model.fingerprint, "prompt": words, "temperature": f"{self.temperature:g}", "seed": str(self.seed),
-        }  # fmt: skip
+        drawn = {"temperature": f"{self.temperature:g}", "seed": str(self.seed)}
+        return {**model.fingerprint, "prompt": words, **drawn}
 
 
 def unquoted(text: str) -> str:

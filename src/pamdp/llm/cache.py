@@ -12,26 +12,21 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pamdp.files import PART
-from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
-from pamdp.types import Message
+from pamdp.llm.chat import Around, Completion, Decoding, Messages
 
 
+@dataclass(eq=False)
 class Cached(Around):
-    """A chat model that remembers in FOLDER, which several processes may share."""
+    """A chat model that remembers in a folder, which several processes may share."""
 
-    def __init__(self, model: ChatModel, folder: Path) -> None:
-        super().__init__(model)
-        self.folder = folder
-        self._asking: dict[str, asyncio.Task[Completion]] = {}
+    folder: Path
+    _asking: dict[str, asyncio.Task[Completion]] = field(default_factory=dict, init=False)
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The stored answer, or a new one that is then stored; equal calls at the same time are one. See ChatModel."""
         if decoding.temperature != 0:
             return await self.model.complete(messages, decoding, seed=seed)
@@ -47,7 +42,7 @@ class Cached(Around):
         answer = await asyncio.shield(self._asking[key])
         return answer if mine else replace(answer, prompt_tokens=0, completion_tokens=0)
 
-    async def _ask(self, path: Path, messages: Sequence[Message], decoding: Decoding, seed: int) -> Completion:
+    async def _ask(self, path: Path, messages: Messages, decoding: Decoding, seed: int) -> Completion:
         answer = await self.model.complete(messages, decoding, seed=seed)
         if answer.text and not answer.refused:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +53,7 @@ class Cached(Around):
             os.replace(part, path)
         return answer
 
-    def key(self, messages: Sequence[Message], decoding: Decoding) -> str:
+    def key(self, messages: Messages, decoding: Decoding) -> str:
         """Name of the answer to a call; the seed is no part of it, because nothing is drawn."""
         # "json" was a setting once: answers that were stored then are still found.
         drawn = {**asdict(decoding), "json": False}

@@ -24,6 +24,9 @@ class TransientError(PamdpError):
         super().__init__(what)
 
 
+Messages = Sequence[Message]
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
     """How an answer is drawn, and how long it is at most; temperature 0 is deterministic, as far as the model is."""
@@ -50,9 +53,7 @@ class ChatModel(Protocol):
     def fingerprint(self) -> dict[str, str]:
         """What identifies this model: kind, model, where it is; never a secret."""
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """One answer to messages, the last of which is the user's.
 
         Args:

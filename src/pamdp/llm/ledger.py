@@ -5,13 +5,14 @@ Owns the counts. Knows nothing of models. A run writes it beside its metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from pamdp.files import Json
-from pamdp.llm.chat import Around, Completion, Decoding
-from pamdp.types import Message
+from pamdp.llm.chat import Around, Completion, Decoding, Messages
 
 Role = Literal["simulator", "profiler", "judge", "reference"]
 
@@ -66,10 +67,7 @@ class Ledger:
 
     def load(self, record: Mapping[str, Json]) -> None:
         """Go on from what `to_json` gave."""
-        for role, counts in record.items():
-            assert isinstance(counts, Mapping)
-            # The counts are those of an Entry's asdict; JSON does not tell a type checker so.
-            self.entries[role] = Entry(**counts)  # type: ignore[arg-type]
+        self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
 
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""
@@ -90,9 +88,7 @@ class Metered(Around):
     role: Role
     price: Price = Price()
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The model's answer; see ChatModel."""
         answer = None
         try:
