@@ -77,10 +77,10 @@ class Around:
         return self.model.fingerprint
 
 
-Make = Callable[[EndpointConfig], ChatModel]
+ChatModelFactory = Callable[[EndpointConfig], ChatModel]
 
 
-def register_chat_model(name: str) -> Callable[[Make], Make]:
+def register_chat_model(name: str) -> Callable[[ChatModelFactory], ChatModelFactory]:
     """The decorator of a chat model of one's own, which `kind=NAME` of an endpoint then calls.
 
     It stands on a function from an endpoint's settings to the model; limits, retries, cache and costs go around it.
