@@ -68,11 +68,7 @@ def done(value: T) -> Future[T]:
 
 
 def at_once(coroutine: Coroutine[object, object, T]) -> Future[T]:
-    """A future of a coroutine that waits for nothing, run here and now.
-
-    Raises:
-      RuntimeError: it waits for something after all.
-    """
+    """A future of a coroutine that waits for nothing, run here and now; a RuntimeError where it does after all."""
     try:
         coroutine.send(None)
     except StopIteration as end:

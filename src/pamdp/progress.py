@@ -27,11 +27,7 @@ def note(text: str) -> None:
 class Progress:
     """One bar: `with Progress("cloning", 72) as bar: bar.advance(1)`.
 
-    Args:
-      what: the word before the bar.
-      total: how many steps there are.
-      done: how many were done before (a resumed run).
-      clock: seconds.
+    Of TOTAL steps, DONE were done before (a resumed run).
     """
 
     def __init__(self, what: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -66,10 +62,6 @@ class Progress:
 
 
 def _span(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

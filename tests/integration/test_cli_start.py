@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -116,15 +115,6 @@ def test_without_a_verb_there_is_help(monkeypatch: pytest.MonkeyPatch, capsys: p
         cli.main()
     out, err = capsys.readouterr()
     assert "quickstart" in out and err == ""
-
-
-def test_variables_are_set_before_a_verb_runs_unless_the_user_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "ENVIRONMENT", {"PAMDP_TEST_NEW": "default", "PAMDP_TEST_OLD": "default"})
-    monkeypatch.setattr(os, "environ", {**os.environ, "PAMDP_TEST_OLD": "mine"})
-    monkeypatch.setattr(sys, "argv", ["pamdp", "--help"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert (os.environ["PAMDP_TEST_NEW"], os.environ["PAMDP_TEST_OLD"]) == ("default", "mine")
 
 
 def test_config_says_what_every_setting_is_and_where_it_comes_from(tmp_path: Path) -> None:

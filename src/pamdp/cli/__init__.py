@@ -7,18 +7,13 @@ of data are there at once.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Mapping
 
 import typer
 from typer.exceptions import TyperException
 
 from pamdp.cli import chat, config, data, evaluate, judge, lab, quickstart, reproduce, train
 from pamdp.errors import PamdpError
-
-ENVIRONMENT: Mapping[str, str] = {}
-"""Variables that are set, where the user has not set them, before a library reads them (such as OpenMP's)."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,14 +26,7 @@ for verbs in (quickstart, data, train, evaluate, chat, judge, config, reproduce,
 
 
 def main() -> None:
-    """Run the verb that was asked for, and exit.
-
-    Raises:
-      SystemExit: always: 0 when all is well, 1 for what a user can mend, 2 for options that make no sense, 130 when
-        interrupted.
-    """
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    """Run the verb, and exit: 0 all is well, 1 a user can mend it, 2 options make no sense, 130 interrupted."""
     try:
         code = app(standalone_mode=False)
     except PamdpError as error:

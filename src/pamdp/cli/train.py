@@ -5,16 +5,13 @@ A run of reinforcement begins with a copy of the cloned policy, so that it is wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
-from pamdp.files import Json as JsonValue
 from pamdp.registry import JUDGES
 from pamdp.settings import load
 
@@ -52,8 +49,7 @@ def bc(
         store = FeatureStore(cache_dir() / "features")
         clone(new_policy(backbone, settings), split.train, split.test, settings, writing, pairs.pairs, store)
         last = writing.metrics()[-1]
-    text = f"cloned into {run}; next: pamdp train offline --run runs/rl --from {run}"
-    show(as_json, {"run": str(run), **last}, text)
+    show(as_json, {"run": str(run), **last}, f"cloned into {run}; next: pamdp train offline --run runs/rl --from {run}")
 
 
 @train.command()
@@ -88,8 +84,7 @@ def offline(
         copy_policy(start, run / "policy")
         loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)
         last = writing.metrics()[-1]
-    text = f"trained into {run}; next: pamdp eval {run} --controls"
-    show(as_json, {"run": str(run), **last}, text)
+    show(as_json, {"run": str(run), **last}, f"trained into {run}; next: pamdp eval {run} --controls")
 
 
 @train.command()
@@ -107,6 +102,7 @@ def online(
 
     Example: `pamdp train online --run runs/online online.rounds=4 rl.horizon=4`
     """
+    from pamdp.evaluation.tables import TidyTable
     from pamdp.models.embedded import load_backbone
     from pamdp.train import online as loop
     from pamdp.train.env_factory import make_env_factory, may_change
@@ -126,8 +122,9 @@ def online(
         copy_policy(start, run / "policy")
         loop.online(load_start(run / "policy", own, settings), split.train, world, settings, writing, bare)
         last = writing.metrics()[-1]
-    costs = world.ledger.to_json()
-    show(as_json, {"run": str(run), "costs": costs, **last}, f"trained into {run}", _costs(costs))
+    costs = [{"role": role, **asdict(entry)} for role, entry in world.ledger.entries.items()]
+    table = TidyTable(costs, {"money": "{:.2f}".format}).terminal("What was called")
+    show(as_json, {"run": str(run), "costs": world.ledger.to_json(), **last}, f"trained into {run}", *table)
 
 
 @app.command()
@@ -136,29 +133,18 @@ def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrid
 
     Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
     """
+    from pamdp.evaluation.tables import TidyTable
     from pamdp.train import estimate as costs
     from pamdp.train.users import load_users
 
     settings = load(Config, config, overrides)
     rows = costs.estimate(settings, load_users(settings).train)
-    numbers = (Column(name, justify="right") for name in ("calls", "prompt tokens", "answer tokens", "money"))
-    title = "What `train online` will call; answers at their longest, without retries and cache"
-    table = Table("role", "model", *numbers, title=title)
+    shown = []
     for row in rows:
-        counts = [f"{n:,}" for n in (row.calls, row.prompt_tokens, row.completion_tokens)]
         money = "local" if row.kind != "openai" else "no price" if row.money is None else f"{row.money:.2f}"
-        table.add_row(row.role, row.model, *counts, money)
+        shown.append(asdict(row) | {"money": money})
+    title = "What `train online` will call; answers at their longest, without retries and cache"
+    counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens"), "{:,}".format)
     known = [row.money for row in rows if row.money is not None]
-    total = sum(known) if len(known) == len(rows) else None
-    show(as_json, {"roles": [asdict(row) for row in rows], "money": total}, table)
-
-
-def _costs(costs: Mapping[str, JsonValue]) -> Table:
-    columns = ("role", "calls", "failed", "prompt tokens", "answer tokens", "money")
-    table = Table(*columns, title="What was called")
-    for role, entry in costs.items():
-        assert isinstance(entry, Mapping)
-        money = "-" if entry["money"] is None else f"{entry['money']:.2f}"
-        counts = [str(entry[name]) for name in ("calls", "failed", "prompt_tokens", "completion_tokens")]
-        table.add_row(role, *counts, money)
-    return table
+    document = {"roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None}
+    show(as_json, document, *TidyTable(shown, {"kind": None, **counts}).terminal(title))

@@ -27,7 +27,7 @@ class DialogueEnv:
 
     Args:
       users: one for each dialogue; keys must be distinct.
-      reward: scores replies; None: nobody does, and every reward is None.
+      reward: None: every reward is None.
       horizon: T, most turns of a dialogue, or None for no limit.
     """
 

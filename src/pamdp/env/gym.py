@@ -41,8 +41,7 @@ class DialogueGym(gymnasium.Env[str, str]):
     """A dialogue with one of some users; `reset` draws the user, or takes options={"user": key}.
 
     Args:
-      users: who may be talked with.
-      reward: scores replies; None: nobody does, and every reward is masked.
+      reward: None: every reward is masked.
       horizon: T, most turns.
       max_reply, max_history: characters of the longest action and observation.
     """
@@ -69,8 +68,7 @@ class DialogueGym(gymnasium.Env[str, str]):
           ConfigError: the options name a user that is not there.
         """
         super().reset(seed=seed)
-        key = (options or {}).get("user")
-        if key is None:
+        if (key := (options or {}).get("user")) is None:
             key = list(self.users)[int(self.np_random.integers(len(self.users)))]
         if key not in self.users:
             raise ConfigError(f"no user {key!r} in this environment")
@@ -87,12 +85,10 @@ class DialogueGym(gymnasium.Env[str, str]):
         if self._env is None or self._moment is None:
             raise ConfigError("this dialogue is over; reset the environment to begin another")
         [[outcome]] = self._env.step([self._moment], [[action]])
-        moment = outcome.next or self._moment
-        terminated = outcome.next is None
-        self._moment = None if terminated or outcome.truncated else outcome.next
+        seen, info = self._seen(outcome.next or self._moment)
+        self._moment = None if outcome.truncated else outcome.next
         reward = math.nan if outcome.reward is None else float(outcome.reward)
-        seen, info = self._seen(moment)
-        return seen, reward, terminated, outcome.truncated, info | {"masked": outcome.reward is None}
+        return seen, reward, outcome.next is None, outcome.truncated, info | {"masked": outcome.reward is None}
 
     def _seen(self, moment: TimeStep) -> tuple[str, Info]:
         # The newest is kept: it is what the reply answers.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from pamdp.errors import AnswerError
 from pamdp.llm.ask import Asking, ask
@@ -22,12 +23,8 @@ _NONE = re.compile(r"^\W*\[?\s*none\s*\]?\W*$", re.I)
 def parse_profile(text: str, turns: int, most: int) -> Persona:
     """The findings of an answer of lines such as "[1, 3] likes tea" as one paragraph; "[none]" is an empty one.
 
-    Args:
-      turns: how many user messages there are to cite.
-      most: most findings kept.
-
-    Raises:
-      AnswerError: no line is a finding and none says that there is none.
+    At most MOST are kept, of those that cite some of the TURNS user messages; an AnswerError where no line is a finding
+    and none says that there is none.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches = [match for match in map(_LINE.match, lines) if match]
@@ -42,13 +39,7 @@ def parse_profile(text: str, turns: int, most: int) -> Persona:
 
 @dataclass(frozen=True, slots=True)
 class Profiler:
-    """Asks a chat model.
-
-    Attributes:
-      model: is asked.
-      how: it is asked.
-      most: most findings.
-    """
+    """Asks a chat model for at most so many findings."""
 
     model: ChatModel
     how: Asking = Asking(max_tokens=200)
@@ -61,17 +52,8 @@ class Profiler:
         return {"role": "profiler", **asked, "most": str(self.most)}
 
     async def infer(self, history: History) -> Persona:
-        """ω_t = P_ω(h_t); empty where nothing can be told yet.
-
-        Raises:
-          AnswerError: no answer could be read.
-          EndpointError: the model cannot be reached.
-        """
-        turns = sum(m.role == "user" for m in history)
+        """ω_t = P_ω(h_t); empty where nothing can be told yet; raises what `ask` raises."""
         question = render("profile", history=transcript(history, numbered=True), most=str(self.most))
-
-        def read(text: str) -> Persona:
-            return parse_profile(text, turns, self.most)
-
+        read = partial(parse_profile, turns=sum(m.role == "user" for m in history), most=self.most)
         asked = [Message("user", question)]
         return await ask(self.model, asked, read, self.how, question, reminder="profile_reminder")

@@ -17,12 +17,7 @@ from pamdp.types import History, Message, TimeStep
 
 @dataclass(frozen=True, slots=True)
 class WrittenReferences:
-    """Writes u_g for moments; what it gives has to be waited for.
-
-    Attributes:
-      model: writes.
-      how: it is asked.
-    """
+    """Writes u_g for moments; what it gives has to be waited for."""
 
     model: ChatModel
     how: Asking = Asking(max_tokens=128)
@@ -38,9 +33,8 @@ class WrittenReferences:
 
     async def _write(self, history: History) -> list[str]:
         asked = [Message("system", load("reference")), *history]
-        about = transcript(history)
-        return [await ask(self.model, asked, _written, self.how, about, reminder="reference_reminder")]
-
-
-def _written(text: str) -> str:
-    return readable(unquoted(text))
+        said = await ask(
+            self.model, asked, lambda text: readable(unquoted(text)), self.how, transcript(history),
+            reminder="reference_reminder",
+        )  # fmt: skip
+        return [said]

@@ -23,12 +23,9 @@ References = Mapping[History, Sequence[str]] | Callable[[Sequence[TimeStep]], Se
 
 @dataclass(slots=True)
 class Reward:
-    """Judges replies against references; several references are averaged.
+    """Judges replies against references u_g; several references are averaged.
 
-    Attributes:
-      judge: decides.
-      references: u_g, one or more for each history.
-      soft: the expected reward under the verdict's probabilities (same mean, less variance) instead of the verdict's.
+    SOFT: the expected reward under the verdict's probabilities (same mean, less variance) instead of the verdict's.
     """
 
     judge: Judge
@@ -41,9 +38,8 @@ class Reward:
 
     def begin(self, steps: Sequence[TimeStep], groups: Sequence[Sequence[str]]) -> list[Future[list[float | None]]]:
         """Rewards of the alternatives to each step: those of a LiveJudge are under way, those of others are there."""
-        given = (
-            self.references(steps) if callable(self.references) else [self.references[step.history] for step in steps]
-        )
+        known = self.references
+        given = known(steps) if callable(known) else [known[step.history] for step in steps]
         if isinstance(self.judge, LiveJudge):
             return [start(self._live(self.judge, *each)) for each in zip(steps, groups, given, strict=True)]
         settled = run(together(map(self._settled, given)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Literal
 
@@ -55,7 +56,7 @@ def parse_message(text: str) -> str:
     """A user's message from a model's answer: without name, quotation marks and what others would say next.
 
     Raises:
-      AnswerError: nothing is left, it is too long for chat, not words, or breaks the part; its reason says which.
+      AnswerError: it is no words, too long for chat, or breaks the part; its reason says which.
     """
     said = unquoted(_NEXT.split(_LABEL.sub("", text), maxsplit=1)[0])
     readable(said, least=2)
@@ -84,33 +85,21 @@ def _runs(text: str, n: int = 4) -> set[tuple[str, ...]]:
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
+@dataclass(eq=False)
 class SimulatedUser:
-    """A user that a chat model plays.
+    """A user that a chat model plays; what its methods raise says `User`, and EndpointError that nobody answers."""
 
-    Args:
-      key: names the dialogue.
-      persona: who is played.
-      model: plays.
-      opening: the first message, where there is one; otherwise the model writes it.
-      profiler: infers ω_t; without one ω_t is the whole persona.
-      difficulty: how freely the user tells of itself.
-      how: the model is asked.
-    """
+    key: str
+    persona: Persona
+    model: ChatModel
+    _: KW_ONLY
+    opening: str | None = None  # the first message; otherwise the model writes it
+    profiler: Profiler | None = None  # infers ω_t; without one ω_t is the whole persona
+    difficulty: Difficulty = "cooperative"  # how freely the user tells of itself
+    how: Asking = Asking(temperature=0.7, max_tokens=80)
 
-    def __init__(
-        self,
-        key: str,
-        persona: Persona,
-        model: ChatModel,
-        *,
-        opening: str | None = None,
-        profiler: Profiler | None = None,
-        difficulty: Difficulty = "cooperative",
-        how: Asking = Asking(temperature=0.7, max_tokens=80),
-    ) -> None:
-        self.key, self.persona, self.model, self.opening, self.profiler = key, persona, model, opening, profiler
-        self.difficulty, self.how = difficulty, how
-        self.facts = sentences(persona.profile)
+    def __post_init__(self) -> None:
+        self.facts = sentences(self.persona.profile)
         self._rejected: dict[int, list[str]] = {}
 
     @property
@@ -122,29 +111,16 @@ class SimulatedUser:
 
     async def start(self) -> History:
         """The opening, or a first message about the first thing that may show."""
-        said = self.opening
-        if said is None:
-            said = await self._say((), 0)
-        return (Message("user", said),)
+        return (Message("user", await self._say((), 0) if self.opening is None else self.opening),)
 
     async def answer(self, history: History, reply: str) -> History:
-        """h_{t+1}: the user answers REPLY or turns to something else; it is never the user who ends.
-
-        Raises:
-          AnswerError: no answer could be used.
-          EndpointError: the model cannot be reached.
-        """
+        """h_{t+1}: the user answers REPLY or turns to something else; it is never the user who ends."""
         said = (*history, Message("assistant", reply))
         turn = sum(m.role == "user" for m in history)
         return (*said, Message("user", await self._say(said, turn)))
 
     async def profile(self, history: History) -> Persona:
-        """ω_t: the persona, or what the profiler tells from h_t.
-
-        Raises:
-          AnswerError: the profiler's answer could not be read.
-          EndpointError: the model cannot be reached.
-        """
+        """ω_t: the persona, or what the profiler tells from h_t."""
         return self.persona if self.profiler is None else await self.profiler.infer(history)
 
     def rejected(self, turn: int) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ class User(Protocol):
 
     def start(self) -> History | Awaitable[History]:
         """h_0."""
-        ...
 
     def answer(self, history: History, reply: str) -> History | Awaitable[History | None] | None:
         """h_{t+1} after REPLY to h_t, or None where the dialogue is over.
@@ -33,7 +32,6 @@ class User(Protocol):
         Raises:
           AnswerError: the user has no usable answer.
         """
-        ...
 
     def profile(self, history: History) -> Persona | Awaitable[Persona]:
         """ω_t, from h_t and what was true of the user before it; never from later turns.
@@ -41,15 +39,12 @@ class User(Protocol):
         Raises:
           AnswerError: ω_t could not be had.
         """
-        ...
 
 
 class RecordedUser:
-    """A user of a dataset: says what the record says, whatever the reply (DESIGN: offline states are the dataset's).
+    """A user of a dataset: says what the record says, whatever the reply (offline states are the dataset's).
 
-    Args:
-      dialogue: the record.
-      inferred: give the profile as inferred up to the turn instead of the whole persona.
+    INFERRED: give the profile as inferred up to the turn instead of the whole persona.
     """
 
     def __init__(self, dialogue: Dialogue, inferred: bool = False) -> None:
@@ -80,7 +75,6 @@ class HumanUser:
     """A person who is asked for every message; nothing is known of who they are.
 
     Attributes:
-      key: names the dialogue.
       ask: shows the assistant's reply (None at the start) and gives what the person says; nothing, or the end of the
         input (EOFError), ends the dialogue for good.
     """
@@ -89,11 +83,7 @@ class HumanUser:
     ask: Callable[[str | None], str]
 
     def start(self) -> History:
-        """The first message.
-
-        Raises:
-          EOFError: the person says nothing at all.
-        """
+        """The first message; EOFError where the person says nothing at all."""
         if not (said := self._said(None)):
             raise EOFError("nobody says anything")
         return (Message("user", said),)

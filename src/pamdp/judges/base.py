@@ -66,7 +66,6 @@ class Judge(Protocol):
     @property
     def fingerprint(self) -> dict[str, str]:
         """What identifies this judge: kind, model, revision, prompt."""
-        ...
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """One verdict for each case, in order.
@@ -77,7 +76,6 @@ class Judge(Protocol):
         Raises:
           JudgeError: a verdict could not be had.
         """
-        ...
 
 
 @runtime_checkable
@@ -88,7 +86,6 @@ class LiveJudge(Protocol):
         self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
     ) -> list[Verdict | None]:
         """One verdict for each case, in order."""
-        ...
 
 
 def verdicts_of(
@@ -111,8 +108,7 @@ def in_role(judge: Judge, role: Literal["reward", "evaluation"]) -> dict[str, st
 def forget(judge: object) -> None:
     """Make a judge (or a part of one) answer as a new one would, where it has a method `forget`.
 
-    A score that was found beside other replies differs in its last digits from one that was found alone. A round that
-    starts with a judge that remembers nothing gives the same rewards in a resumed run as in an uninterrupted one.
+    Scores differ in their last digits with the replies beside them: so a resumed run gives an uninterrupted one's.
     """
     getattr(judge, "forget", lambda: None)()
 
@@ -123,11 +119,7 @@ def swap(case: Case) -> Case:
 
 
 class FunctionJudge:
-    """A function of one case as a judge.
-
-    Args:
-      name: what results call it.
-      function: gives a verdict, or the probability that reply A is preferred; raises JudgeError where it cannot.
+    """A function of one case as a judge: it gives a verdict or P(A is preferred), or raises JudgeError.
 
     Raises:
       ConfigError: the function stands in no file, so nothing could tell it from another of its name.
@@ -146,10 +138,10 @@ class FunctionJudge:
         out = []
         for case in cases:
             found = self.function(case)
-            if not isinstance(found, Verdict):
-                if not isinstance(found, int | float) or not 0 <= found <= 1:
-                    raise JudgeError(f"{self.name}: {found} is no probability")
+            if isinstance(found, int | float) and 0 <= found <= 1:
                 found = Verdict(float(found), 1 - float(found))
+            if not isinstance(found, Verdict):
+                raise JudgeError(f"{self.name}: {found} is no probability")
             out.append(found)
             if progress is not None:
                 progress(1)

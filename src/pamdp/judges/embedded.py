@@ -13,6 +13,8 @@ from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from torch import Tensor
+
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.errors import ModelError
 from pamdp.files import new_folder, write_json
@@ -89,8 +91,15 @@ def save_judges(
         )  # fmt: skip
 
 
+def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    file = folder / f"{name}.safetensors"
+    if not file.is_file():
+        raise ModelError(f"no judge of {name} in {folder}; `pamdp judge train` makes all judges")
+    return {k: v.float() for k, v in load_tensors(file).items()}
+
+
 def _match_head(folder: Path) -> MatchHead:
-    tensors = {k: v.float() for k, v in load_tensors(folder / "match.safetensors").items()}
+    tensors = _tensors(folder, "match")
     members, persona, rank = tensors["f"].shape
     head = MatchHead(persona, tensors["g"].shape[1], rank, members)
     head.load_state_dict(tensors)
@@ -98,17 +107,14 @@ def _match_head(folder: Path) -> MatchHead:
 
 
 def _sense_head(folder: Path) -> SenseHead:
-    file = folder / "sense.safetensors"
-    if not file.is_file():
-        raise ModelError(f"no judge of sense in {folder}; `pamdp judge train` makes all judges")
-    tensors = load_tensors(file)
+    tensors = _tensors(folder, "sense")
     head = SenseHead(len(tensors["weight"]))
     head.load_state_dict(tensors)
     return head
 
 
 def _likelihood(backbone: Backbone, folder: Path, cut: int) -> LikelihoodScorer:
-    tensors = {k: v.float() for k, v in load_tensors(folder / "likelihood.safetensors").items()}
+    tensors = _tensors(folder, "likelihood")
     adapter = {k[8:]: v for k, v in tensors.items() if k.startswith("adapter.")}
     if ADAPTER not in getattr(backbone.model, "peft_config", {}):
         add_adapter(backbone, ADAPTER, next(len(v) for k, v in adapter.items() if "lora_A" in k), cut)

@@ -26,13 +26,7 @@ GREETING = (Message("user", "Answer with the one word OK."),)
 
 
 class Graders:
-    """Judges and scorers by name; each model is set up once.
-
-    Args:
-      config: how language models are reached.
-      backbone: gives the backbone of judges that need one.
-      cache: folder of remembered answers; None: the user's cache folder.
-    """
+    """Judges and scorers by name; each model is set up once; CACHE: folder of answers, or the user's cache folder."""
 
     def __init__(self, config: GraderConfig, backbone: Callable[[], Backbone], cache: Path | None = None) -> None:
         self.config, self.backbone, self.cache = config, backbone, cache
@@ -40,33 +34,22 @@ class Graders:
         self._judges: dict[str, Judge] = {}
 
     def judge(self, name: str) -> Judge:
-        """The judge of that name.
-
-        Raises:
-          ConfigError: it is no registered judge, and no server is named.
-          ModelError: a model of this machine is missing.
-        """
-        if name not in self._judges:
-            self._judges[name] = (
-                JUDGES[name](self.backbone)
-                if name in JUDGES
-                # Both orders are asked by whoever compares, and kept apart.
-                else PairwiseJudge(name, self.model(name), how=asking(self.config.endpoint(name)))
-            )
+        """The judge of that name; errors are those of the judge, or of `model`."""
+        if name not in self._judges and name in JUDGES:
+            self._judges[name] = JUDGES[name](self.backbone)
+        elif name not in self._judges:
+            # Both orders are asked by whoever compares, and kept apart.
+            self._judges[name] = PairwiseJudge(name, self.model(name), how=asking(self.config.endpoint(name)))
         return self._judges[name]
 
     def scorer(self, name: str) -> ReplyScorer:
-        """The language model of that name as a scorer of single replies.
-
-        Raises:
-          ConfigError: it is the name of a registered judge, which only compares, or no server is named.
-        """
+        """The language model of that name as a scorer; ConfigError for a registered judge, which only compares."""
         if name in JUDGES:
             raise ConfigError(f"{name!r} only compares replies; scorers takes names of language models")
         return ReplyScorer(name, self.model(name), asking(self.config.endpoint(name)))
 
     def model(self, name: str) -> ChatModel:
-        """The language model of that name, with its cache, retries and limits."""
+        """The language model of that name, with its cache, retries and limits; ConfigError where no server is named."""
         if name not in self._models:
             end = self.config.endpoint(name)
             if end.kind == "openai" and not end.base_url:
@@ -78,11 +61,7 @@ class Graders:
         return self._models[name]
 
     def check(self, name: str) -> None:
-        """Ask a language model for a word: one that cannot be reached is found out before hours of work.
-
-        Raises:
-          EndpointError: it cannot be reached.
-        """
+        """Ask a language model for a word: an EndpointError comes before hours of work."""
         if name not in JUDGES:
             # A drawn answer: the cache would answer for a server that is gone.
             run(self.model(name).complete(GREETING, Decoding(1.0, 4)))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from pamdp.judges.scoring import found_once
 from pamdp.models.backbone import Backbone, first_of
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
@@ -25,11 +26,7 @@ KEPT = 17
 
 
 class LikelihoodHead(nn.Module):
-    """α and c of the score.
-
-    Args:
-      d: width of the backbone.
-    """
+    """α and c of the score; D is the width of the backbone."""
 
     def __init__(self, d: int) -> None:
         super().__init__()
@@ -39,13 +36,7 @@ class LikelihoodHead(nn.Module):
 
 
 class LikelihoodScorer:
-    """Scores of replies; differences of scores of one context are log-odds.
-
-    Args:
-      backbone: carries the adapter named ADAPTER from layer CUT on.
-      head: α and c.
-      cut: first adapted layer; what lies below is the bare backbone.
-    """
+    """Scores of replies, as log-odds up to a constant; the backbone carries the adapter ADAPTER from layer CUT on."""
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
@@ -67,9 +58,12 @@ class LikelihoodScorer:
           lower: states below the adapter, [L, d].
           base: log p₀(u|q) of every reply.
         """
-        with self.backbone.adapter(ADAPTER):
-            states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers))
-        return self._combine(row, states, base)
+        return self._combine(row, self._upper(row, lower, ADAPTER), base)
+
+    def _upper(self, row: PackedRow, lower: Tensor, adapter: str | None, cache: DynamicCache | None = None) -> Tensor:
+        """Final states of a row from those below the adapter."""
+        with self.backbone.adapter(adapter):
+            return final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
 
     def _combine(self, row: PackedRow, states: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         out = []
@@ -85,27 +79,22 @@ class LikelihoodScorer:
         return [tokens.sum() for tokens in reply_log_probs(self.backbone, before, ids)]
 
     @torch.no_grad()
-    def lower(self, row: PackedRow) -> Tensor:
+    def lower(self, row: PackedRow, cache: DynamicCache | None = None) -> Tensor:
         """States of a row below the adapter."""
         with self.backbone.adapter(None):
-            return run_layers(self.backbone, row, None, 0, self.cut)
+            return run_layers(self.backbone, row, None, 0, self.cut, cache)
 
     def _states(self, group: Group, persona: Persona | None) -> tuple[PackedRow, Tensor]:
         """Final states of a context and its replies, for a person or (bare) for anyone.
 
-        The states of one person share the description of the person: what a context has in common with this person's
-        last one is not run again.
+        What a context has in common with this person's last one, such as the description, is not run again.
         """
-        adapter = None if persona is None else ADAPTER
         before, cache = self._kept.pop(persona, ((), DynamicCache()))
         pairs = zip(before, group.context[:-1], strict=False)
         same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(group.context) - 1))
         cache = first_of(cache, same) if same else DynamicCache()
         row = pack([group], self.backbone.device, same)
-        with self.backbone.adapter(None):
-            lower = run_layers(self.backbone, row, None, 0, self.cut, cache)
-        with self.backbone.adapter(adapter):
-            states = final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
+        states = self._upper(row, self.lower(row, cache), None if persona is None else ADAPTER, cache)
         self._kept[persona] = (group.context, first_of(cache, len(group.context)))
         if len(self._kept) > KEPT:
             del self._kept[next(p for p in self._kept if p is not None)]  # whoever was asked about longest ago
@@ -115,10 +104,11 @@ class LikelihoodScorer:
     def base(self, history: History, replies: Sequence[str]) -> list[Tensor]:
         """Log p₀(u|q) of every reply to the last message; each is found once, whoever the person is."""
         last = history[-1:]
-        if new := [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._base]:
-            found = self._log_probs(*self._states(self.group(Persona(), last, new), None))
-            self._base.update(zip(((last, reply) for reply in new), found, strict=True))
-        return [self._base[last, reply] for reply in replies]
+
+        def find(new: list[str]) -> list[Tensor]:
+            return self._log_probs(*self._states(self.group(Persona(), last, new), None))
+
+        return found_once(self._base, last, replies, find)
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

@@ -9,11 +9,13 @@ training persons.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pamdp.judges.scoring import found_once
 from pamdp.models.actor import Whitening
 from pamdp.models.backbone import Backbone
 from pamdp.models.packed_contexts import Group, PackedRow, pack, run_layers
@@ -22,13 +24,7 @@ from pamdp.types import History, Message, Persona, PreferencePair
 
 
 class MatchHead(nn.Module):
-    """f and g of the score, MEMBERS times.
-
-    Args:
-      persona, reply: widths of their features.
-      rank: size of the product.
-      members: ensemble size.
-    """
+    """f and g of the score, MEMBERS times: of features as wide as PERSONA and REPLY, a product of size RANK."""
 
     centre: Tensor
 
@@ -50,13 +46,7 @@ class MatchHead(nn.Module):
 
 
 class MatchScorer:
-    """Scores of replies for a person; differences of scores of one context are log-odds.
-
-    Args:
-      backbone: read without adapters.
-      head: the trained product.
-      layers: hidden layers that are read.
-    """
+    """Scores of replies for a person, as log-odds up to a constant, from the bare backbone's hidden LAYERS."""
 
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
         self.backbone, self.head, self.layers = backbone, head, tuple(layers)
@@ -75,15 +65,15 @@ class MatchScorer:
     def reply_features(self, history: History, replies: Sequence[str]) -> Tensor:
         """Mean states over each reply to the last message, [replies, layers * d]; they do not depend on the person."""
         last = history[-1:]
-        new = [reply for reply in dict.fromkeys(replies) if (last, reply) not in self._replies]
-        if new:
+
+        def find(new: list[str]) -> list[Tensor]:
             chat = self.backbone.chat
             context = chat.history(last, render("judge_anyone")).ids
             row = pack([Group(context, [chat.reply(reply) for reply in new])], self.backbone.device)
             read = self._read(row)
-            for reply, (_, own) in zip(new, row.predicts, strict=True):
-                self._replies[last, reply] = torch.cat([states[own].mean(0) for states in read])
-        return torch.stack([self._replies[last, reply] for reply in replies])
+            return [torch.cat([states[own].mean(0) for states in read]) for _, own in row.predicts]
+
+        return torch.stack(found_once(self._replies, last, replies, find))
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
@@ -103,52 +93,26 @@ class MatchScorer:
         return torch.cat([states[start:stop].mean(0) for states in self._read(row)])
 
     def _read(self, row: PackedRow) -> list[Tensor]:
-        out: list[Tensor] = []
-        states: Tensor | None = None
-        at = 0
+        out, states = list[Tensor](), None
         with self.backbone.adapter(None):
-            for layer in self.layers:
-                states = run_layers(self.backbone, row, states, at, layer)
-                at = layer
+            for start, stop in pairwise((0, *self.layers)):
+                states = run_layers(self.backbone, row, states, start, stop)
                 out.append(states.float())
         return out
 
 
 def train_match(
-    scorer: MatchScorer,
-    pairs: Sequence[PreferencePair],
-    *,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda _: None,
+    scorer: MatchScorer, pairs: Sequence[PreferencePair], seed: int, progress: Callable[[int], None]
 ) -> None:
-    """Fit the head in place on preference pairs (Bradley-Terry on every member).
-
-    Args:
-      progress: called once per pair whose features were read.
-    """
-    personas, good, bad = [], [], []
+    """Fit the head in place on preference pairs (Bradley-Terry on every member); centres f at the end."""
+    personas, replies = [], []
     for pair in pairs:
         personas.append(scorer.persona_features(pair.persona))
-        features = scorer.reply_features(pair.history, (pair.preferred, pair.rejected))
-        good.append(features[0])
-        bad.append(features[1])
+        replies.append(scorer.reply_features(pair.history, (pair.preferred, pair.rejected)))
         progress(1)
-    fit_head(scorer.head, torch.stack(personas), torch.stack(good), torch.stack(bad), seed=seed)
-
-
-def fit_head(
-    head: MatchHead,
-    w: Tensor,
-    a: Tensor,
-    b: Tensor,
-    *,
-    steps: int = 300,
-    batch: int = 256,
-    lr: float = 3e-3,
-    dropout: float = 0.4,
-    seed: int = 0,
-) -> None:
-    """Fit on features of persons [n, P], preferred [n, R] and rejected replies [n, R]; centres f at the end."""
+    # Features of persons [n, P], of preferred and of rejected replies [n, R].
+    w, (a, b) = torch.stack(personas), torch.stack(replies, 1)
+    head, steps, batch, lr, dropout = scorer.head, 300, 256, 3e-3, 0.4
     head.whiten_persona.fit(w)
     head.whiten_reply.fit(torch.cat([a, b]))
     optimizer = torch.optim.AdamW([head.f, head.g], lr=lr, weight_decay=1.0)

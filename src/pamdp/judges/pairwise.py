@@ -11,41 +11,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pamdp.async_bridge import run, together
-from pamdp.errors import AnswerError, JudgeError
+from pamdp.errors import JudgeError
 from pamdp.judges.base import Case, Outcome, Verdict, swap
-from pamdp.llm.ask import Asking, ask, each
+from pamdp.llm.ask import Asking, ask, each, only
 from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.types import Message
 
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _OUTCOMES: dict[str, Outcome] = {"A": "win", "B": "loss", "C": "tie"}
+FIRST = "(this is the first message)"
+"""What stands in a question for the history before a first message."""
 _VERDICTS = {"win": Verdict(1.0, 0.0), "loss": Verdict(0.0, 1.0), "tie": Verdict(0.0, 0.0, 1.0)}
 
 
 def parse_verdict(text: str) -> Outcome:
-    """The verdict of an answer: [[A]], [[B]] or [[C]], named once or several times, but never two of them.
-
-    Raises:
-      AnswerError: there is no verdict, or more than one.
-    """
-    found = set(_VERDICT.findall(text))
-    if len(found) != 1:
-        raise AnswerError(f"{len(found)} verdicts in an answer" if found else "no verdict in an answer")
-    return _OUTCOMES[found.pop()]
+    """The verdict of an answer: [[A]], [[B]] or [[C]]; an AnswerError as of `only`."""
+    return _OUTCOMES[only(_VERDICT, text, "verdict")]
 
 
 @dataclass(slots=True)
 class PairwiseJudge:
-    """Asks a chat model; its verdicts are certain.
+    """Asks a chat model; its verdicts are certain, so a verdict's reward is its expected reward.
 
-    Attributes:
-      name: what results call it.
-      model: is asked.
-      both_orders: ask twice, with the replies exchanged; where the orders disagree, it is a tie. A tie is worth +0.5
-        and not the mean of +1 and -1, so a verdict is certain in either way of rewarding: its reward is its expected
-        reward.
-      how: it is asked.
+    BOTH_ORDERS: ask twice, with the replies exchanged; a tie, worth +0.5, where the orders disagree.
     """
 
     name: str
@@ -60,26 +49,16 @@ class PairwiseJudge:
         return {"name": self.name, **asked, "both_orders": str(self.both_orders)}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
-        """One verdict for each case, in order; all are asked at the same time.
-
-        Raises:
-          JudgeError: a verdict could not be read.
-          EndpointError: the model cannot be reached.
-        """
-        verdicts = run(self.verdicts(cases, progress))
-        missing = verdicts.count(None)
-        if missing:
+        """One verdict for each case; all are asked at the same time, and EndpointError says that nobody answers."""
+        verdicts = [verdict for verdict in run(self.verdicts(cases, progress)) if verdict is not None]
+        if missing := len(cases) - len(verdicts):
             raise JudgeError(f"{self.name}: no verdict in {missing} of {len(cases)} cases")
-        return [verdict for verdict in verdicts if verdict is not None]
+        return verdicts
 
     async def verdicts(
         self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
     ) -> list[Verdict | None]:
-        """One verdict for each case, in order; None where none could be had.
-
-        Raises:
-          EndpointError: the model cannot be reached.
-        """
+        """What `judge` gives, or None where no verdict could be read."""
         return await each(cases, self._verdict, progress)
 
     async def _verdict(self, case: Case) -> Verdict:
@@ -89,15 +68,9 @@ class PairwiseJudge:
         return first if (first.p_a, first.p_b) == (second.p_b, second.p_a) else _VERDICTS["tie"]
 
     async def _ask(self, case: Case) -> Outcome:
-        question = render(
-            "judge_pair",
-            profile=case.persona.profile or "nothing yet",
-            personality=case.persona.personality or "nothing yet",
-            history=transcript(case.history[:-1]) or "(this is the first message)",
-            query=case.history[-1].content,
-            a=case.a,
-            b=case.b,
-        )
+        profile, personality = (text or "nothing yet" for text in (case.persona.profile, case.persona.personality))
+        said = {"history": transcript(case.history[:-1]) or FIRST, "query": case.history[-1].content}
+        question = render("judge_pair", profile=profile, personality=personality, **said, a=case.a, b=case.b)
         about = (case.persona.text, case.a, case.b, *(m.content for m in case.history))
         return await ask(
             self.model, [Message("user", question)], parse_verdict, self.how, *about, reminder="judge_pair_reminder"

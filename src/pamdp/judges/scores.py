@@ -8,13 +8,15 @@ here they are one call. Knows nothing of endpoints, retries of calls and limits:
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 from pamdp.async_bridge import run
 from pamdp.errors import AnswerError
-from pamdp.llm.ask import Asking, ask, each
+from pamdp.judges.pairwise import FIRST
+from pamdp.llm.ask import Asking, ask, each, only
 from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.types import History, Message, Persona
@@ -38,19 +40,12 @@ class ReplyCase:
 
 @dataclass(frozen=True, slots=True)
 class Adherence:
-    """What a reply does with a preference.
+    """What a reply does with a preference."""
 
-    Attributes:
-      mentions: it shows that it takes a preference into account.
-      invents: what it takes the preference to be is something else.
-      violates: it goes against the preference.
-      helps: it deals with the message.
-    """
-
-    mentions: bool
-    invents: bool
-    violates: bool
-    helps: bool
+    mentions: bool  # it shows that it takes a preference into account
+    invents: bool  # what it takes the preference to be is something else
+    violates: bool  # it goes against the preference
+    helps: bool  # it deals with the message
 
     @property
     def category(self) -> Category:
@@ -65,23 +60,12 @@ class Adherence:
 
 
 def parse_score(text: str) -> int:
-    """The rating of an answer: [[1]] to [[5]], named once or several times, but never two of them.
-
-    Raises:
-      AnswerError: there is no rating, or more than one.
-    """
-    found = set(_SCORE.findall(text))
-    if len(found) != 1:
-        raise AnswerError(f"{len(found)} ratings in an answer" if found else "no rating in an answer")
-    return int(found.pop())
+    """The rating of an answer: [[1]] to [[5]]; an AnswerError as of `only`."""
+    return int(only(_SCORE, text, "rating"))
 
 
 def parse_adherence(text: str) -> Adherence:
-    """The four answers, each on a line of its own.
-
-    Raises:
-      AnswerError: one is missing, or is both yes and no.
-    """
+    """The four answers, each on a line of its own; AnswerError where one is missing, or is both yes and no."""
     found: dict[str, set[bool]] = {}
     for name, answer in _CHECK.findall(text):
         found.setdefault(name.lower(), set()).add(answer.lower() == "yes")
@@ -92,13 +76,7 @@ def parse_adherence(text: str) -> Adherence:
 
 @dataclass(frozen=True, slots=True)
 class ReplyScorer:
-    """Asks a chat model about single replies.
-
-    Attributes:
-      name: what results call it.
-      model: is asked.
-      how: it is asked.
-    """
+    """Asks a chat model about single replies; None where no answer could be read, EndpointError where none came."""
 
     name: str
     model: ChatModel
@@ -111,38 +89,21 @@ class ReplyScorer:
         return {"name": self.name, "prompts": found.pop("prompt"), **found}
 
     def fit(self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None) -> list[int | None]:
-        """How well each reply suits its person, 1 to 5 (ALOE); None where no rating could be had.
-
-        Raises:
-          EndpointError: the model cannot be reached.
-        """
-
-        def one(said: ReplyCase) -> Awaitable[int]:
-            return self._ask("judge_score", parse_score, said, personality=said.persona.personality or "nothing")
-
-        return run(each(replies, one, progress))
+        """How well each reply suits its person, 1 to 5 (ALOE)."""
+        return run(each(replies, partial(self._ask, "judge_score", parse_score, "personality"), progress))
 
     def adherence(
         self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None
     ) -> list[Adherence | None]:
-        """What each reply does with the preference, which is the person's `personality` (PrefEval); None as of `fit`.
+        """What each reply does with the preference, which is the person's `personality` (PrefEval)."""
+        return run(each(replies, partial(self._ask, "judge_adherence", parse_adherence, "preference"), progress))
 
-        Raises:
-          EndpointError: the model cannot be reached.
-        """
-
-        def one(said: ReplyCase) -> Awaitable[Adherence]:
-            return self._ask("judge_adherence", parse_adherence, said, preference=said.persona.personality or "nothing")
-
-        return run(each(replies, one, progress))
-
-    async def _ask(self, prompt: str, parse: Callable[[str], T], said: ReplyCase, **known: str) -> T:
+    async def _ask(self, prompt: str, parse: Callable[[str], T], known: str, said: ReplyCase) -> T:
+        """KNOWN: what the prompt calls the person's `personality`."""
         person = said.persona
-        question = render(
-            prompt, **known, profile=person.profile or "nothing",
-            history=transcript(said.history[:-1]) or "(this is the first message)",
-            query=said.history[-1].content, reply=said.reply,
-        )  # fmt: skip
+        words = {"profile": person.profile or "nothing", known: person.personality or "nothing", "reply": said.reply}
+        before, query = transcript(said.history[:-1]) or FIRST, said.history[-1].content
+        question = render(prompt, **words, history=before, query=query)
         about = (prompt, person.text, said.reply, *(m.content for m in said.history))
         return await ask(
             self.model, [Message("user", question)], parse, self.how, *about, reminder=f"{prompt}_reminder"

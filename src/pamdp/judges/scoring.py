@@ -7,13 +7,17 @@ nothing of where a score comes from. Symmetric by construction: both orders give
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from pamdp.errors import JudgeError
 from pamdp.judges.base import Case, Verdict, forget
 from pamdp.types import History, Persona
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Scorer(Protocol):
@@ -21,7 +25,15 @@ class Scorer(Protocol):
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply."""
-        ...
+
+
+def found_once(
+    known: dict[tuple[K, str], V], about: K, replies: Sequence[str], find: Callable[[list[str]], Iterable[V]]
+) -> list[V]:
+    """What FIND gives of each reply, kept in KNOWN; what is known ABOUT the same is not found again."""
+    if new := [reply for reply in dict.fromkeys(replies) if (about, reply) not in known]:
+        known.update(zip(((about, reply) for reply in new), find(new), strict=True))
+    return [known[about, reply] for reply in replies]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +63,26 @@ class Calibration:
         if difference == 0:
             return Verdict(0.0, 0.0, 1.0)
         x = max(-self.limit, min(self.limit, difference / self.temperature))
-        p_a, p_b = _sigmoid(x - self.tie), _sigmoid(-x - self.tie)
+        p_a, p_b = (1 / (1 + math.exp(self.tie - side)) for side in (x, -x))
         return Verdict(p_a, p_b, 1 - p_a - p_b)
 
 
 class ScoringJudge:
-    """A judge made of a scorer and a calibration.
-
-    Args:
-      name: what results call it.
-      scorer: scores replies.
-      calibration: makes probabilities of differences.
-      fingerprint: identifies scorer and weights.
-    """
+    """A judge made of a scorer and a calibration; FINGERPRINT identifies scorer and weights."""
 
     def __init__(self, name: str, scorer: Scorer, calibration: Calibration, fingerprint: dict[str, str]) -> None:
         self.name, self.scorer, self.calibration = name, scorer, calibration
         self.fingerprint = {"name": name, **fingerprint, "temperature": f"{calibration.temperature:.4g}"}
-        self._known: dict[tuple[Persona, History, str], float] = {}
+        self._known: dict[tuple[tuple[Persona, History], str], float] = {}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
         """Verdicts; cases that share person and message are scored together, each distinct reply once and for good."""
         groups: dict[tuple[Persona, History], list[Case]] = {}
         for case in cases:
             groups.setdefault((case.persona, case.history[-1:]), []).append(case)
-        for (persona, last), same in groups.items():
-            replies = dict.fromkeys(reply for case in same for reply in (case.a, case.b))
-            if new := [reply for reply in replies if (persona, last, reply) not in self._known]:
-                scores = self.scorer.score(persona, last, new)
-                self._known.update(zip(((persona, last, reply) for reply in new), scores, strict=True))
+        for about, same in groups.items():
+            replies = [reply for case in same for reply in (case.a, case.b)]
+            found_once(self._known, about, replies, partial(self.scorer.score, *about))
             if progress is not None:
                 progress(len(same))
         return [self.calibration.verdict(self._score(case, case.a) - self._score(case, case.b)) for case in cases]
@@ -90,21 +93,19 @@ class ScoringJudge:
         forget(self.scorer)
 
     def _score(self, case: Case, reply: str) -> float:
-        return self._known[case.persona, case.history[-1:], reply]
+        return self._known[(case.persona, case.history[-1:]), reply]
 
 
+@dataclass(frozen=True)
 class Sum:
     """Several scorers as one: the sum of their scores, each divided by its own temperature."""
 
-    def __init__(self, parts: Sequence[tuple[Scorer, float]]) -> None:
-        self.parts = list(parts)
+    parts: Sequence[tuple[Scorer, float]]
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Summed score of each reply."""
-        columns = [
-            [x / temperature for x in scorer.score(persona, history, replies)] for scorer, temperature in self.parts
-        ]
-        return [sum(row) for row in zip(*columns, strict=True)]
+        scores = [[x / tau for x in scorer.score(persona, history, replies)] for scorer, tau in self.parts]
+        return [sum(row) for row in zip(*scores, strict=True)]
 
     def forget(self) -> None:
         """Have all parts forget."""
@@ -121,7 +122,3 @@ def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:
 
     best = min((x / 4 for x in range(-24, 25)), key=cost)
     return math.exp(min((best + x / 40 for x in range(-10, 11)), key=cost))
-
-
-def _sigmoid(x: float) -> float:
-    return 1 / (1 + math.exp(-x))

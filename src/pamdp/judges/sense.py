@@ -9,6 +9,7 @@ learned is how people write, not whom they please.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,11 +25,7 @@ Texts = Sequence[tuple[History, Sequence[str]]]
 
 
 class SenseHead(nn.Module):
-    """Log-odds of "a person wrote this", up to a constant.
-
-    Args:
-      reply: width of a reply's features.
-    """
+    """Log-odds of "a person wrote this", up to a constant; REPLY is the width of a reply's features."""
 
     weight: Tensor
 
@@ -42,16 +39,12 @@ class SenseHead(nn.Module):
         return torch.as_tensor(self.whiten(replies) @ self.weight)
 
 
+@dataclass(eq=False)
 class SenseScorer:
-    """Scores of replies; they are the same for every person.
+    """Scores of replies, from the features that `match` reads; they are the same for every person."""
 
-    Args:
-      match: whose features of replies are read.
-      head: the trained read-out.
-    """
-
-    def __init__(self, match: MatchScorer, head: SenseHead) -> None:
-        self.match, self.head = match, head
+    match: MatchScorer
+    head: SenseHead
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
@@ -64,22 +57,12 @@ class SenseScorer:
 
 
 def train_sense(
-    match: MatchScorer,
-    people: Texts,
-    models: Sequence[Texts],
-    *,
-    decay: float = 0.01,
-    progress: Callable[[int], None] = lambda _: None,
+    match: MatchScorer, people: Texts, models: Sequence[Texts], progress: Callable[[int], None]
 ) -> SenseScorer:
     """A scorer that tells what PEOPLE wrote from what some MODELS wrote.
 
     Each of the models whose replies will be compared must be among them: habits that were never shown as a model's
     pass for a person's.
-
-    Args:
-      models: the texts of each.
-      decay: weight of the squared norm; features have unit variance.
-      progress: called with the number of replies whose features were read.
     """
     sides = []
     for texts in (people, *models):
@@ -90,14 +73,17 @@ def train_sense(
             progress(len(replies))
         sides.append(torch.cat(features))
     head = SenseHead(sides[0].shape[1])
-    fit_sense(head, sides[0], sides[1:], decay=decay)
+    fit_sense(head, sides[0], sides[1:], decay=0.01)
     return SenseScorer(match, head)
 
 
 def fit_sense(
     head: SenseHead, people: Float[Tensor, "n R"], models: Sequence[Float[Tensor, "m R"]], *, decay: float
 ) -> None:
-    """Fit the head in place by logistic regression; people weigh as much as all models, and every model the same."""
+    """Fit the head in place by logistic regression; people weigh as much as all models, and every model the same.
+
+    DECAY: weight of the squared norm; features have unit variance.
+    """
     head.whiten.fit(torch.cat([people, *models]))
     good, bad = head.whiten(people), [head.whiten(model) for model in models]
     weight, bias = torch.zeros(good.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)

@@ -34,32 +34,36 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a chat model is asked.
+    """How a chat model is asked."""
 
-    Attributes:
-      temperature: of the first answer; 0 lets it be remembered (cache.py).
-      max_tokens: longest answer.
-      attempts: most answers asked for where one cannot be used.
-      seed: of the draws.
-    """
-
-    temperature: float = 0.0
+    temperature: float = 0.0  # of the first answer; 0 lets it be remembered (cache.py)
     max_tokens: int = 256
-    attempts: int = 3
+    attempts: int = 3  # most answers asked for where one cannot be used
     seed: int = 0
 
     def fingerprint(self, model: ChatModel, *prompts: str) -> dict[str, str]:
         """What identifies MODEL when it is asked like this, in the words of some prompts."""
         words = hashlib.sha256("".join(map(load, prompts)).encode()).hexdigest()[:12]
-        return {
-            **model.fingerprint, "prompt": words, "temperature": f"{self.temperature:g}", "seed": str(self.seed),
-        }  # fmt: skip
+        drawn = {"temperature": f"{self.temperature:g}", "seed": str(self.seed)}
+        return {**model.fingerprint, "prompt": words, **drawn}
 
 
 def unquoted(text: str) -> str:
     """TEXT without the quotation marks around all of it."""
     text = text.strip()
     return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def only(mark: re.Pattern[str], text: str, what: str) -> str:
+    """What MARK finds in a text, once or several times.
+
+    Raises:
+      AnswerError: there is no WHAT, or more than one.
+    """
+    found = set(mark.findall(text))
+    if len(found) != 1:
+        raise AnswerError(f"{len(found)} {what}s in an answer" if found else f"no {what} in an answer")
+    return str(found.pop())
 
 
 def refuses(text: str) -> bool:
@@ -70,11 +74,8 @@ def refuses(text: str) -> bool:
 def readable(text: str, least: int = 1) -> str:
     """TEXT, where it is words of somebody.
 
-    Args:
-      least: how many letters or digits must stand in a row.
-
     Raises:
-      AnswerError: there are not so many, or there are control characters in it.
+      AnswerError: there are not LEAST letters or digits in a row, or there are control characters.
     """
     if not re.search(rf"\w{{{least}}}", text) or any(ord(c) < 32 and c not in "\n\t" for c in text):
         raise AnswerError("a message without words", "no words")
@@ -88,7 +89,7 @@ async def ask(
     how: Asking = Asking(),
     *about: object,
     reminder: str = "reminder",
-    rejected: Callable[[str], object] | None = None,
+    rejected: Callable[[str], object] = lambda _: None,
 ) -> T:
     """What PARSE makes of the model's answer; every further try has its own seed, and says what went wrong.
 
@@ -104,8 +105,8 @@ async def ask(
       AnswerError: no answer could be used.
       EndpointError: the model cannot be reached.
     """
-    asked = given = [replace(m, content=m.content if m.content.strip() else SILENCE) for m in messages]
-    decoding = Decoding(how.temperature, how.max_tokens)
+    given = [replace(m, content=m.content if m.content.strip() else SILENCE) for m in messages]
+    asked, decoding = given, Decoding(how.temperature, how.max_tokens)
     seed = seed_of(how.seed, *about) if about else how.seed
     for attempt in range(how.attempts):
         answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
@@ -117,8 +118,7 @@ async def ask(
             return parse(answer.text)
         except AnswerError as error:
             last = error
-            if rejected is not None:
-                rejected(error.reason)
+            rejected(error.reason)
         # A deterministic model would say the same again: the second question is another one, and its answer is drawn.
         behind = 0 if given[0].role == "system" else -1
         asked = given.copy()
@@ -130,11 +130,7 @@ async def ask(
 async def each(
     items: Iterable[A], answer: Callable[[A], Awaitable[T]], progress: Callable[[int], None] | None = None
 ) -> list[T | None]:
-    """ANSWER of every item, all at the same time; None where no usable one could be had.
-
-    Raises:
-      EndpointError: the model cannot be reached.
-    """
+    """ANSWER of every item, all at the same time; None where no usable one could be had."""
 
     async def one(item: A) -> T | None:
         try:

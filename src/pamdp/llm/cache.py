@@ -12,75 +12,58 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
-from pamdp.types import Message
+from pamdp.files import PART
+from pamdp.llm.chat import Around, Completion, Decoding, Messages
 
 
+@dataclass(eq=False)
 class Cached(Around):
-    """A chat model that remembers.
+    """A chat model that remembers in a folder, which several processes may share."""
 
-    Args:
-      model: answers what is not known yet.
-      folder: where answers are kept; several processes may share it.
-    """
+    folder: Path
+    _asking: dict[str, asyncio.Task[Completion]] = field(default_factory=dict, init=False)
 
-    def __init__(self, model: ChatModel, folder: Path) -> None:
-        super().__init__(model)
-        self.folder = folder
-        self._asking: dict[str, asyncio.Task[Completion]] = {}
-
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The stored answer, or a new one that is then stored; equal calls at the same time are one. See ChatModel."""
         if decoding.temperature != 0:
             return await self.model.complete(messages, decoding, seed=seed)
         key = self.key(messages, decoding)
-        known = self._read(key)
-        if known is not None:
+        path = self.folder / key[:2] / f"{key}.json"
+        if (known := _read(path)) is not None:
             return known
-        task = self._asking.get(key)
-        mine = task is None
-        if task is None:
-            task = asyncio.ensure_future(self._ask(key, messages, decoding, seed))
-            self._asking[key] = task
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        mine = key not in self._asking
+        if mine:
+            self._asking[key] = asyncio.ensure_future(self._ask(path, messages, decoding, seed))
+            self._asking[key].add_done_callback(lambda _: self._asking.pop(key, None))
         # Shielded: whoever gives up waiting must not take the answer from the others.
-        answer = await asyncio.shield(task)
+        answer = await asyncio.shield(self._asking[key])
         return answer if mine else replace(answer, prompt_tokens=0, completion_tokens=0)
 
-    async def _ask(self, key: str, messages: Sequence[Message], decoding: Decoding, seed: int) -> Completion:
+    async def _ask(self, path: Path, messages: Messages, decoding: Decoding, seed: int) -> Completion:
         answer = await self.model.complete(messages, decoding, seed=seed)
         if answer.text and not answer.refused:
-            self._write(key, answer.text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed but not synced: an answer that a power failure takes is asked for again.
+            handle, part = tempfile.mkstemp(prefix=PART, dir=path.parent)
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"text": answer.text}, file, ensure_ascii=False)
+            os.replace(part, path)
         return answer
 
-    def key(self, messages: Sequence[Message], decoding: Decoding) -> str:
+    def key(self, messages: Messages, decoding: Decoding) -> str:
         """Name of the answer to a call; the seed is no part of it, because nothing is drawn."""
         # "json" was a setting once: answers that were stored then are still found.
         drawn = {**asdict(decoding), "json": False}
         asked = [self.model.fingerprint, [[m.role, m.content] for m in messages], drawn]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.json"
 
-    def _read(self, key: str) -> Completion | None:
-        try:
-            text = json.loads(self._path(key).read_bytes())["text"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None  # nothing there, or not whole: asked again and written anew
-        return Completion(text) if isinstance(text, str) else None
-
-    def _write(self, key: str, text: str) -> None:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Renamed but not synced: an answer that a power failure takes is asked for again.
-        handle, part = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"text": text}, file, ensure_ascii=False)
-        os.replace(part, path)
+def _read(path: Path) -> Completion | None:
+    try:
+        text = json.loads(path.read_bytes())["text"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # nothing there, or not whole: asked again and written anew
+    return Completion(text) if isinstance(text, str) else None

@@ -17,26 +17,19 @@ from pamdp.types import Message
 
 
 class TransientError(PamdpError):
-    """A call failed in a way that passes: a time-out, too many requests, a server's fault, a cut connection.
-
-    Args:
-      what: the fault in one phrase.
-      after: seconds that the server asks to wait, if it does.
-    """
+    """A call failed in a way that passes, such as too many requests; AFTER: seconds that the server asks to wait."""
 
     def __init__(self, what: str, after: float | None = None) -> None:
         self.after = after
         super().__init__(what)
 
 
+Messages = Sequence[Message]
+
+
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How an answer is drawn.
-
-    Attributes:
-      temperature: 0 is deterministic, as far as the model is.
-      max_tokens: longest answer.
-    """
+    """How an answer is drawn, and how long it is at most; temperature 0 is deterministic, as far as the model is."""
 
     temperature: float = 0.0
     max_tokens: int = 512
@@ -44,18 +37,12 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer and what it cost.
+    """An answer and what it cost, as the model counts tokens; 0 for what came from a cache."""
 
-    Attributes:
-      text: the answer, trimmed; empty where the model gave none.
-      prompt_tokens, completion_tokens: as the model counts them; 0 for what came from a cache.
-      refused: the model's own sign that it would not answer.
-    """
-
-    text: str
+    text: str  # trimmed; empty where the model gave none
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    refused: bool = False
+    refused: bool = False  # the model's own sign that it would not answer
 
 
 @runtime_checkable
@@ -65,11 +52,8 @@ class ChatModel(Protocol):
     @property
     def fingerprint(self) -> dict[str, str]:
         """What identifies this model: kind, model, where it is; never a secret."""
-        ...
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """One answer to messages, the last of which is the user's.
 
         Args:
@@ -79,18 +63,13 @@ class ChatModel(Protocol):
           TransientError: the call failed and may be tried again.
           EndpointError: no call can succeed, or no further try is left.
         """
-        ...
 
 
+@dataclass(eq=False)
 class Around:
-    """Base of chat models that change how another one is called, and not what it is.
+    """Base of chat models that change how another one is called, and not what it is."""
 
-    Args:
-      model: is called.
-    """
-
-    def __init__(self, model: ChatModel) -> None:
-        self.model = model
+    model: ChatModel
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -98,9 +77,10 @@ class Around:
         return self.model.fingerprint
 
 
-def register_chat_model(
-    name: str,
-) -> Callable[[Callable[[EndpointConfig], ChatModel]], Callable[[EndpointConfig], ChatModel]]:
+ChatModelFactory = Callable[[EndpointConfig], ChatModel]
+
+
+def register_chat_model(name: str) -> Callable[[ChatModelFactory], ChatModelFactory]:
     """The decorator of a chat model of one's own, which `kind=NAME` of an endpoint then calls.
 
     It stands on a function from an endpoint's settings to the model; limits, retries, cache and costs go around it.

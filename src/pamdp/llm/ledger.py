@@ -5,13 +5,14 @@ Owns the counts. Knows nothing of models. A run writes it beside its metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from pamdp.files import Json
-from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
-from pamdp.types import Message
+from pamdp.llm.chat import Around, Completion, Decoding, Messages
 
 Role = Literal["simulator", "profiler", "judge", "reference"]
 
@@ -56,8 +57,7 @@ class Ledger:
             return
         entry.prompt_tokens += answer.prompt_tokens
         entry.completion_tokens += answer.completion_tokens
-        money = price.of(answer.prompt_tokens, answer.completion_tokens)
-        if money is not None:
+        if (money := price.of(answer.prompt_tokens, answer.completion_tokens)) is not None:
             entry.money = (entry.money or 0.0) + money
 
     def to_json(self) -> dict[str, Json]:
@@ -67,10 +67,7 @@ class Ledger:
 
     def load(self, record: Mapping[str, Json]) -> None:
         """Go on from what `to_json` gave."""
-        for role, counts in record.items():
-            assert isinstance(counts, Mapping)
-            # The counts are those of an Entry's asdict; JSON does not tell a type checker so.
-            self.entries[role] = Entry(**counts)  # type: ignore[arg-type]
+        self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
 
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""
@@ -83,23 +80,15 @@ class Ledger:
         return out
 
 
+@dataclass(eq=False)
 class Metered(Around):
-    """A chat model whose calls are counted.
+    """A chat model whose calls are counted, on the account of a role."""
 
-    Args:
-      model: is called.
-      ledger: counts.
-      role: on whose account.
-      price: of its tokens.
-    """
+    ledger: Ledger
+    role: Role
+    price: Price = Price()
 
-    def __init__(self, model: ChatModel, ledger: Ledger, role: Role, price: Price = Price()) -> None:
-        super().__init__(model)
-        self.ledger, self.role, self.price = ledger, role, price
-
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The model's answer; see ChatModel."""
         answer = None
         try:

@@ -9,27 +9,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential, wait_random_exponential
 
 from pamdp.errors import EndpointError
-from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, TransientError
-from pamdp.types import Message
+from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, Messages, TransientError
 
 WINDOW = 60.0
 """Seconds that "per minute" looks back."""
 
 
 class Limits:
-    """What a server allows; whoever shares them waits in the order in which they came.
-
-    Args:
-      concurrency: most calls under way at once.
-      requests_per_minute, tokens_per_minute: most in any minute.
-    """
+    """What a server allows at once and in any minute; whoever shares it waits in the order in which they came."""
 
     def __init__(
         self, concurrency: int = 16, requests_per_minute: float = math.inf, tokens_per_minute: float = math.inf
@@ -46,14 +40,15 @@ class Limits:
         tokens = min(tokens, self.tokens)
         async with self._slots:
             async with self._door:
-                while not self._fits(tokens):
-                    await asyncio.sleep(max(self._past[0][0] + WINDOW - _now(), 1e-3))
-                entry = [_now(), tokens]
+                now = asyncio.get_running_loop().time
+                while not self._fits(tokens, now()):
+                    await asyncio.sleep(max(self._past[0][0] + WINDOW - now(), 1e-3))
+                entry = [now(), tokens]
                 self._past.append(entry)
             yield entry
 
-    def _fits(self, tokens: float) -> bool:
-        while self._past and self._past[0][0] + WINDOW <= _now():
+    def _fits(self, tokens: float, now: float) -> bool:
+        while self._past and self._past[0][0] + WINDOW <= now:
             self._past.popleft()
         return len(self._past) < self.requests and sum(used for _, used in self._past) + tokens <= self.tokens
 
@@ -61,17 +56,14 @@ class Limits:
 class Limited(Around):
     """A chat model that is called within all of some limits.
 
-    A call's tokens are estimated before it (four characters each, and the longest answer), and counted as they were
-    after it.
+    A call's tokens are estimated before it (four characters each, and the longest answer), and counted after it.
     """
 
     def __init__(self, model: ChatModel, *limits: Limits) -> None:
         super().__init__(model)
         self.limits = limits
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The model's answer, when its turn has come; see ChatModel."""
         tokens = sum(len(m.content) for m in messages) / 4 + decoding.max_tokens
         async with AsyncExitStack() as held:
@@ -89,12 +81,8 @@ class Limited(Around):
 class Retrying(Around):
     """A chat model that is asked again when a call fails in passing, ever more slowly.
 
-    Args:
-      model: is called.
-      attempts: most tries of one call.
-      base, cap: seconds before the second try, doubled for each further one, up to the cap; half of it is random, so
-        that calls which failed together do not come back together.
-      sleep: waits.
+    BASE: seconds before the second try, doubled for each further one, up to CAP; half of it is random, so that calls
+    which failed together do not come back together.
     """
 
     def __init__(
@@ -117,14 +105,8 @@ class Retrying(Around):
             sleep, stop_after_attempt(attempts), wait, retry_if_exception_type(TransientError), reraise=True
         )
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
-        """The answer of the first try that succeeds; see ChatModel.
-
-        Raises:
-          EndpointError: every try failed.
-        """
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
+        """The answer of the first try that succeeds, or an EndpointError; see ChatModel."""
         try:
             # A copy: calls that run at the same time count their tries apart.
             return await self._retrying.copy()(self.model.complete, messages, decoding, seed=seed)
@@ -135,7 +117,3 @@ class Retrying(Around):
                 f"model {name.get('model', '?')!r}{where} failed {self.attempts} times in a row, last: {last}; "
                 "when it works again, the same command continues, with --resume where it has it"
             ) from last
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

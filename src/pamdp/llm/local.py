@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from pamdp.errors import ModelError
-from pamdp.llm.chat import Completion, Decoding
+from pamdp.llm.chat import Completion, Decoding, Messages
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.embedded import load_backbone
@@ -32,19 +32,13 @@ class _Call:
 
 
 class LocalChat:
-    """Answers of a causal language model; calls that wait at the same time are written together.
+    """Answers of a causal language model that nobody else may use; at most BATCH calls are written together."""
 
-    Args:
-      backbone: nobody else may use it at the same time.
-      batch: most answers written at once.
-      top_p: nucleus, when the temperature is above 0.
-      repetition_penalty: small models need one to find an end.
-    """
+    top_p = 0.95  # nucleus, when the temperature is above 0
+    repetition_penalty = 1.1  # small models need one to find an end
 
-    def __init__(
-        self, backbone: Backbone, batch: int = 16, top_p: float = 0.95, repetition_penalty: float = 1.1
-    ) -> None:
-        self.backbone, self.batch, self.top_p, self.repetition_penalty = backbone, batch, top_p, repetition_penalty
+    def __init__(self, backbone: Backbone, batch: int = 16) -> None:
+        self.backbone, self.batch = backbone, batch
         self._waiting: list[_Call] = []
         self._worker: asyncio.Task[None] | None = None
 
@@ -56,9 +50,7 @@ class LocalChat:
             "top_p": f"{self.top_p:g}", "repetition_penalty": f"{self.repetition_penalty:g}",
         }  # fmt: skip
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """One answer; the same whatever else is written at the same time. See ChatModel."""
         call = _Call(tuple(messages), decoding, seed, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
@@ -98,7 +90,7 @@ class LocalChat:
             for prefix, ids in zip(prefixes, replies, strict=True)
         ]
 
-    def _encode(self, messages: Sequence[Message], room: int) -> Encoded:
+    def _encode(self, messages: Messages, room: int) -> Encoded:
         system = "\n".join(m.content for m in messages if m.role == "system")
         encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
         limit = getattr(self.backbone.model.config, "max_position_embeddings", None)

@@ -7,16 +7,14 @@ client alone: it is in no setting, fingerprint, log or message.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from pamdp.errors import EndpointError
-from pamdp.llm.chat import Completion, Decoding, TransientError
+from pamdp.llm.chat import Completion, Decoding, Messages, TransientError
 from pamdp.registry import CHAT_MODELS
-from pamdp.types import Message
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -28,28 +26,19 @@ PASSING = (408, 409, 429)
 
 @dataclass
 class OpenAIChat:
-    """A model behind a base URL.
+    """A model behind a base URL."""
 
-    Attributes:
-      model: what the server calls it.
-      base_url: up to and including /v1.
-      key_env: name of the environment variable that holds the key; a server without keys needs none.
-      timeout: seconds that one call may take.
-    """
-
-    model: str
-    base_url: str
-    key_env: str = "OPENAI_API_KEY"
-    timeout: float = 60.0
+    model: str  # what the server calls it
+    base_url: str  # up to and including /v1
+    key_env: str = "OPENAI_API_KEY"  # the environment variable that holds the key; a server without keys needs none
+    timeout: float = 60.0  # seconds that one call may take
 
     @property
     def fingerprint(self) -> dict[str, str]:
         """Kind, model and address; what a URL may carry of names and keys is left out."""
         return {"kind": "openai", "model": self.model, "base_url": public_url(self.base_url)}
 
-    async def complete(
-        self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
-    ) -> Completion:
+    async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """One chat completion; see ChatModel."""
         import openai
 
@@ -109,12 +98,8 @@ def _completion(answer: ChatCompletion) -> Completion:
         raise TransientError("an answer without a choice")
     choice, usage = choices[0], answer.usage
     refused = bool(choice.message.refusal) or choice.finish_reason == "content_filter"
-    return Completion(
-        (choice.message.content or "").strip(),
-        usage.prompt_tokens if usage else 0,
-        usage.completion_tokens if usage else 0,
-        refused,
-    )
+    tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    return Completion((choice.message.content or "").strip(), *tokens, refused)
 
 
 def _after(error: APIStatusError) -> float | None:

@@ -39,7 +39,6 @@ def build_chat_models(
 
     Args:
       ends: setting -> on whose account its calls go, and its values.
-      ledger: counts what is called.
       cache: folder of remembered answers; None: the user's cache folder.
 
     Raises:

@@ -1,8 +1,7 @@
-"""What holds for every judge, user, chat model, advantage and method: checks of one's own parts.
+"""What holds for every judge, user, chat model, advantage and method, to be checked on one's own parts.
 
-Each function raises AssertionError, in one line.
-
-Owns the contracts. Knows nothing of who keeps them, and needs no test framework: `check_judge(MyJudge())`.
+Owns the contracts: each function raises AssertionError, which says what is broken. Knows nothing of who keeps them, and
+needs no test framework: `check_judge(MyJudge())`.
 """
 
 from __future__ import annotations
@@ -40,16 +39,8 @@ CASES = (
 """Cases on which judges are checked, some of them for persons of whom little or nothing is known."""
 
 
-def check_judge(judge: Judge, cases: Sequence[Case] | None = None) -> None:
-    """Check that a judge keeps what `Judge` promises; equal within 1e-4.
-
-    Args:
-      cases: what it is asked; None: CASES.
-
-    Raises:
-      AssertionError: it does not; the message says what it breaks.
-    """
-    cases = CASES if cases is None else cases
+def check_judge(judge: Judge, cases: Sequence[Case] = CASES) -> None:
+    """Check that a judge keeps what `Judge` promises, asked CASES or others; equal within 1e-4."""
     _require(isinstance(judge, Judge), "a judge has a name, a fingerprint and a method judge(cases)")
     _check_fingerprint(judge.fingerprint, "name")
     _require(judge.fingerprint["name"] == judge.name, "a judge's fingerprint holds its name")
@@ -107,14 +98,7 @@ def check_replier(replier: Replier, dialogues: Sequence[Dialogue]) -> None:
 
 
 def check_user(make_user: Callable[[], User]) -> None:
-    """Check that a user keeps what `User` promises, through the environment that asks it.
-
-    Args:
-      make_user: makes the same user anew.
-
-    Raises:
-      AssertionError: it does not; the message says what it breaks.
-    """
+    """Check that a user, made anew by MAKE_USER, keeps what `User` promises, through the environment that asks it."""
     replies = ("Tea.", "A {soup}.", "No.")
     moments = _play(make_user(), replies)
     before: History = ()
@@ -133,11 +117,7 @@ def check_user(make_user: Callable[[], User]) -> None:
 
 
 def check_chat_model(model: ChatModel) -> None:
-    """Check that a chat model keeps what `ChatModel` promises; it is asked about twenty times for a few words.
-
-    Raises:
-      AssertionError: it does not; the message says what it breaks.
-    """
+    """Check that a chat model keeps what `ChatModel` promises; it is asked about twenty times for a few words."""
     _require(isinstance(model, ChatModel), "a chat model has a fingerprint and a method complete(messages)")
     _check_fingerprint(model.fingerprint, "kind", "model")
     greedy, drawn = Decoding(max_tokens=4), Decoding(temperature=1.0, max_tokens=4)

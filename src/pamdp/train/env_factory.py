@@ -37,25 +37,15 @@ def may_change(more: Sequence[str] = ()) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class EnvFactory:
-    """Who an assistant talks with, and who rewards it.
-
-    Attributes:
-      config: settings of the users.
-      simulator: plays the users; None where `online.user` names others, who need none.
-      judge: decides rewards.
-      profiler: infers ω_t of simulated users; None: ω_t is the persona.
-      writer: writes u_g; None: a policy does.
-      ledger: what all of them cost.
-      second: grades beside `judge`, where somebody asked for a second opinion; it never rewards.
-    """
+    """Who an assistant talks with, and who rewards it."""
 
     config: Config
-    simulator: ChatModel | None
-    judge: Judge
-    profiler: Profiler | None = None
-    writer: WrittenReferences | None = None
+    simulator: ChatModel | None  # plays the users; None where `online.user` names others, who need none
+    judge: Judge  # decides rewards
+    profiler: Profiler | None = None  # infers ω_t of simulated users; None: ω_t is the persona
+    writer: WrittenReferences | None = None  # writes u_g; None: a policy does
     ledger: Ledger = field(default_factory=Ledger)
-    second: Judge | None = None
+    second: Judge | None = None  # gives a second opinion, where somebody asked for one; it never rewards
 
     def user(self, dialogue: Dialogue, seed: int) -> User:
         """The user of a record; SEED makes another dialogue of the same user."""
@@ -77,11 +67,7 @@ class EnvFactory:
 
 
 def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | None = None) -> EnvFactory:
-    """The world that the settings describe; nothing is called yet.
-
-    Args:
-      backbone: the policy's, for a judge that needs one.
-      second: who gives a second opinion.
+    """The world that the settings describe; nothing is called yet. BACKBONE: for a judge that needs one.
 
     Raises:
       ConfigError: settings of an endpoint do not fit together, or name a judge that is not registered.
