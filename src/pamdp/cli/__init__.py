@@ -7,6 +7,7 @@ of data are there at once.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -27,6 +28,8 @@ for verbs in (quickstart, data, train, evaluate, chat, judge, config, reproduce,
 
 def main() -> None:
     """Run the verb, and exit: 0 all is well, 1 a user can mend it, 2 options make no sense, 130 interrupted."""
+    # Before torch is loaded: its threads spin while they wait, and starve other processes (docs/performance.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         code = app(standalone_mode=False)
     except PamdpError as error:
