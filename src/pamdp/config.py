@@ -18,7 +18,7 @@ class DataConfig(Settings):
     """Which dialogues.
 
     Attributes:
-      path: a file or folder, or "sample" for the dialogues that come with the package.
+      path: a file or folder; "sample" or "plain" for dialogues that come with the package (terse ones, everyday ones).
       format: the layout, by name, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
       split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.

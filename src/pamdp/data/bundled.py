@@ -24,6 +24,12 @@ def load_sample(split: Split = "all") -> Loaded:
         return Loaded(*read_all(paths, "dialogues", "aloe"))
 
 
+def load_plain(split: Literal["train", "test", "valid", "all"] = "all") -> Loaded:
+    """The plain-talk sample: everyday dialogues in ten manners. "valid" is for choices; "all" is train and test."""
+    with _parts("plain", split, "train", "test", "valid") as paths:
+        return Loaded(*read_all(paths, "dialogues", "aloe"))
+
+
 def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
     """The sample's preference pairs; twins are never parted. A ConfigError where there is no such SPLIT.
 

@@ -21,6 +21,7 @@ from pamdp.data import (
     LoadedPairs,
     load_dialogues,
     load_pairs,
+    load_plain,
     load_sample,
     load_sample_pairs,
     split_by_topic,
@@ -60,8 +61,9 @@ class Split:
 
 def load_split(config: DataConfig) -> Split:
     """The sample's own split, or a split of other data by topic or by user; of each part as many as are asked for."""
-    if config.path == "sample":
-        train, test = load_sample("train"), load_sample("test")
+    if config.path in ("sample", "plain"):
+        bundled = load_sample if config.path == "sample" else load_plain
+        train, test = bundled("train"), bundled("test")
         whole = Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     else:
         loaded = load_dialogues(config.path, config.format, config.skip_bad)
