@@ -1,7 +1,8 @@
 """Returns, regression targets of the critics, and how well these predict.
 
 Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
-a trajectory is time. No result carries a gradient.
+a trajectory is time. No result carries a gradient. Arguments of unequal shape are a ShapeError, a λ
+outside [0, 1] is a ConfigError.
 """
 
 from __future__ import annotations
@@ -31,10 +32,6 @@ def lambda_returns(
       discount: γ, or 0 where the dialogue ended for good (not where it hit T).
       v_next: V(h_{t+1}); at the last turn the value to bootstrap from.
       last: true where a trajectory ends before the axis does (padding follows); there, too, the return bootstraps.
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: λ lies outside [0, 1].
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
     require_fraction(lam=lam)
@@ -61,9 +58,6 @@ def td_target(
 
     Args:
       discount: γ, or 0 where the dialogue ended for good (not where it hit T).
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
     return (reward + discount * v_next).detach()
@@ -80,9 +74,6 @@ def literal_target(
 
     Args:
       v_next: V(h′), and 0 after the last turn: this form has no γ that could say so.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(reward=reward, v=v, v_next=v_next)
     return (reward + v_next - v).detach()
@@ -112,9 +103,6 @@ def explained_variance(
         1 − Var[target − prediction] / Var[target]
 
     NaN where the target does not vary (or fewer than two entries count): there is nothing to explain.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     prediction, target = kept(mask, prediction=prediction, target=target)
     if target.numel() < 2:

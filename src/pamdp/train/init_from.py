@@ -34,7 +34,6 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
 
     Raises:
       ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
-      RunError: no policy is stored there.
     """
     return combined(load(Config, sources, overrides), read_metadata(start).config, str(start))
 

@@ -86,11 +86,7 @@ def rollout_recorded(
 def reference_replies(
     policy: Policy, dialogues: Sequence[Dialogue], config: Config, bare: Backbone | None = None
 ) -> dict[History, list[str]]:
-    """u_g for every state: the cloned policy's own reply, Vanilla's (written by BARE), or the record's preferred one.
-
-    Raises:
-      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given to write for Vanilla.
-    """
+    """u_g for every state: the cloned policy's own reply, Vanilla's (see `vanilla`), or the record's preferred one."""
     if config.rl.reference == "preferred":
         # A turn without a preferred reply has nothing to compare with: its reward is None.
         return {
