@@ -168,10 +168,9 @@ class Learner:
         ended = batch.after < 0
         discount = torch.where(ended, 0.0, self.config.gamma)
         after = batch.after.clamp_min(0)
-        zero = torch.zeros(len(batch.state))
         return AdvantageInputs(
-            batch.reward, discount, v_h[batch.state], torch.where(ended, zero, v_h[after]),
-            v_hw[batch.state], torch.where(ended, zero, v_hw[after]),
+            batch.reward, discount, v_h[batch.state], torch.where(ended, 0.0, v_h[after]),
+            v_hw[batch.state], torch.where(ended, 0.0, v_hw[after]),
         )  # fmt: skip
 
     def inputs(self, batch: Batch) -> AdvantageInputs:

@@ -158,11 +158,7 @@ def register_advantage(
 def compute_advantage(
     name: str, batch: AdvantageInputs, *, beta: float = 0.5, coefficients: Sequence[Coefficient] | None = None
 ) -> Float[Tensor, "..."]:
-    """The advantage called `name`, from one batch; carries no gradient.
-
-    Args:
-      beta: β of `dcrl`.
-      coefficients: (c1, c2, one per further control) of `odc` and `odc_safe`, from previous batches.
+    """The advantage called `name`, from one batch, whose β and coefficients are set to these; carries no gradient.
 
     Raises:
       ConfigError: the name is unknown, β is out of range, or `odc` lacks its coefficients.

@@ -2,7 +2,7 @@
 
 Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
 a trajectory is time. No result carries a gradient. Arguments of unequal shape are a ShapeError, a λ
-outside [0, 1] is a ConfigError.
+outside [0, 1] is a ConfigError. The discount is γ, or 0 where the dialogue ended for good (not where it hit T).
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def lambda_returns(
     λ = 0 is the TD target; λ = 1 the discounted return, bootstrapped where the horizon cut the dialogue.
 
     Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
       v_next: V(h_{t+1}); at the last turn the value to bootstrap from.
       last: true where a trajectory ends before the axis does (padding follows); there, too, the return bootstraps.
     """
@@ -55,9 +54,6 @@ def td_target(
 
     v_next decides which value is learned: V_φ(h′) gives V(h), and the matched oracle W(h, ω) of Eqs. 5 and 6 when
     regressed on (h, ω); V_ξ(h′, ω′) gives the full oracle X(h, ω) of UAAC.
-
-    Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
     return (reward + discount * v_next).detach()

@@ -37,14 +37,7 @@ def offline(
     folder: str = "offline",
     bare: Backbone | None = None,
 ) -> Policy:
-    """Improve a cloned POLICY on recorded dialogues; resumes from the last finished round.
-
-    Args:
-      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
-
-    Returns:
-      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
-    """
+    """Improve a cloned POLICY on recorded dialogues, as `reinforce` does; BARE is for `vanilla` references."""
     reward = Reward(judge, reference_replies(policy, dialogues, config, bare), config.rl.soft)
     states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()
 

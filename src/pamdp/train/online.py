@@ -50,14 +50,8 @@ def online(
 ) -> Policy:
     """Improve a cloned POLICY by talking with the users of some dialogues; resumes at the turn it stopped at.
 
-    Args:
-      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
-
-    Returns:
-      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
-
-    Raises:
-      EndpointError: a model cannot be reached; what is done is saved.
+    All else is as in `reinforce`; BARE is for `vanilla` references. An EndpointError where a model cannot be reached;
+    what is done is saved.
     """
     costs = run.path / "costs.json"
     if costs.is_file():
