@@ -30,11 +30,7 @@ def start(coroutine: Coroutine[object, object, T]) -> Future[T]:
 
 
 def run(coroutine: Coroutine[object, object, T]) -> T:
-    """The result of COROUTINE, run on the background loop; an interrupt cancels it.
-
-    Raises:
-      RuntimeError: called from the loop itself, which would wait for itself for ever.
-    """
+    """The result of COROUTINE on the background loop (from that loop: a RuntimeError); an interrupt cancels it."""
     if _loop is not None and asyncio._get_running_loop() is _loop:
         coroutine.close()
         raise RuntimeError("a call that waits was made on the loop that it would wait for; await it instead")

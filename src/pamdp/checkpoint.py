@@ -76,11 +76,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Everything of one checkpoint.
-
-    Raises:
-      RunError: PATH is no checkpoint or is damaged.
-    """
+    """Everything of one checkpoint; a RunError where PATH is none or is damaged."""
     try:
         config = json.loads((path / "config.json").read_bytes())
         plain = json.loads((path / "state.json").read_bytes())
@@ -98,11 +94,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
-
-    Raises:
-      ModelError: the file is missing, or is anything else than safetensors; pickle is never read.
-    """
+    """Tensors of a safetensors file; a ModelError where it is missing or anything else: pickle is never read."""
     if not path.is_file():
         raise ModelError(f"no file {path}")
     try:

@@ -63,11 +63,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def require_replaceable(folder: Path, names: Collection[str]) -> None:
-    """Refuse a folder that `new_folder` could not make, or whose content it would delete: anything but NAMES.
-
-    Raises:
-      RunError: it cannot be made there, or holds something else.
-    """
+    """A RunError for a folder that `new_folder` could not make, or where it would delete anything but NAMES."""
     if folder.name in ("", ".."):
         raise RunError(f"{folder} cannot be replaced by a new folder; give a name inside it")
     above = next(path for path in folder.absolute().parents if path.exists())
@@ -96,11 +92,7 @@ def sweep(folder: Path) -> None:
 
 
 def lock(path: Path) -> IO[str]:
-    """Hold PATH's lock until the returned file is closed, or this process dies; the file stays.
-
-    Raises:
-      BlockingIOError: somebody else holds it.
-    """
+    """Hold PATH's lock until the returned file is closed or this process dies; a BlockingIOError if another does."""
     file = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -54,12 +54,7 @@ class Journal:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Read what is stored and open the file for more.
-
-        Raises:
-          DataError: a record is not one of a journal.
-          RunError: a turn stands there twice.
-        """
+        """Read what is stored and open the file for more; DataError: no journal, RunError: a turn is there twice."""
         fix = "delete this file to play its round anew"
         records = read_records(self.path, _Record, fix, appended=True) if self.path.exists() else []
         for record in records:
@@ -79,11 +74,7 @@ class Journal:
         self._append(_Record(opening=moment))
 
     def add(self, played: PlayedTurn) -> None:
-        """Store a turn.
-
-        Raises:
-          RunError: it is stored already; a turn never counts twice.
-        """
+        """Store a turn; a RunError if it is stored already: a turn never counts twice."""
         self._append(_Record(turn=played))
 
     def delete(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class Batch:
         used, number = torch.unique(named.clamp_min(0), return_inverse=True)
         state, after = number.split(len(self.state))
         after = torch.where(self.after < 0, -1, after)
-        return Batch(self.h[used], self.hw[used], state, after, self.action, self.mean, self.reward, self.kept)
+        return replace(self, h=self.h[used], hw=self.hw[used], state=state, after=after)
 
 
 def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batch:
@@ -168,10 +168,9 @@ class Learner:
         ended = batch.after < 0
         discount = torch.where(ended, 0.0, self.config.gamma)
         after = batch.after.clamp_min(0)
-        zero = torch.zeros(len(batch.state))
         return AdvantageInputs(
-            batch.reward, discount, v_h[batch.state], torch.where(ended, zero, v_h[after]),
-            v_hw[batch.state], torch.where(ended, zero, v_hw[after]),
+            batch.reward, discount, v_h[batch.state], torch.where(ended, 0.0, v_h[after]),
+            v_hw[batch.state], torch.where(ended, 0.0, v_hw[after]),
         )  # fmt: skip
 
     def inputs(self, batch: Batch) -> AdvantageInputs:
@@ -180,9 +179,7 @@ class Learner:
         if not self.config.leave_one_out:
             return inputs
         control = _leave_one_out(batch, td_target(inputs.reward, inputs.discount, inputs.v_h_next), inputs.v_h)
-        return AdvantageInputs(
-            inputs.reward, inputs.discount, inputs.v_h, inputs.v_h_next, inputs.v_hw, inputs.v_hw_next, (control,)
-        )
+        return replace(inputs, controls=(control,))
 
     def advantages(self, batch: Batch, inputs: AdvantageInputs, generator: torch.Generator) -> Tensor:
         """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common."""

@@ -19,11 +19,7 @@ from pamdp.train.factory import Split
 
 
 def require_judges(names: Sequence[str], run: Run) -> None:
-    """Refuse names that are no list of judges, and the judge that gave the rewards (or its parts) grading alone.
-
-    Raises:
-      ConfigError: a name is empty or stands twice, or only the judge that rewarded is to grade.
-    """
+    """A ConfigError for names that are no list of judges, and for the judge that rewarded, or its parts, alone."""
     if not all(names) or not names:
         raise ConfigError(f"--judges {','.join(names)!r} has an empty name; write judges as match+sense,likelihood")
     if twice := next((name for name in names if names.count(name) > 1), None):

@@ -58,11 +58,7 @@ class Registry(Generic[T]):
         return lambda part: self.add(name, part)
 
     def __getitem__(self, name: str) -> T:
-        """The part of that name.
-
-        Raises:
-          ConfigError: there is none; the message lists what there is.
-        """
+        """The part of that name; raises as `require`."""
         self.require(name)
         if name not in self._parts:
             importlib.import_module(self._own[name])
@@ -78,11 +74,7 @@ class Registry(Generic[T]):
         return iter(dict.fromkeys([*self._own, *self._parts]))
 
     def require(self, name: str) -> str:
-        """NAME, if it is known.
-
-        Raises:
-          ConfigError: it is not; the message lists what there is.
-        """
+        """NAME, if it is known; else a ConfigError that lists what there is."""
         if name in self:
             return name
         names = list(self)
@@ -94,11 +86,7 @@ class Registry(Generic[T]):
 
 
 def load_plugins(files: Sequence[Path]) -> None:
-    """Read Python files that register parts, each once.
-
-    Raises:
-      ConfigError: a file is missing.
-    """
+    """Read Python files that register parts, each once; a ConfigError where one is missing."""
     for file in files:
         if not file.is_file():
             raise ConfigError(f"--plugin {file}: no such file; give a Python file that registers something")
@@ -108,11 +96,7 @@ def load_plugins(files: Sequence[Path]) -> None:
 
 
 def load_entry_points() -> None:
-    """Read what installed packages name in the entry-point group `pamdp.plugins`, once.
-
-    Raises:
-      ConfigError: one of them cannot be loaded.
-    """
+    """Read the entry points `pamdp.plugins` of installed packages, once; a ConfigError where one cannot be loaded."""
     if GROUP in _loaded:
         return
     _loaded.add(GROUP)

@@ -38,11 +38,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, config: Settings, fingerprint: Fingerprint) -> Self:
-        """A new run; it is there with its config and fingerprint or not at all.
-
-        Raises:
-          RunError: something is there already.
-        """
+        """A new run, there with config and fingerprint or not at all; a RunError where something is there already."""
         run = cls(path)
         if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
             raise RunError(f"{run.path} is not empty; continue it with --resume, or choose another name")
@@ -163,11 +159,7 @@ class Run:
         self.close()
 
     def _hold(self) -> None:
-        """Be the one that writes here.
-
-        Raises:
-          RunError: somebody else is.
-        """
+        """Be the one that writes here; a RunError where somebody else is."""
         if self._lock is not None:
             return
         try:

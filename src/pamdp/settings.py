@@ -95,11 +95,7 @@ def load(kind: type[S], sources: Sequence[str | Path] = (), overrides: Sequence[
 
 
 def explain(kind: type[Settings], sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> list[Setting]:
-    """Every setting of KIND with its value as `load` gives it, what it means, and where the value comes from.
-
-    Raises:
-      ConfigError: as `load`.
-    """
+    """Every setting of KIND with its value as `load` gives it, or its error, what it means, and where it comes from."""
     read = _sources(sources, overrides)
     values, defaults, settings = flatten(_checked(kind, read)), flatten(kind()), []
     for key, (field, meaning) in _described(kind).items():

@@ -29,11 +29,7 @@ History = tuple[Message, ...]
 
 
 def as_history(messages: str | Sequence[Message | Mapping[str, str]]) -> History:
-    """A history from one user message, or from messages that take turns and end with the user's.
-
-    Raises:
-      DataError: they do not, or a message has no role and text; the error names it.
-    """
+    """A history from one user message, or from messages that take turns and end with the user's; else a DataError."""
     if isinstance(messages, str):
         messages = [Message("user", messages)]
     history: list[Message] = []

@@ -25,11 +25,7 @@ from pamdp.types import TimeStep
 
 
 def grpo(job: Job) -> PolicyReplier:
-    """Group-relative policy optimisation.
-
-    Raises:
-      ModelError: TRL is not installed.
-    """
+    """Group-relative policy optimisation; a ModelError where TRL is not installed."""
     require_trl()
     backbone, config, rl, system = job.load(), job.tune.grpo, job.config.rl, load("assistant")
     steps = [

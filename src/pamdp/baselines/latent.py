@@ -64,11 +64,7 @@ def reinforced_method(name: str) -> Method:
 
 
 def find(name: str) -> Method:
-    """The method of that name; the name of an advantage is the method that reinforces with it.
-
-    Raises:
-      ConfigError: there is none; the message lists what there is.
-    """
+    """The method of that name, or the one that reinforces with the advantage NAME; else a ConfigError lists all."""
     return reinforced_method(name) if name not in METHODS and name in ADVANTAGES else METHODS[name]
 
 

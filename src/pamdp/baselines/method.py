@@ -80,6 +80,11 @@ def untrained(config: Config, tune: TuneConfig, turns: int) -> Budget:
     return Budget(config.clone.max_context, config.rl.max_reply)
 
 
+def nothing(train: Sequence[Dialogue]) -> str:
+    """What dialogues lack for a method that learns from any."""
+    return ""
+
+
 def no_preferred(train: Sequence[Dialogue]) -> str:
     """What dialogues without any good reply lack, in one clause, for a method that learns them."""
     return "" if any(turn.preferred for d in train for turn in d.turns) else "no training turn has a preferred reply"
@@ -109,7 +114,7 @@ class Method:
     budget: Callable[[Config, TuneConfig, int], Budget] = untrained
     seeded: bool = True
     shares: str = ""
-    lacks: Callable[[Sequence[Dialogue]], str] = lambda _: ""
+    lacks: Callable[[Sequence[Dialogue]], str] = nothing
 
 
 def register(method: Method) -> Method:
@@ -122,7 +127,7 @@ def register_method(
     *,
     budget: Callable[[Config, TuneConfig, int], Budget] = untrained,
     seeded: bool = True,
-    lacks: Callable[[Sequence[Dialogue]], str] = lambda _: "",
+    lacks: Callable[[Sequence[Dialogue]], str] = nothing,
 ) -> Callable[[Callable[[Job], Replier]], Callable[[Job], Replier]]:
     """Decorator: make a function from a `Job` to a `Replier` a row of the tables, by NAME; the rest as of `Method`."""
 

@@ -22,12 +22,7 @@ ChatMessage = dict[str, str]
 
 
 def dpo(job: Job) -> PolicyReplier:
-    """Direct preference optimisation.
-
-    Raises:
-      DataError: no training turn has both replies.
-      ModelError: TRL is not installed.
-    """
+    """Direct preference optimisation; a DataError where no turn has both replies, a ModelError without TRL."""
     system = load("assistant")
     rows = [
         {"prompt": messages(dialogue.history(t), system), "chosen": _reply(turn.preferred),

@@ -44,9 +44,7 @@ def fit(
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.
 
-    Raises:
-      DataError: there is nothing to learn from.
-      ModelError: TRL is not installed.
+    A DataError where there is nothing to learn from, a ModelError where TRL is not installed.
     """
     if not examples:
         raise DataError("no training turn has a preferred reply", fix="supervised methods need labelled dialogues")

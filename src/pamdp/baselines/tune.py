@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 
 
 def require_trl(*others: str) -> None:
-    """Say what is missing of TRL and OTHERS before work is done, and keep the libraries' progress bars off the screen.
-
-    Raises:
-      ModelError: one is not installed.
-    """
+    """A ModelError for what is missing of TRL and OTHERS before work is done; libraries' progress bars are kept off."""
     missing = [name for name in ("trl", "datasets", *others) if find_spec(name) is None]
     if missing:
         raise ModelError(f"this method needs {' and '.join(missing)}; `pip install 'pamdp[baselines]'` brings them")

@@ -53,11 +53,7 @@ class DialogueEnv:
         return [self._going(user, self._open(user)) for user in (self.users[key] for key in keys)]
 
     def begin(self, moments: Sequence[TimeStep], replies: Sequence[Sequence[str]]) -> list[Future[list[Outcome]]]:
-        """What `step` gives, under way, one future for each moment.
-
-        Raises:
-          EndpointError: by a future, where a model cannot be reached; the other futures are not touched by it.
-        """
+        """What `step` gives, under way; where a model cannot be reached, that future alone has an EndpointError."""
         following = [
             self._going(self.users[moment.key], self._follow(self.users[moment.key], moment, group[0]))
             for moment, group in zip(moments, replies, strict=True)

@@ -62,11 +62,7 @@ class DialogueGym(gymnasium.Env[str, str]):
         self._moment: TimeStep | None = None
 
     def reset(self, *, seed: int | None = None, options: Mapping[str, object] | None = None) -> tuple[str, Info]:
-        """A new dialogue: h_0, and who the user is.
-
-        Raises:
-          ConfigError: the options name a user that is not there.
-        """
+        """A new dialogue: h_0, and who the user is; a ConfigError where the options name one that is not there."""
         super().reset(seed=seed)
         if (key := (options or {}).get("user")) is None:
             key = list(self.users)[int(self.np_random.integers(len(self.users)))]
@@ -79,8 +75,7 @@ class DialogueGym(gymnasium.Env[str, str]):
     def step(self, action: str) -> tuple[str, float, bool, bool, Info]:
         """Say ACTION: the next history, the reward (NaN where masked), whether the user ended or T was reached.
 
-        Raises:
-          ConfigError: there is no dialogue under way.
+        A ConfigError where no dialogue is under way.
         """
         if self._env is None or self._moment is None:
             raise ConfigError("this dialogue is over; reset the environment to begin another")

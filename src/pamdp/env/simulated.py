@@ -55,8 +55,7 @@ def breaks_role(text: str) -> bool:
 def parse_message(text: str) -> str:
     """A user's message from a model's answer: without name, quotation marks and what others would say next.
 
-    Raises:
-      AnswerError: it is no words, too long for chat, or breaks the part; its reason says which.
+    An AnswerError where it is no words, too long for chat, or breaks the part; its reason says which.
     """
     said = unquoted(_NEXT.split(_LABEL.sub("", text), maxsplit=1)[0])
     readable(said, least=2)

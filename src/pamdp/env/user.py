@@ -27,18 +27,10 @@ class User(Protocol):
         """h_0."""
 
     def answer(self, history: History, reply: str) -> History | Awaitable[History | None] | None:
-        """h_{t+1} after REPLY to h_t, or None where the dialogue is over.
-
-        Raises:
-          AnswerError: the user has no usable answer.
-        """
+        """h_{t+1} after REPLY to h_t, None where the dialogue is over; an AnswerError where no answer is usable."""
 
     def profile(self, history: History) -> Persona | Awaitable[Persona]:
-        """ω_t, from h_t and what was true of the user before it; never from later turns.
-
-        Raises:
-          AnswerError: ω_t could not be had.
-        """
+        """ω_t, from h_t and what was true before it, never from later turns; an AnswerError where it is not had."""
 
 
 class RecordedUser:

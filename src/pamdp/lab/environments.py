@@ -29,10 +29,8 @@ def random_pamdps(
     """Random problems of one regime, and a random policy for each: its logits, and the features that give them.
 
     Rewards of (ω, u) and the logits of p(ω_0) and of p(o | last o, ω, u) are N(0, 1). The policy is softmax(φ(h)·A),
-    the four features φ(h) and A all N(0, ½), so that its logits have variance 1. The regimes: benchmark.toml.
-
-    Raises:
-      ConfigError: the regime is unknown.
+    the four features φ(h) and A all N(0, ½), so that its logits have variance 1. The regimes: benchmark.toml;
+    an unknown one is a ConfigError.
     """
     if regime not in REGIMES:
         raise ConfigError(f"unknown regime {regime!r}; known: {', '.join(REGIMES)}")
@@ -51,9 +49,8 @@ def random_pamdps(
         here = reward + offset if regime == "offset" else reward
         if regime == "terminal" and t < horizon - 1:
             here = torch.zeros_like(here)
-        turns.append(
-            TabularStep(here.expand(n, h, w, u), by_last[:, torch.arange(h) % o], drift.expand(n, h, w, u, o, w))
-        )
+        answer = by_last[:, torch.arange(h) % o]
+        turns.append(TabularStep(here.expand(n, h, w, u), answer, drift.expand(n, h, w, u, o, w)))
     features = [0.5**0.5 * _normal(g, n, (u * o) ** t, 4) for t in range(horizon)]
     weights = 0.5**0.5 * _normal(g, n, 4, u)
     return TabularPamdp(start, tuple(turns), GAMMA), [phi @ weights for phi in features], features
@@ -106,14 +103,9 @@ def seven_problems() -> dict[str, TabularPamdp]:
 def _stationary(rewards: list[Tensor], answer: Tensor, drift: Tensor) -> TabularPamdp:
     """One problem whose dynamics do not depend on the history; p(ω_0) uniform."""
     w, u, o = answer.shape
-    turns = []
-    for t, reward in enumerate(rewards):
-        h = (u * o) ** t
-        turns.append(
-            TabularStep(
-                reward.expand(1, h, w, u),
-                answer.expand(1, h, w, u, o),
-                drift[:, None, None, :].expand(1, h, w, u, o, w),
-            )
-        )
-    return TabularPamdp(torch.full((1, w), 1 / w, dtype=torch.float64), tuple(turns), GAMMA)
+    sizes = [(1, (u * o) ** t, w, u) for t in range(len(rewards))]
+    turns = tuple(
+        TabularStep(reward.expand(size), answer.expand(*size, o), drift[:, None, None, :].expand(*size, o, w))
+        for reward, size in zip(rewards, sizes, strict=True)
+    )
+    return TabularPamdp(torch.full((1, w), 1 / w, dtype=torch.float64), turns, GAMMA)

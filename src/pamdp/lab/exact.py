@@ -73,8 +73,7 @@ def enumerate_turns(
 ) -> list[Enumeration]:
     """Every transition of every turn, with its probability and what the critics say about it.
 
-    Args:
-      features: of a policy with shared parameters; without them every history has parameters of its own.
+    FEATURES are those of a policy with shared parameters; without them every history has parameters of its own.
     """
     result = []
     for t, turn in enumerate(pamdp.turns):
@@ -129,11 +128,7 @@ def optimal(turns: Sequence[Enumeration], weights: Sequence[float], *, safe: boo
 def deltas(
     method: ExactEstimator, turns: Sequence[Enumeration], coefficients: Sequence[Float[Tensor, "N 2"]] | None = None
 ) -> list[Tensor]:
-    """The method's advantage of every enumerated transition, one tensor a turn.
-
-    Args:
-      coefficients: (c1, c2) of ODC for each turn.
-    """
+    """The method's advantage of every enumerated transition, one tensor a turn; (c1, c2) of ODC are given by turn."""
     if coefficients is None:
         return [compute_advantage(method.advantage, turn.inputs) for turn in turns]
     result = []

@@ -55,8 +55,7 @@ class LearnedAdvantage:
     def coefficients(self, size: float = 1.0) -> Float[Tensor, "N 2"] | None:
         """(c1, c2) of every run, from the dialogues so far; None for a method that has none.
 
-        Args:
-          size: of the batch that they are for, in batches like those learned from.
+        SIZE is that of the batch that they are for, in batches like those learned from.
         """
         if not self._odc:
             return None

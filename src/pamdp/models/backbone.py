@@ -157,11 +157,8 @@ class Backbone:
 
         Args:
           layer: hidden layer that read-outs see.
-          before: a prefix of the same dialogue's earlier turn; only what is new is run.
+          before: a prefix of the same dialogue's earlier turn (see `continues`); only what is new is run.
           shallow: stop at LAYER: enough for read-outs; `final` then is `states`, and only shallow passes continue it.
-
-        Raises:
-          ModelError: ENCODED does not continue BEFORE.
         """
         done = continues(encoded, before)
         ids = torch.tensor([encoded.ids[done:]], device=self.device)
@@ -211,8 +208,7 @@ class Backbone:
     def steering(self, layer: int, vectors: Tensor | None) -> Iterator[None]:
         """Add VECTORS, broadcast to [rows, tokens, d], to the hidden states of LAYER in passes inside the block.
 
-        Raises:
-          ModelError: LAYER is none between two layers: 0 are the embeddings, -1 comes after the final norm.
+        A ModelError where LAYER is none between two: 0 are the embeddings, -1 comes after the final norm.
         """
         if vectors is None:
             yield
@@ -242,11 +238,7 @@ class _Caught(Exception):
 
 
 def continues(encoded: Encoded, before: Prefix | None) -> int:
-    """How many tokens of a history an earlier prefix of it has run.
-
-    Raises:
-      ModelError: ENCODED does not continue BEFORE.
-    """
+    """How many tokens of a history an earlier prefix of it has run; a ModelError where that is not its beginning."""
     done = 0 if before is None else len(before.encoded.ids)
     if before is not None and encoded.ids[:done] != before.encoded.ids:
         raise ModelError("this history does not continue the one it is said to extend")

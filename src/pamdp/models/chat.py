@@ -60,9 +60,7 @@ class ChatEncoder:
     def history(self, messages: Sequence[Message], system: str) -> Encoded:
         """Tokens of a history that ends with a user message; earlier replies as they were said.
 
-        Raises:
-          ModelError: the template rewrites earlier turns, so histories are not prefixes of one another; or a user
-            said nothing.
+        A ModelError where the template rewrites earlier turns or what is said, or where a user said nothing.
         """
         chat = [{"role": "system", "content": self._plain(system)}]
         ids: list[int] = []

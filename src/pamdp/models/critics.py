@@ -48,8 +48,7 @@ class DualCritic(nn.Module):
 def privileged_prefixes(policy: Policy, moments: Sequence[TimeStep], before: Sequence[Prefix | None]) -> list[Prefix]:
     """What H(h, ω) of each moment is read from; for critics only, so no deeper than it is read.
 
-    Args:
-      before: what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
+    BEFORE is what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
     """
     encoded = [
         policy.backbone.chat.history(m.history, render("assistant_for", persona=m.privileged.text)) for m in moments

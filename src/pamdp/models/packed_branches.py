@@ -45,8 +45,7 @@ class Branch:
 def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
     """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)], with LAYER steered.
 
-    Raises:
-      ShapeError: a branch is empty or longer than the prefix it follows.
+    A ShapeError where a branch is empty or follows more than the prefix has.
     """
     device = backbone.device
     for index, branch in enumerate(branches):

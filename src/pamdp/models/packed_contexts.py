@@ -47,8 +47,7 @@ class PackedRow:
 def pack(groups: Sequence[Group], device: torch.device, seen: int = 0) -> PackedRow:
     """Lay out GROUPS: a reply sees its context and itself, nothing else.
 
-    Args:
-      seen: leave out so many tokens of the first context, but not its last one: a cache holds them.
+    SEEN tokens of the first context, never its last one, are left out: a cache holds them.
     """
     ids: list[int] = []
     positions: list[int] = []

@@ -64,11 +64,7 @@ class Policy:
 
     @property
     def trained_planner(self) -> Planner:
-        """The planner.
-
-        Raises:
-          ModelError: there is none: this is a plain backbone.
-        """
+        """The planner; a ModelError where there is none: this is a plain backbone."""
         if self.planner is None:
             raise ModelError("this policy has no planner: it is the plain model; clone it first")
         return self.planner

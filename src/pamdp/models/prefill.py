@@ -30,10 +30,7 @@ def prefill(
 
     Args:
       layer, shallow: as in `Backbone.prefix`.
-      before: an earlier prefix of each, or None; empty for none at all.
-
-    Raises:
-      ModelError: a history does not continue the one before it.
+      before: an earlier prefix of each, which it has to continue, or None; empty for none at all.
     """
     earlier = list(before) or [None] * len(histories)
     out: list[Prefix] = []

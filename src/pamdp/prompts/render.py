@@ -17,11 +17,7 @@ _SLOT = re.compile(r"\{([a-z_]+)\}")
 
 @cache
 def load(name: str) -> str:
-    """Text of the prompt file NAME.txt, without the final newline.
-
-    Raises:
-      ConfigError: there is no such prompt.
-    """
+    """Text of the prompt file NAME.txt, without the final newline; a ConfigError where there is none."""
     resource = files("pamdp.prompts").joinpath(f"{name}.txt")
     if not resource.is_file():
         raise ConfigError(f"no prompt named {name!r}")
@@ -29,11 +25,7 @@ def load(name: str) -> str:
 
 
 def render(name: str, **values: str) -> str:
-    """The prompt NAME with every {slot} replaced in one pass.
-
-    Raises:
-      ConfigError: the prompt has a slot without a value, or a value has no slot.
-    """
+    """The prompt NAME with every {slot} replaced in one pass; a ConfigError where slots and values do not match."""
     text = load(name)
     slots = set(_SLOT.findall(text))
     if slots != values.keys():

@@ -1,7 +1,8 @@
 """The advantage estimators, one function each, and their names: a comparison changes one name.
 
 Owns equations 2, 3 and 6. Knows nothing of critics' training or of the policy. All results carry no gradient. The
-discount is γ, or 0 where the dialogue ended for good (not where it hit T).
+discount is γ, or 0 where the dialogue ended for good (not where it hit T). Arguments of unequal shape are a ShapeError,
+a β or λ outside [0, 1] is a ConfigError.
 """
 
 from __future__ import annotations
@@ -29,10 +30,7 @@ def a2c_advantage(
 ) -> Float[Tensor, "..."]:
     """Symmetric TD advantage, Eq. 2.
 
-        A = r + γ·V_φ(h′) − V_φ(h)
-
-    Raises:
-      ShapeError: shapes differ.
+    A = r + γ·V_φ(h′) − V_φ(h)
     """
     require_same_shape(reward=reward, discount=discount, v_h=v_h, v_h_next=v_h_next)
     return (reward + discount * v_h_next - v_h).detach()
@@ -49,9 +47,6 @@ def uaac_advantage(
         A = r + γ·V_ξ(h′, ω′) − V_ξ(h, ω)
 
     Exact in expectation when V_ξ is the full oracle value; errors of V_ξ(h′, ω′) do bias it.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(reward=reward, discount=discount, v_hw=v_hw, v_hw_next=v_hw_next)
     return (reward + discount * v_hw_next - v_hw).detach()
@@ -72,10 +67,6 @@ def dcrl_advantage(
 
     Args:
       beta: β in [0, 1]; 1 is UAAC, and 0, which the paper leaves out, is A2C.
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: β is out of range.
     """
     require_fraction(beta=beta)
     require_same_shape(v_h=v_h, v_hw=v_hw)
@@ -115,10 +106,6 @@ def lambda_advantage(
 
     V_ξ is to be regressed on the same G^λ. The sum of Eq. 6's deltas is something else: its terms do not telescope,
     because what it adds at t + 1 (V_φ) is not what it takes off at t (V_ξ).
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: λ lies outside [0, 1].
     """
     require_same_shape(reward=reward, discount=discount, v_h_next=v_h_next, v_hw=v_hw)
     return (lambda_returns(reward, discount, v_h_next, lam) - v_hw).detach()
@@ -171,11 +158,7 @@ def register_advantage(
 def compute_advantage(
     name: str, batch: AdvantageInputs, *, beta: float = 0.5, coefficients: Sequence[Coefficient] | None = None
 ) -> Float[Tensor, "..."]:
-    """The advantage called `name`, from one batch; carries no gradient.
-
-    Args:
-      beta: β of `dcrl`.
-      coefficients: (c1, c2, one per further control) of `odc` and `odc_safe`, from previous batches.
+    """The advantage called `name`, from one batch, whose β and coefficients are set to these; carries no gradient.
 
     Raises:
       ConfigError: the name is unknown, β is out of range, or `odc` lacks its coefficients.

@@ -43,9 +43,6 @@ def kept(mask: Bool[Tensor, "..."] | None, **tensors: Tensor) -> tuple[Tensor, .
     """The entries whose mask is true, one flat tensor per argument; the arguments unchanged without a mask.
 
     Entries are taken out rather than multiplied by zero: NaN times zero is NaN, in values and in gradients.
-
-    Raises:
-      ShapeError: the shapes of the tensors or of the mask differ.
     """
     if mask is None:
         require_same_shape(**tensors)
@@ -68,9 +65,6 @@ class AdvantageInputs:
       controls: further control variates of `odc`, each with E[control · ∇log π] = 0.
       beta: β of `dcrl`.
       coefficients: (c1, c2, one per further control) of `odc` and `odc_safe`, from previous batches.
-
-    Raises:
-      ShapeError: the shapes differ.
     """
 
     reward: Float[Tensor, "..."]

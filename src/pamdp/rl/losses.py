@@ -2,7 +2,7 @@
 
 Owns equations 12, 14 and 17 and the Gaussian density that Eq. 12 needs. Knows nothing of models and optimisers. A
 transition whose mask is false takes no part: neither in a mean's sum nor in its count, nor in any gradient. With no
-transition left a loss is 0.
+transition left a loss is 0. Arguments of unequal shape are a ShapeError, a σ, λ or ε out of range is a ConfigError.
 """
 
 from __future__ import annotations
@@ -23,11 +23,7 @@ def gaussian_log_prob(
 ) -> Float[Tensor, "..."]:
     """Log density of q(a|h) = N(μ, σ²·I), the density that Eq. 12 asks for and Eq. 10 leaves open.
 
-        log q = −‖a − μ‖²/(2σ²) − d_a·log(σ·√(2π))
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: σ is not positive.
+    log q = −‖a − μ‖²/(2σ²) − d_a·log(σ·√(2π))
     """
     require_positive(sigma=sigma)
     require_same_shape(action=action, mean=mean)
@@ -40,11 +36,7 @@ def gaussian_kl(
 ) -> Float[Tensor, "..."]:
     """KL(q_θ ‖ q_b) of two Gaussians of equal σ, the leash of Eq. 12; no gradient to the reference.
 
-        KL = ‖μ_θ − μ_b‖²/(2σ²)
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: σ is not positive.
+    KL = ‖μ_θ − μ_b‖²/(2σ²)
     """
     require_positive(sigma=sigma)
     require_same_shape(mean=mean, mean_ref=mean_ref)
@@ -63,10 +55,6 @@ def actor_loss(
         l_a = −E[δ·log q_θ(a|h)] + λ·E[KL(q_θ ‖ q_b)]
 
     Gradient flows through log_prob and kl, not through the advantage.
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: λ is negative.
     """
     _require_coefficients(kl_coef=kl_coef)
     log_prob, advantage, kl = kept(mask, log_prob=log_prob, advantage=advantage, kl=kl)
@@ -85,10 +73,6 @@ def surrogate_loss(
         l = −E[min(ρ·δ, clip(ρ, 1 − ε, 1 + ε)·δ)],    ρ = q_θ(a|h)/q_old(a|h)
 
     Where θ is still the old one its gradient is that of the first term of Eq. 12.
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: ε is not positive.
     """
     require_positive(clip=clip)
     log_prob, log_prob_old, advantage = kept(mask, log_prob=log_prob, log_prob_old=log_prob_old, advantage=advantage)
@@ -114,7 +98,6 @@ def critic_loss(
       kind: `l1` is the paper's unsquared norm, |·| on a scalar; it fits the median of the target, not its mean.
 
     Raises:
-      ShapeError: shapes differ.
       ConfigError: α1 or α2 is negative, or the kind is unknown.
     """
     _require_coefficients(alpha1=alpha1, alpha2=alpha2)
@@ -139,9 +122,6 @@ def cloning_loss(
     Args:
       mask: true on the reply's tokens, false on padding.
       transition_mask: false where a whole reply does not count.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     keep = mask.bool()
     if transition_mask is not None:

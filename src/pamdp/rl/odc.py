@@ -2,6 +2,7 @@
 
 Owns the estimator, its coefficients and their running estimate. Knows nothing of models: the squared score of a
 transition comes in as a number, for a Gaussian policy from `gaussian_score_sq` at no extra forward pass.
+Arguments of unequal shape are a ShapeError, settings out of range a ConfigError.
 
 Notation: Z1 = V_ξ(h, ω) − V_φ(h), Z2 = γ·(V_ξ(h′, ω′) − V_φ(h′)), F = (Z1, −Z2, further controls), s² = ‖∇log π‖².
 """
@@ -104,10 +105,6 @@ def gaussian_score_sq(
         s² = ‖∇_{A1} log q(a|h)‖² = ‖(a − μ)/σ²‖² · ‖H(h)‖²
 
     The gradient is the outer product H(h)ᵀ·(a − μ)/σ², whose Frobenius norm is the product of the two norms.
-
-    Raises:
-      ShapeError: action and mean differ, or features have other leading axes.
-      ConfigError: σ is not positive.
     """
     require_positive(sigma=sigma)
     require_same_shape(action=action, mean=mean)
@@ -165,9 +162,6 @@ def bootstrap_moments(
 
     Returns:
       Σ s²·γ²·(ρ_φ + ρ_ξ), which adds to M's entry of Z2, and Σ s²·γ²·ρ_φ, which adds to E[s²·F·δ_A2C]'s.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(discount=discount, score_sq=score_sq, residual_h=residual_h, residual_hw=residual_hw)
     weight = (score_sq * discount.square()).detach().double()
@@ -188,9 +182,6 @@ class OptimalDualCritic:
         from it, and the first steps are taken when the least is known.
       safe: estimate c1 only and keep c2 = 0, so that no error of V_ξ can bias (`odc_safe`).
       controls: number of further control variates in the batches; their prior is 0.
-
-    Raises:
-      ConfigError: a setting is out of range.
     """
 
     def __init__(

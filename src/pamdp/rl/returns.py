@@ -1,7 +1,8 @@
 """Returns, regression targets of the critics, and how well these predict.
 
 Owns what a value is regressed on: TD, λ-return, and Eq. 14 to the letter. Knows nothing of critics. The last axis of
-a trajectory is time. No result carries a gradient.
+a trajectory is time. No result carries a gradient. Arguments of unequal shape are a ShapeError, a λ
+outside [0, 1] is a ConfigError. The discount is γ, or 0 where the dialogue ended for good (not where it hit T).
 """
 
 from __future__ import annotations
@@ -28,13 +29,8 @@ def lambda_returns(
     λ = 0 is the TD target; λ = 1 the discounted return, bootstrapped where the horizon cut the dialogue.
 
     Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
       v_next: V(h_{t+1}); at the last turn the value to bootstrap from.
       last: true where a trajectory ends before the axis does (padding follows); there, too, the return bootstraps.
-
-    Raises:
-      ShapeError: shapes differ.
-      ConfigError: λ lies outside [0, 1].
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
     require_fraction(lam=lam)
@@ -58,12 +54,6 @@ def td_target(
 
     v_next decides which value is learned: V_φ(h′) gives V(h), and the matched oracle W(h, ω) of Eqs. 5 and 6 when
     regressed on (h, ω); V_ξ(h′, ω′) gives the full oracle X(h, ω) of UAAC.
-
-    Args:
-      discount: γ, or 0 where the dialogue ended for good (not where it hit T).
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(reward=reward, discount=discount, v_next=v_next)
     return (reward + discount * v_next).detach()
@@ -80,9 +70,6 @@ def literal_target(
 
     Args:
       v_next: V(h′), and 0 after the last turn: this form has no γ that could say so.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     require_same_shape(reward=reward, v=v, v_next=v_next)
     return (reward + v_next - v).detach()
@@ -112,9 +99,6 @@ def explained_variance(
         1 − Var[target − prediction] / Var[target]
 
     NaN where the target does not vary (or fewer than two entries count): there is nothing to explain.
-
-    Raises:
-      ShapeError: shapes differ.
     """
     prediction, target = kept(mask, prediction=prediction, target=target)
     if target.numel() < 2:

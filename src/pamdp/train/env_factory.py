@@ -69,9 +69,7 @@ class EnvFactory:
 def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | None = None) -> EnvFactory:
     """The world that the settings describe; nothing is called yet. BACKBONE: for a judge that needs one.
 
-    Raises:
-      ConfigError: settings of an endpoint do not fit together, or name a judge that is not registered.
-      ModelError: a model of this machine is missing.
+    ConfigError: settings of an endpoint do not fit together, or name no judge. ModelError: a model here is missing.
     """
     online = config.online
     ends: dict[str, tuple[Role, EndpointConfig]] = {}

@@ -53,10 +53,8 @@ def prepare(
 ) -> list[CloneExample]:
     """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
 
-    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once.
-
-    Raises:
-      DataError: no dialogue has a preferred reply.
+    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once. A DataError where no
+    dialogue has a preferred reply.
     """
     told = [dialogue for dialogue in dialogues if any(turn.preferred for turn in dialogue.turns)]
     if not told:
@@ -82,10 +80,7 @@ def prepare(
 def within_context(chat: ChatEncoder, dialogues: Sequence[Dialogue], limit: int, system: str) -> tuple[Dialogue, ...]:
     """The dialogues, each cut before the first turn whose history, SYSTEM included, has more than LIMIT tokens.
 
-    What is cut off is counted in a note.
-
-    Raises:
-      DataError: nothing is left.
+    What is cut off is counted in a note; a DataError where nothing is left.
     """
     kept, cut = list[Dialogue](), 0
     for dialogue in dialogues:

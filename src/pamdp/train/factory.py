@@ -93,8 +93,7 @@ def load_clone_pairs(config: Config) -> LoadedPairs:
 def new_policy(backbone: Backbone, config: Config) -> Policy:
     """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable.
 
-    Raises:
-      ConfigError: actions are to shift hidden states, but H(h) is read where none can be shifted.
+    A ConfigError where actions are to shift hidden states, but H(h) is read where none can be shifted.
     """
     readout = Readout(config.model.readouts, backbone.layer_at(config.model.depth))
     if config.clone.steer > 0 and readout.layer < 1:
@@ -118,8 +117,7 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
 def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) -> Policy:
     """The plain model as an author of references, on BARE or, where cloning left its weights alone, on the own one.
 
-    Raises:
-      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given.
+    A ConfigError where cloning changed every weight of the policy's backbone, and no bare one is given.
     """
     if bare is None and config.clone.backbone == "full":
         raise ConfigError(
@@ -167,11 +165,7 @@ def save_policy(policy: Policy, folder: Path, critics: DualCritic | None = None)
 
 
 def load_policy(folder: Path, backbone: Backbone) -> Policy:
-    """A stored policy on a backbone.
-
-    Raises:
-      RunError: nothing was stored there, it is damaged, or it belongs to another backbone.
-    """
+    """A stored policy on a backbone; a RunError where none is stored, it is damaged, or another backbone's."""
     about = read_metadata(folder)
     if about.revision != backbone.revision:
         raise RunError(

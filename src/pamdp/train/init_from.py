@@ -34,7 +34,6 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
 
     Raises:
       ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
-      RunError: no policy is stored there.
     """
     return combined(load(Config, sources, overrides), read_metadata(start).config, str(start))
 
@@ -53,8 +52,7 @@ def combined(asked: Config, cloned: Config, where: str) -> Config:
     data = asked.data
     if "path" not in named or data.path == cloned.data.path:
         data = cloned.data.model_copy(update={name: getattr(data, name) for name in named})
-    sigma = asked.rl.sigma if "sigma" in asked.rl.model_fields_set else cloned.rl.sigma
-    rl = asked.rl.model_copy(update={"sigma": sigma})
+    rl = asked.rl if "sigma" in asked.rl.model_fields_set else asked.rl.model_copy(update={"sigma": cloned.rl.sigma})
     return asked.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data, "rl": rl})
 
 

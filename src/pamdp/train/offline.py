@@ -37,14 +37,7 @@ def offline(
     folder: str = "offline",
     bare: Backbone | None = None,
 ) -> Policy:
-    """Improve a cloned POLICY on recorded dialogues; resumes from the last finished round.
-
-    Args:
-      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
-
-    Returns:
-      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
-    """
+    """Improve a cloned POLICY on recorded dialogues, as `reinforce` does; BARE is for `vanilla` references."""
     reward = Reward(judge, reference_replies(policy, dialogues, config, bare), config.rl.soft)
     states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()
 
@@ -86,11 +79,7 @@ def rollout_recorded(
 def reference_replies(
     policy: Policy, dialogues: Sequence[Dialogue], config: Config, bare: Backbone | None = None
 ) -> dict[History, list[str]]:
-    """u_g for every state: the cloned policy's own reply, Vanilla's (written by BARE), or the record's preferred one.
-
-    Raises:
-      ConfigError: cloning changed every weight of the policy's backbone, and no bare one is given to write for Vanilla.
-    """
+    """u_g for every state: the cloned policy's own reply, Vanilla's (see `vanilla`), or the record's preferred one."""
     if config.rl.reference == "preferred":
         # A turn without a preferred reply has nothing to compare with: its reward is None.
         return {

@@ -50,16 +50,8 @@ def online(
 ) -> Policy:
     """Improve a cloned POLICY by talking with the users of some dialogues; resumes at the turn it stopped at.
 
-    Args:
-      bare: writes Vanilla's references; None: the policy's own backbone, where cloning left it as it was.
-
-    Returns:
-      A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
-
-    Raises:
-      ConfigError: Vanilla is to write references, cloning changed every weight, and no bare backbone is given.
-      EndpointError: a model cannot be reached; what is done is saved.
-      JudgeError: every transition of a round is masked.
+    All else is as in `reinforce`; BARE is for `vanilla` references. An EndpointError where a model cannot be reached;
+    what is done is saved.
     """
     costs = run.path / "costs.json"
     if costs.is_file():
@@ -176,11 +168,7 @@ def provenance_of(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, Js
 
 
 def read_provenance(path: Path) -> dict[str, Json]:
-    """What is stored in the run at PATH.
-
-    Raises:
-      RunError: nothing is, or it is damaged.
-    """
+    """What is stored in the run at PATH; a RunError where nothing is, or it is damaged."""
     try:
         return dict(json.loads((path / ORIGIN).read_bytes()))
     except (OSError, ValueError) as error:

@@ -42,11 +42,7 @@ class PolicyMetadata(BaseModel):
 
 
 def read_metadata(folder: Path) -> PolicyMetadata:
-    """What is stored in a policy's folder.
-
-    Raises:
-      RunError: nothing is stored there, or it is damaged or of another version; the message says what to do.
-    """
+    """What is stored in a policy's folder; a RunError where nothing is, or it is damaged or of another version."""
     path = folder / FILE
     if not path.is_file():
         raise RunError(f"no policy in {folder}; train one with `pamdp train bc`")
@@ -58,11 +54,7 @@ def read_metadata(folder: Path) -> PolicyMetadata:
 
 
 def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:
-    """Refuse test users that the policies in FOLDERS learned from: rates on them say nothing of new people.
-
-    Raises:
-      RunError: there are some, or no policy is stored in one of the folders.
-    """
+    """A RunError for test users that the policies in FOLDERS learned from: rates on them say nothing of new people."""
     testing = {dialogue.user_id for dialogue in test}
     for folder in folders:
         if known := sorted(testing & learned_from(read_metadata(folder))):

@@ -49,9 +49,6 @@ def reinforce(
 
     Returns:
       A policy with another actor, also written to RUN/trained; the cloned one stays as it is.
-
-    Raises:
-      ModelError: the policy has no planner.
     """
     settings = config.rl
     critics = DualCritic(policy.width, policy.width, max_value(R_MAX, settings.gamma, settings.horizon))
