@@ -17,10 +17,13 @@ from pamdp.evaluation.reading_tables import (
     judges_with_readers,
     reading_tables,
     success,
+    terminal,
     to_json,
 )
 from pamdp.evaluation.readings import POOLED, Readings
+from pamdp.evaluation.records import Judgement
 from pamdp.evaluation.significance import Estimate, cluster_bootstrap
+from pamdp.evaluation.tables import TidyTable
 from tests.tools.reading import PV, Sheet, judged, make_dialogues, make_replies, make_sheet, row, said
 
 
@@ -38,9 +41,9 @@ def found(sheet: Sheet) -> Readings:
 def test_success_rates_by_hand(found: Readings) -> None:
     rows = success(found)
     ann, bob, both = (
-        row(rows, judge=judge, method=PV[0], against=PV[1]) for judge in ("reader ann", "reader bob", POOLED)
+        row(rows, judge=judge, method=PV[0], baseline=PV[1]) for judge in ("reader ann", "reader bob", POOLED)
     )
-    assert [(r["wins"], r["losses"], r["ties"], r["missing"]) for r in (ann, bob, both)] == [
+    assert [(r["wins"], r["losses"], r["ties"], r["masked"]) for r in (ann, bob, both)] == [
         (2, 1, 1, 0),
         (2, 2, 0, 0),
         (1, 1, 2, 0),
@@ -51,7 +54,7 @@ def test_success_rates_by_hand(found: Readings) -> None:
     users = [f"user-{i}" for i in range(4)]
     assert ann["r_w"] == cluster_bootstrap([1, 1, -1, 0], users)
     # Nobody was asked to compare these; bob gave no answer to them, nor did ann.
-    assert row(rows, judge=POOLED, method="BC", against="Vanilla")["missing"] == 4
+    assert row(rows, judge=POOLED, method="BC", baseline="Vanilla")["masked"] == 4
 
 
 def test_grades_by_hand(found: Readings) -> None:
@@ -103,33 +106,41 @@ def test_a_judge_counts_only_on_what_was_read(found: Readings) -> None:
 def test_agreement_on_answers_of_any_kind() -> None:
     pairs = [("0", "0"), ("1", "2"), ("2", "2")]
     same = Agreement.of("a", "b", pairs, ["x", "y", "z"])
-    assert same.kappa.value == cohens_kappa(*zip(*pairs, strict=True)) == pytest.approx(0.5)
+    assert same.kappa.value == cohens_kappa(*zip(*pairs, strict=True)).value == pytest.approx(0.5)
+
+
+def shown_of(found: Readings, *judgements: Judgement) -> str:
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(*terminal(found, reading_tables(found, judgements)))
+    return console.export_text()
 
 
 def test_every_table_says_who_read(found: Readings) -> None:
     assert "people (ann)" in found.read_by and "language models (bob)" in found.read_by
-    tables = reading_tables(found, judged(*PV, 0.9, 0.9, 0.6, 0.5))
-    assert [table.name for table in tables] == ["success", "form", "sense", "readers", "judges"]
-    for table in tables:
-        console = Console(width=80, record=True, file=io.StringIO())
-        console.print(table.terminal())
-        shown = console.export_text()
-        assert "language models" in " ".join(shown.split()) and "…" not in shown
-        assert "language models (bob)" in table.markdown() and table.title in table.markdown()
-    body = json.loads(to_json(found, tables), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    judgements = judged(*PV, 0.9, 0.9, 0.6, 0.5)
+    tables = reading_tables(found, judgements)
+    assert list(tables) == ["success", "form", "sense", "readers", "judges"]
+    text = shown_of(found, *judgements)
+    assert " ".join(text.split()).count("language models (bob)") == 5 and "…" not in text
+    body = json.loads(json.dumps(to_json(found, tables), allow_nan=False))
     assert "language models (bob)" in body["read_by"] and body["kinds"] == {"ann": "person", "bob": "model"}
-    assert row(body["success"], judge="reader ann", method=PV[0], against=PV[1])["r_w"] == 0.25
+    assert row(body["success"], judge="reader ann", method=PV[0], baseline=PV[1])["r_w"] == 0.25
     decided = row(body["readers"], on="decided pairs")
-    assert decided["kappa"] == pytest.approx(0.4) and decided.keys() >= {"kappa_low", "kappa_high"}
+    assert decided["kappa"] == pytest.approx(0.4) and decided.keys() >= {"low", "high"}
     assert row(body["sense"], judge=POOLED, method="BC")["mean"] is None
 
 
 def test_cells_by_hand(found: Readings, sheet: Sheet) -> None:
-    tables = {table.name: table for table in reading_tables(found)}
-    assert tables["form"].header[:4] == ["judge", "method", "replies", "missing"]
-    cells = tables["success"].cells[0]
-    assert cells[:7] == ["PAMDP", "Vanilla", "reader ann", "2", "1", "1", "0"] and cells[7].startswith("+0.25 [")
-    assert tables["readers"].header[-1] == "kappa" and tables["readers"].cells[0][4] == "0.67"
+    def cells(table: TidyTable, line: int) -> list[str]:
+        return [cell.strip() for cell in table.markdown().split("\n")[line].split("|")[1:-1]]
+
+    tables = reading_tables(found)
+    assert cells(tables["form"], 0)[:4] == ["judge", "method", "replies", "missing"]
+    assert cells(tables["success"], 2)[:7] == ["PAMDP", "Vanilla", "reader ann", "2", "1", "1", "0"]
+    assert cells(tables["success"], 2)[7].startswith("+0.25 [") and "comparisons" not in cells(tables["success"], 0)
+    assert cells(tables["form"], 2)[4].startswith("0.25 [")
+    assert cells(tables["readers"], 0)[-1] == "kappa" and cells(tables["readers"], 2)[-1].startswith("+0.40")
+    assert cells(tables["readers"], 2)[4] == "0.667"
     assert isinstance(tables["readers"].records[0]["kappa"], Estimate)
     every = {f"talk-{i}": {"grades": dict.fromkeys(("PAMDP", "BC", "Vanilla"), (2, 2))} for i in range(4)}
-    assert "missing" not in reading_tables(sheet.load(sheet.answer("eve", every)))[1].header
+    assert "missing" not in cells(reading_tables(sheet.load(sheet.answer("eve", every)))["form"], 0)

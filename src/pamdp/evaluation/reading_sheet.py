@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, zip_longest
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -27,7 +28,7 @@ from pamdp.stored import read_record, read_text
 from pamdp.types import Dialogue
 
 WORDS = tomllib.loads((Path(__file__).parent / "reading.toml").read_text(encoding="utf-8"))
-QUESTIONS = WORDS["questions"]
+QUESTIONS: dict[str, Any] = WORDS["questions"]
 """What is asked of each reply: name -> `asked`, and `grades`: word, meaning and examples of each, from grade 0."""
 
 

@@ -38,8 +38,8 @@ def grades(found: Readings, question: str) -> list[Record]:
         said = ([r.graded(question).get(r.place.letters[method]) for r in own] for own in states.values())
         given = [[grade for grade in own if grade is not None] for own in said]
         words = enumerate(word for word, *_ in QUESTIONS[question]["grades"])
-        values = {word: [[grade == i for grade in own] for own in given] for i, word in words}
-        row = {
+        values: dict[str, Any] = {word: [[grade == i for grade in own] for own in given] for i, word in words}
+        row: dict[str, Estimate] = {
             name: cluster_bootstrap([float(np.mean(x)) if x else None for x in own], [*map(_user, states)])
             for name, own in {**values, "mean": given}.items()
         }
@@ -81,7 +81,8 @@ def judges_with_readers(found: Readings, judgements: Sequence[Judgement]) -> lis
                 if lean is not None and not j.masked and j.score:
                     pair = frozenset((letters[j.state][j.method], letters[j.state][j.baseline]))
                     right[j.state, pair] = (float(np.sign(lean * j.score)) + 1) / 2, j.cluster
-            share = cluster_bootstrap(*zip(*right.values(), strict=True)) if right else UNKNOWN
+            values, users = [x for x, _ in right.values()], [user for _, user in right.values()]
+            share = cluster_bootstrap(values, users) if right else UNKNOWN
             rows.append({"judge": judge, "reader": reader, "pairs": share.n, "right": share})
     return rows
 
@@ -138,7 +139,7 @@ def _shares(estimate: Estimate, plus: str = "") -> str:
 
 
 _signed = partial(_shares, plus="+")
-WRITE: dict[str, Write] = {"r_w": _signed, "soft": _signed, "kappa": _signed, "p_value": p_text} | dict.fromkeys(
-    ("comparisons", "users")
-)
+WRITE: dict[str, Write] = {
+    "r_w": _signed, "soft": _signed, "kappa": _signed, "p_value": p_text, "comparisons": None, "users": None
+}  # fmt: skip
 """How columns are written that are no shares."""

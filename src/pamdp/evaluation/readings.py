@@ -121,8 +121,8 @@ def judgements_of(found: Readings, judge: str = POOLED) -> list[Judgement]:
     for pair, (state, readings) in product(found.pairs, own.items()):
         said = [x for r in readings if (x := r.outcome(*pair)) is not None]
         win, loss, tie = (said.count(outcome) / max(1, len(said)) for outcome in ("win", "loss", "tie"))
-        outcome = Verdict(win, loss, tie).outcome
-        out.append(Judgement(*pair, judge, *state, 0, win, loss, tie, outcome, masked=not said))
+        (user, dialogue, turn), outcome = state, Verdict(win, loss, tie).outcome
+        out.append(Judgement(*pair, judge, user, dialogue, turn, 0, win, loss, tie, outcome, masked=not said))
     return out
 
 
