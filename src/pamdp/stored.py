@@ -5,7 +5,7 @@ Owns what is said of a file that is wrong: file, line and field. Knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -27,22 +27,19 @@ def write_records(path: Path, records: Iterable[DataclassInstance]) -> None:
     write_atomic(path, "".join(json_line(asdict(record)) for record in records))
 
 
-def read_records(
-    path: Path, kind: type[T], fix: str = "", appended: bool = False, check: Callable[[T], None] | None = None
-) -> list[T]:
+def read_records(path: Path, kind: type[T], fix: str = "", appended: bool = False) -> list[T]:
     """The records of a file of JSON lines, all of one KIND.
 
     Args:
       fix: what to do where the file is missing or wrong.
       appended: lines were written one by one; a last one without its newline was cut short by a kill, and is left out.
-      check: refuses a record by a DataError.
 
     Raises:
       DataError: the file is missing, not UTF-8, or a line is something else; the message names line and field.
     """
     adapter, text = TypeAdapter(kind), read_text(path, fix, appended)
     numbered = enumerate(text.split("\n"), 1)  # splitlines() would also break in a string
-    return [_parse(adapter, line, path, number, fix, check) for number, line in numbered if line.strip()]
+    return [_parse(adapter, line, path, number, fix) for number, line in numbered if line.strip()]
 
 
 def read_record(path: Path, kind: type[T], fix: str = "") -> T:
@@ -61,14 +58,9 @@ def read_text(path: Path, fix: str = "", appended: bool = False) -> str:
         raise DataError(f"cannot be read: {error.strerror}", path, fix=fix) from error
 
 
-def _parse(
-    adapter: TypeAdapter[T], text: str, path: Path, line: int | None, fix: str, check: Callable[[T], None] | None = None
-) -> T:
+def _parse(adapter: TypeAdapter[T], text: str, path: Path, line: int | None, fix: str) -> T:
     try:
-        record = adapter.validate_json(text, strict=True)
-        if check:
-            check(record)
-        return record
+        return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = "".join(f"{part}." for part in first["loc"])[:-1]

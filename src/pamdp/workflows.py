@@ -112,8 +112,10 @@ def evaluate_policies(
     ]
     title = "Controls: mean per state, 95 % interval over users"
     tables = TidyTable(records, {"mean": measured}).terminal(title) if rows else []
-    above = terminal(readings, read) if readings else []
-    return Result(json.dumps(document), [*above, to_table(found), *tables, f"report: {report}"])
+    return Result(
+        json.dumps(document),
+        [*(terminal(readings, read) if readings else ()), to_table(found), *tables, f"report: {report}"],
+    )
 
 
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:

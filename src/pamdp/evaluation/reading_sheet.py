@@ -47,14 +47,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What readers must not see: the place of each state, and the (method, baseline) PAIRS that verdicts count for.
+    """What readers must not see: the place of each state, and the (method, baseline) PAIRS that verdicts count for."""
 
-    Attributes:
-      files: sha256 of every file of the sheet.
-      sha256: of all of the key.
-    """
-
-    files: dict[str, str]
+    files: dict[str, str]  # sha256 of every file of the sheet
     pairs: tuple[tuple[str, str], ...]
     states: dict[str, Place]
     seed: int
@@ -115,9 +110,8 @@ def write_sheet(
             "messages": [{"from": message.role, "text": message.content} for message in history[-messages:]],
             "replies": texts, "pairs": place.pairs,
         }  # fmt: skip
-        name = _digest(json.dumps([d.id, t, line]))[:8]  # a verdict on another sheet finds no state of this one
-        places[name] = place
-        lines.append({"state": name, **line})
+        lines.append({"state": _digest(json.dumps([d.id, t, line]))[:8], **line})  # another sheet has none of these
+        places[str(lines[-1]["state"])] = place
     files = _files(lines)
     key = Key({name: _digest(text) for name, text in files.items()}, tuple(pairs), places, seed).signed()
     key_file.parent.mkdir(parents=True, exist_ok=True)

@@ -113,8 +113,7 @@ def terminal(found: Readings, tables: Mapping[str, TidyTable]) -> list[Table]:
 
 def to_json(found: Readings, tables: Mapping[str, TidyTable]) -> dict[str, Any]:
     """Who read, and every table's records, unrounded; null where there is no number."""
-    rows = {name: flat(table.records) for name, table in tables.items()}
-    return {"read_by": found.read_by, "kinds": found.kinds, **rows}
+    return {"read_by": found.read_by, "kinds": found.kinds, **{name: flat(x.records) for name, x in tables.items()}}
 
 
 def _answers(reading: Reading, found: Readings) -> dict[tuple[str, str], str]:

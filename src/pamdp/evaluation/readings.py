@@ -91,16 +91,17 @@ def load_readings(folder: Path, key_file: Path, files: Sequence[Path]) -> Readin
     """The verdicts in FILES on the sheet in FOLDER, with methods for letters; a DataError where something is wrong."""
     key, kinds, said = read_key(key_file, folder), dict[str, Kind](), dict[tuple[str, str], _Line]()
 
-    def take(line: _Line) -> None:
-        _check(line, key)
-        if (line.reader, line.state) in said:
-            raise DataError(f"reader {line.reader!r} has answered state {line.state!r} already")
-        if (before := kinds.setdefault(line.reader, line.kind)) != line.kind:
-            raise DataError(f"reader {line.reader!r} was a {before} before, and is a {line.kind} here")
-        said[line.reader, line.state] = line
+    class Checked(_Line):
+        def model_post_init(self, _: object) -> None:
+            _check(self, key)
+            if (self.reader, self.state) in said:
+                raise DataError(f"reader {self.reader!r} has answered state {self.state!r} already")
+            if (before := kinds.setdefault(self.reader, self.kind)) != self.kind:
+                raise DataError(f"reader {self.reader!r} was a {before} before, and is a {self.kind} here")
+            said[self.reader, self.state] = self
 
     for path in files:
-        read_records(path, _Line, "a verdict is as the sheet's instructions.md says", check=take)
+        read_records(path, Checked, "a verdict is as the sheet's instructions.md says")
     if not said:
         raise DataError("no verdicts", files[0] if files else folder, fix="give files of verdicts, JSON lines")
     readings = list[Reading]()
