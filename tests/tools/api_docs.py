@@ -59,7 +59,7 @@ def _entry(name: str, part: object) -> str:
     signature = "" if inspect.isclass(part) and issubclass(part, Exception) else str(inspect.signature(part))
     # Annotations are texts, which `signature` shows in quotation marks.
     signature = re.sub(r"(: |-> )'([^']+)'", r"\1\2", signature)
-    signature = re.sub(r"<function (\w+) at 0x\w+>", r"\1", signature)
+    signature = re.sub(r"<function ([\w<>]+) at 0x\w+>", r"\1", signature)
     shown = textwrap.fill(f"{name}{signature}", 100, subsequent_indent="    ", break_long_words=False)
     text = inspect.cleandoc(part.__doc__ or "")
     return f"### {name}\n\n```python\n{shown}\n```\n\n```text\n{text}\n```\n"
