@@ -16,6 +16,8 @@ from rich.console import RenderableType
 
 from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
+from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
+from pamdp.evaluation.readings import Readings, judgements_of
 from pamdp.evaluation.report import write_report
 from pamdp.evaluation.success import compare
 from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to_table
@@ -71,6 +73,7 @@ def evaluate_policies(
     controls: Sequence[str] = (),
     grader: GraderConfig = GraderConfig(),
     record: Mapping[str, Json] = MappingProxyType({}),
+    readings: Readings | None = None,
 ) -> Result:
     """Replies, judgements, controls of the methods named in CONTROLS, report.
 
@@ -78,6 +81,7 @@ def evaluate_policies(
       policies: the first is Vanilla; its backbone, which nothing has changed, serves the judges too.
       judges: names of embedded judges, and of language models, which are reached as GRADER says.
       record: what else to note of this evaluation beside who graded.
+      readings: of these replies, by blind readers, who then are a judge more.
     """
     backbone = next(iter(policies.values())).backbone
     made = Graders(grader, lambda: backbone)
@@ -90,14 +94,17 @@ def evaluate_policies(
     for name in controls:
         if name in policies:
             rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
-    judgements = evaluate(replies, pairs, split.test, graders, rows, path)
-    write_json(path / "evaluation.json", {**record, "judges": [in_role(judge, "evaluation") for judge in graders]})
+    judgements = evaluate(replies, pairs, split.test, graders, rows, path, judgements_of(readings) if readings else ())
+    read = reading_tables(readings, judgements) if readings else {}
+    said: dict[str, Json] = {**record, **({"readers": readings.read_by} if readings else {})}
+    write_json(path / "evaluation.json", {**said, "judges": [in_role(judge, "evaluation") for judge in graders]})
     found = compare(judgements)
     report = str(write_report(path))
     document = {
         "success": flat(success_table(found).records),
         "controls": [asdict(row) for row in rows],
         "report": report,
+        **({"readings": to_json(readings, read)} if readings else {}),
     }
     records = [
         {"control": c.name, "measured by": c.judge, "mean": c.estimate, "states": c.n, "result": c.verdict}
@@ -105,7 +112,10 @@ def evaluate_policies(
     ]
     title = "Controls: mean per state, 95 % interval over users"
     tables = TidyTable(records, {"mean": measured}).terminal(title) if rows else []
-    return Result(json.dumps(document), [to_table(found), *tables, f"report: {report}"])
+    return Result(
+        json.dumps(document),
+        [*(terminal(readings, read) if readings else ()), to_table(found), *tables, f"report: {report}"],
+    )
 
 
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
+from pamdp.cli.options import KEY, SHEET, Json, Overrides, Plugins, Sources, show
 from pamdp.config import Config, EvalConfig
 from pamdp.settings import load
 
@@ -26,6 +26,12 @@ def evaluate(
         Path | None,
         typer.Option(help="The control's run: `train offline` from the same clone, with rl.permute=true besides."),
     ] = None,
+    readings: Annotated[
+        list[Path],
+        typer.Option(help="Verdicts of blind readers on a sheet of `pamdp read`; repeat.", default_factory=list),
+    ],
+    sheet: Annotated[Path | None, typer.Option(help="What they read; RUN/reading without.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key; RUN/reading-key.json without.")] = None,
     config: Sources,
     plugin: Plugins,
     as_json: Json = False,
@@ -34,10 +40,11 @@ def evaluate(
     """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
 
     A judge that is no embedded one is a language model; `grader.base_url` says where its server is. The judge that
-    rewarded cannot be the only one that grades.
+    rewarded cannot be the only one that grades. All blind readers together are one judge more, called `readers`.
 
     Example: `pamdp eval runs/rl --controls`
     """
+    from pamdp.evaluation.readings import load_readings
     from pamdp.models.embedded import load_backbone
     from pamdp.preflight import require_control, require_data, require_finished, require_judges
     from pamdp.runs import Run
@@ -57,10 +64,11 @@ def evaluate(
     require_data(done, split)
     learned = [run / "trained", *([] if permuted is None else [permuted / "trained"])]
     require_unseen(split.test, [run / "policy", *(folder for folder in learned if folder.is_dir())])
+    read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
     bare, own = backbones(settings, load_backbone)
     result = evaluate_policies(
         policies_of(run, own, bare, permuted), split, names, settings, run,
-        ("BC", "PAMDP") if controls else (), grader, {} if permuted is None else {"permuted": str(permuted)},
+        ("BC", "PAMDP") if controls else (), grader, {} if permuted is None else {"permuted": str(permuted)}, read,
     )  # fmt: skip
     show(as_json, result.json, *result.shown)
 

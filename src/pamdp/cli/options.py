@@ -21,6 +21,8 @@ def read_plugins(files: list[Path]) -> list[Path]:
     return files
 
 
+SHEET, KEY = "reading", "reading-key.json"
+"""Where in a run a sheet for blind readers is, and its key, unless options say otherwise."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Overrides = Annotated[
     list[str],

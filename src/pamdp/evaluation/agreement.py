@@ -34,6 +34,15 @@ class Agreement:
     kappa: Estimate
     first_shown: float = math.nan
 
+    @classmethod
+    def of(
+        cls, first: str, second: str, pairs: Sequence[tuple[str, str]], clusters: Sequence[str], n: int = 2_000,
+        bias: float = math.nan,
+    ) -> Agreement:  # fmt: skip
+        """Agreement on answers of any kind, such as grades; CLUSTERS has the user of each pair of them."""
+        kappa = cohens_kappa([a for a, _ in pairs], [b for _, b in pairs], clusters, n)
+        return cls(first, second, len(pairs), sum(a == b for a, b in pairs) / len(pairs), kappa, bias)
+
 
 def cohens_kappa(
     first: Sequence[Hashable], second: Sequence[Hashable], clusters: Sequence[Hashable] | None = None, n: int = 1
@@ -60,7 +69,7 @@ def between_judges(judgements: Sequence[Judgement], n: int = 2_000) -> list[Agre
     for a, b in combinations(said, 2):
         if shared := [(j, said[b][key]) for key, j in said[a].items() if key in said[b]]:
             pairs = [(x.outcome, y.outcome) for x, y in shared]
-            result.append(_agreement(a, b, pairs, [x.cluster for x, _ in shared], n))
+            result.append(Agreement.of(a, b, pairs, [x.cluster for x, _ in shared], n))
     return result
 
 
@@ -73,15 +82,8 @@ def between_orders(judgements: Sequence[Judgement], n: int = 2_000) -> list[Agre
         shown_first = sum((a == "win") + (b == "loss") for a, b in orders)
         verdicts = sum((a != "tie") + (b != "tie") for a, b in orders)
         bias = shown_first / verdicts if verdicts else math.nan
-        result.append(_agreement(judge, judge, orders, [j.cluster for j, _ in found], n, bias))
+        result.append(Agreement.of(judge, judge, orders, [j.cluster for j, _ in found], n, bias))
     return result
-
-
-def _agreement(
-    first: str, second: str, pairs: Sequence[tuple[str, str]], clusters: Sequence[str], n: int, bias: float = math.nan
-) -> Agreement:
-    kappa = cohens_kappa([a for a, _ in pairs], [b for _, b in pairs], clusters, n)
-    return Agreement(first, second, len(pairs), sum(a == b for a, b in pairs) / len(pairs), kappa, bias)
 
 
 def _kappa(categories: int) -> Statistic:

@@ -124,9 +124,10 @@ def evaluate(
     judges: Sequence[Judge],
     controls: Sequence[Control],
     folder: Path,
+    read: Sequence[Judgement] = (),
 ) -> list[Judgement]:
-    """`judge_methods`; judgements, controls and sample dialogues go into FOLDER."""
-    judgements = judge_methods(replies, pairs, dialogues, judges)
+    """`judge_methods`, and what was READ; judgements, controls and sample dialogues go into FOLDER."""
+    judgements = [*judge_methods(replies, pairs, dialogues, judges), *read]
     write_judgements(folder / "judgements.jsonl", judgements)
     write_controls(folder / "controls.json", controls)
     write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:SHOWN], judgements))
