@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import pamdp
 from pamdp.baselines.method import Job
-from pamdp.baselines.replies import PolicyReplier, Replies
+from pamdp.baselines.replies import PolicyReplier
+from pamdp.models.recorded import Replies
 
 
 class Brief(PolicyReplier):
