@@ -227,7 +227,7 @@ def _graded(*judges: str) -> list[Judgement]:
         (["a"], "b", "Only one judge (a) graded. A second, differently built judge is needed"),
         (["a", "b"], None, "does not say which judge gave the rewards: none can be taken as independent"),
         (["a", "b"], "c", "Rewards came from c, which graded nothing here."),
-        (["a", "b", "c", "d"], "b", "its own rates are expected to rise. The independent evidence is a, c and d."),
+        (["a", "b", "c", "d"], "b", "its own rates are expected to rise. Judges that gave no rewards: a, c and d."),
     ],
 )
 def test_notes_say_which_judge_is_independent(judges: list[str], reward: str | None, says: str) -> None:
