@@ -54,7 +54,7 @@ class _RepliesFields(Fields):
     rejected: Annotated[Text | None, BeforeValidator(_first)] = None
 
 
-class _TurnFields(Fields):
+class _AloeTurn(Fields):
     user: Text
     assistant: _RepliesFields
     chosen: Branch = "preferred"
@@ -66,17 +66,17 @@ class _TurnFields(Fields):
         return Turn(self.user, self.assistant.preferred, self.assistant.rejected, self.chosen, inferred)
 
 
-class _DialogueFields(NamedFields):
+class _AloeDialogue(NamedFields):
     """ALOE gives neither ids nor users, but talks with each profile many times."""
 
     profile: Annotated[Loose, WrapValidator(_unquoted)] = ""
     personality: Annotated[Loose, WrapValidator(_unquoted)] = ""
-    conversations: Items[_TurnFields]
+    conversations: Items[_AloeTurn]
 
 
 def dialogue(record: Record) -> Dialogue:
     """The dialogue of one line."""
-    line = record.read(_DialogueFields)
+    line = record.read(_AloeDialogue)
     return line.dialogue(record, tuple(item.turn() for item in line.conversations))
 
 

@@ -17,7 +17,7 @@ from pamdp.files import Json, json_line, write_atomic
 from pamdp.types import Branch, Dialogue, PreferencePair, Turn
 
 
-class _TurnFields(Fields):
+class _JsonLinesTurn(Fields):
     user: Text
     preferred: Text | None = None
     rejected: Text | None = None
@@ -45,8 +45,8 @@ class NamedFields(PersonaFields):
         return Dialogue(name, self.user_id or name_for(self.profile or name), self.persona, turns)
 
 
-class _DialogueFields(NamedFields):
-    turns: Items[_TurnFields]
+class _JsonLinesDialogue(NamedFields):
+    turns: Items[_JsonLinesTurn]
 
 
 class PairFields(PersonaFields):
@@ -67,7 +67,7 @@ class PairFields(PersonaFields):
 
 def dialogue(record: Record) -> Dialogue:
     """The dialogue of one line."""
-    line = record.read(_DialogueFields)
+    line = record.read(_JsonLinesDialogue)
     turns = (Turn(t.user, t.preferred, t.rejected, t.chosen, t.inferred.persona) for t in line.turns)
     return line.dialogue(record, tuple(turns))
 

@@ -21,15 +21,15 @@ def _numbered(value: object) -> object:
     return value
 
 
-class _TurnFields(Fields):
+class _PrefEvalTurn(Fields):
     user: Text
     assistant: Text
 
 
-class _DialogueFields(Fields):
+class _PrefEvalDialogue(Fields):
     persona: Text
     preference: Text
-    conversation: Annotated[dict[str, _TurnFields], BeforeValidator(_numbered)]
+    conversation: Annotated[dict[str, _PrefEvalTurn], BeforeValidator(_numbered)]
 
 
 class _OptionsFields(Fields):
@@ -45,7 +45,7 @@ def detect(record: dict[str, object]) -> bool:
 
 def dialogue(record: Record) -> Dialogue:
     """The dialogue of one persona-driven item: its id holds topic and number, its personality the preference."""
-    item = record.read(_DialogueFields)
+    item = record.read(_PrefEvalDialogue)
     said = (item.conversation[str(n)] for n in range(len(item.conversation)))
     turns = tuple(Turn(turn.user, turn.assistant) for turn in said)
     return Dialogue(record.name, record.name, Persona(item.persona, item.preference), turns)

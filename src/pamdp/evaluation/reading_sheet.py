@@ -33,7 +33,7 @@ QUESTIONS: dict[str, Any] = WORDS["questions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SheetState:
     """A state, and the letter of each method's reply to it; replies of the same words share one."""
 
     state: State
@@ -51,7 +51,7 @@ class Key:
 
     files: dict[str, str]  # sha256 of every file of the sheet
     pairs: tuple[tuple[str, str], ...]
-    states: dict[str, Place]
+    states: dict[str, SheetState]
     seed: int
     sha256: str = ""
 
@@ -100,11 +100,11 @@ def write_sheet(
         raise ConfigError(f"{states or 'some'} states asked for, and {len(found)} have a reply by every method")
     if messages < 1:
         raise ConfigError(f"a sheet needs 1 or more messages, not {messages}")
-    places, lines = dict[str, Place](), list[dict[str, Json]]()
+    places, lines = dict[str, SheetState](), list[dict[str, Json]]()
     for d, t in _draw(found, seed)[:states]:
         own = {method: replies[method][d.id, t] for method in methods}
         texts, letters = _lettered(own, seed_of("letters", seed, d.id, t))
-        place, history = Place((d.user_id, d.id, t), letters), d.history(t)
+        place, history = SheetState((d.user_id, d.id, t), letters), d.history(t)
         line: dict[str, Json] = {
             "persona": d.persona.text, "earlier_messages": max(0, len(history) - messages),
             "messages": [{"from": message.role, "text": message.content} for message in history[-messages:]],

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pamdp.errors import DataError
-from pamdp.evaluation.reading_sheet import Key, Place, read_key
+from pamdp.evaluation.reading_sheet import Key, SheetState, read_key
 from pamdp.evaluation.records import Judgement, State, grouped
 from pamdp.judges.base import Outcome, Verdict
 from pamdp.stored import read_records
@@ -44,7 +44,7 @@ class Reading:
     """One reader on one state of the sheet; what was not answered is absent."""
 
     reader: str
-    place: Place
+    place: SheetState
     grades: Grades
     prefer: dict[str, str]  # pair of letters, `A-B` -> one of them, or `tie`
 
