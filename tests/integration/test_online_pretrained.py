@@ -200,9 +200,13 @@ def test_the_weights_tell_cloned_policies_apart_also_where_every_weight_was_clon
     assert digest(False) == digest(False) != digest(True)
 
 
-def test_data_settings_that_come_to_the_same_users_are_no_obstacle(
+def test_what_does_not_bear_on_learning_is_no_obstacle(
     config: OnlineReproduceConfig, here: Path, tmp_path: Path
 ) -> None:
+    """Neither data settings that come to the same users, nor how long learning takes, nor a role that is not asked."""
+    writer = config.online.writer.model_copy(update={"max_tokens": 7})
+    simulator = config.online.simulator.model_copy(update={"concurrency": 1})
+    online = config.online.model_copy(update={"groups": 1, "writer": writer, "simulator": simulator})
     data = DataConfig(**{**config.data.model_dump(), "train_dialogues": TEACH})
-    Bench().run(_with(config, here / "seed-0" / "ODC", data=data), "table3", tmp_path / "run")
+    Bench().run(_with(config, here / "seed-0" / "ODC", data=data, online=online), "table3", tmp_path / "run")
     assert (tmp_path / "run" / "table3" / "table3.md").is_file()

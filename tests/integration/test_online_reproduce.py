@@ -108,7 +108,10 @@ def test_the_audit_has_every_measure(whole: tuple[Path, Bench]) -> None:
         for recogniser in ("likelihood", "words"):
             key = (name, f"told apart by {recogniser}")
             rows = [row for row in found["by_turn"] if (row["whose"], row["measure"]) == key]
-            assert len(rows) == turns and all(row["chance"] == pytest.approx(1 / 3) for row in rows)
+            assert [row["turn"] for row in rows] == list(range(1, turns + 1))
+            assert all(row["chance"] == pytest.approx(1 / 3) for row in rows)
+        leaked = [row for row in found["by_turn"] if (row["whose"], row["measure"]) == (name, "leaked")]
+        assert [row["turn"] for row in leaked] == list(range(1, turns + 1))
         assert len(found["audits"][name]["leaked"]) == turns and found["audits"][name]["role_breaks"] == 0
     assert found["audits"]["recorded"]["messages"] == 3 * TEST
 

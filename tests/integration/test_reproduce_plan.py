@@ -70,6 +70,8 @@ def test_what_is_planned_grows_with_what_is_learned_from(tmp_path: Path) -> None
     assert all(more[key] > 1.5 * few[key] for key in ("examples", "draws", "verdicts"))
     assert all(more[key] == few[key] for key in ("trained", "replies", "tokens", "judged"))
     assert few["draws"] == few["verdicts"] == 2 * 3 * 43  # samples, seeds, training turns
+    # Two judges in both orders on 57 turns; Prompt and Vanilla have one seed, five methods three.
+    assert few["judged"] == 2 * 2 * 57 * (1 + 5 * 3) and few["replies"] == 57 * (2 + 5 * 3)
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
