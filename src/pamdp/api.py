@@ -19,7 +19,7 @@ import tomli_w
 from rich.console import Console
 
 from pamdp.config import Config, DataConfig
-from pamdp.errors import ConfigError, RunError
+from pamdp.errors import ConfigError
 from pamdp.evaluation.offline_eval import judge_methods, write_replies
 from pamdp.evaluation.records import Judgement
 from pamdp.evaluation.success import SuccessRate, compare
@@ -35,10 +35,10 @@ from pamdp.registry import JUDGES
 from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
-from pamdp.train.factory import Split, load_policy, new_policy, shipped
-from pamdp.train.init_from import combined, with_sigma
+from pamdp.train.factory import Split, load_policy, new_policy
+from pamdp.train.init_from import combined, latest_policy, with_sigma
 from pamdp.train.offline import offline
-from pamdp.train.policy_metadata import read_metadata
+from pamdp.train.policy_metadata import read_metadata, require_unseen_by
 from pamdp.types import Dialogue, PreferencePair
 from pamdp.workflows import fingerprint_of, open_run
 
@@ -63,7 +63,7 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
       RunError: no policy is stored there, it is damaged, or it belongs to another backbone.
       ModelError: the language model is not there; the message says which command brings it.
     """
-    folder = shipped("trained") if source == "shipped" else _stored(Path(source))
+    folder = latest_policy(source)
     return load_policy(folder, load_backbone(read_metadata(folder).config.model.name) if backbone is None else backbone)
 
 
@@ -190,7 +190,7 @@ def evaluate(
     """
     if not policies or VANILLA in policies:
         raise ConfigError(f"evaluate takes one or more policies, none of them called {VANILLA}, which is added")
-    _require_unseen(policies, dialogues)
+    require_unseen_by(dialogues, {name: policy.users for name, policy in policies.items()})
     first = next(iter(policies.values()))
     plain = bare or next((p.backbone for p in policies.values() if p.config.clone.backbone != "full"), None)
     if plain is None:
@@ -203,11 +203,6 @@ def evaluate(
     pairs = [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
     judgements = judge_methods(replies, pairs, dialogues, graders)
     return Evaluation(compare(judgements), judgements, replies)
-
-
-def _stored(path: Path) -> Path:
-    """The folder of the policy that PATH means."""
-    return next((path / name for name in ("trained", "policy") if (path / name).is_dir()), path)
 
 
 def _config(settings: Mapping[str, object] | None) -> Config:
@@ -237,13 +232,3 @@ def _run(path: str | Path | None, config: Config, fingerprint: Fingerprint, resu
         if path is None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pamdp-"))) / "run"
         yield stack.enter_context(open_run(Path(path), config, fingerprint, resume))
-
-
-def _require_unseen(policies: Mapping[str, Policy], dialogues: Sequence[Dialogue]) -> None:
-    testing = {dialogue.user_id for dialogue in dialogues}
-    for name, policy in policies.items():
-        if known := sorted(testing & policy.users):
-            raise RunError(
-                f"{name} learned from {len(known)} of {len(testing)} test users ({', '.join(known[:3])}...); "
-                'evaluate on others: load_dialogues(...).split(by="user") keeps them apart'
-            )

@@ -18,7 +18,7 @@ from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
 from pamdp.evaluation.readings import Readings, judgements_of
-from pamdp.evaluation.report import write_report
+from pamdp.evaluation.report import CAUTION, write_report
 from pamdp.evaluation.success import compare
 from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to_table
 from pamdp.files import Json, new_folder, write_json
@@ -114,7 +114,7 @@ def evaluate_policies(
     tables = TidyTable(records, {"mean": measured}).terminal(title) if rows else []
     return Result(
         json.dumps(document),
-        [*(terminal(readings, read) if readings else ()), to_table(found), *tables, f"report: {report}"],
+        [*(terminal(readings, read) if readings else ()), to_table(found), *tables, CAUTION, f"report: {report}"],
     )
 
 

@@ -107,7 +107,7 @@ def test_what_is_asked_wrongly_is_one_line(cloned: pamdp.Policy, tmp_path: Path)
         pamdp.clone(cloned.backbone, _few(1), settings={"clone.epoch": 1})
     with pytest.raises(ConfigError, match=r"clone\.lora_rank=2 is asked for, but the policy was cloned with 8"):
         pamdp.reinforce(cloned, _few(1), judge=judge, settings={"clone.lora_rank": 2})
-    with pytest.raises(RunError, match=r"BC learned from 3 of 3 test users .*split\(by="):
+    with pytest.raises(RunError, match=r"BC learned from 3 of 3 test users .*; split as it did"):
         pamdp.evaluate({"BC": cloned}, _few(3), judges=[judge])
     for none in ({}, {"Vanilla": cloned}):
         with pytest.raises(ConfigError, match="none of them called Vanilla"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -48,13 +47,13 @@ def chat(
     from pamdp.models.generate import Sampling
     from pamdp.rl.returns import max_value
     from pamdp.rollout import collect
-    from pamdp.train.factory import load_critics, load_policy, shipped
+    from pamdp.train.factory import load_critics, load_policy
+    from pamdp.train.init_from import latest_policy
     from pamdp.train.policy_metadata import read_metadata
     from pamdp.train.reinforce import R_MAX
     from pamdp.workflows import backbones
 
-    trained, cloned = Path(run) / "trained", Path(run) / "policy"
-    folder = shipped("trained") if run == "shipped" else trained if trained.is_dir() else cloned
+    folder = latest_policy(run)
     config = read_metadata(folder).config
     bare, own = backbones(config, load_backbone)
     policy = load_policy(folder, own)

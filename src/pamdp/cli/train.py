@@ -134,6 +134,7 @@ def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrid
     Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
     """
     from pamdp.evaluation.tables import TidyTable
+    from pamdp.llm.stack import HERE
     from pamdp.train import estimate as costs
     from pamdp.train.users import load_users
 
@@ -141,7 +142,7 @@ def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrid
     rows = costs.estimate(settings, load_users(settings).train)
     shown = []
     for row in rows:
-        money = "local" if row.kind != "openai" else "no price" if row.money is None else f"{row.money:.2f}"
+        money = "local" if row.kind in HERE else "no price" if row.money is None else f"{row.money:.2f}"
         shown.append(asdict(row) | {"money": money})
     title = "What `train online` will call; answers at their longest, without retries and cache"
     counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens"), "{:,}".format)

@@ -22,6 +22,11 @@ from pamdp.evaluation.success import SuccessRate, by_comparison, compare, differ
 from pamdp.evaluation.tables import interval, p_text, signed
 from pamdp.files import write_atomic
 
+CAUTION = (
+    "Judges are models. On replies that this project's policies write, its embedded judges agreed with blind readers "
+    "no better than a coin (docs/results.md): read the dialogues before you believe a rate."
+)
+
 
 def write_report(run_dir: Path) -> Path:
     """Load a report and write it to `report.html` in the run, and the bars of each judge to `success-JUDGE.svg`."""
@@ -49,6 +54,7 @@ def render_report(data: ReportData) -> str:
     environment.globals.update(signed=signed, interval=interval, p_text=p_text, count=count, listed=listed)
     return environment.get_template("report.html.j2").render(
         data=data,
+        caution=CAUTION,
         colours=svg.VARIABLES,
         headline=headline(rows, controls),
         rows=rows,

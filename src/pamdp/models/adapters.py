@@ -31,7 +31,8 @@ class Adapter:
         used = getattr(backbone.model, "peft_config", {})
         self.name = next(name for n in range(len(used) + 1) if (name := f"policy{n or ''}") not in used)
         add_adapter(backbone, self.name, rank, first_layer, seed)
-        weakref.finalize(self, _drop, weakref.ref(backbone), self.name)
+        # Not at the end of the program: taking modules apart then is work for nobody.
+        weakref.finalize(self, _drop, weakref.ref(backbone), self.name).atexit = False
 
 
 def _drop(backbone: weakref.ref[Backbone], name: str) -> None:

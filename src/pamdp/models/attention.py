@@ -20,7 +20,7 @@ NAME = "pamdp_grouped"
 """Name of this attention among those of transformers."""
 
 
-class SideBySide(Cache):  # type: ignore[misc]
+class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
     """Histories whose new tokens stand in one row, one after another; each sees itself alone.
 
     A pass gets it twice: as `past_key_values` and, for `grouped_attention`, as `beside`. Everything but attention then

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 
-class SlotCache(Cache):  # type: ignore[misc]
+class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
     """A cache of fixed size for transformers: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
@@ -33,7 +33,7 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.span, layer.rows, layer.at, layer.width = slice(first, last), rows, at, width
 
 
-class _SlotLayer(DynamicLayer):  # type: ignore[misc]
+class _SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """One layer's part, [places, heads, width, d]; zeros at first, because what is never seen must still be finite."""
 
     span: slice

@@ -80,7 +80,8 @@ def clone(
         run.log(cloner.step, {"steered": float(fitted is not None)}, "clone")
     with torch.no_grad():
         _set_sigma(policy, examples, config, train)
-    run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
+    if test:
+        run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
     train_backbone(policy.backbone, "frozen")
     cloned = replace(policy, config=config, users=frozenset(d.user_id for d in train))
     save_policy(cloned, run.path / "policy")

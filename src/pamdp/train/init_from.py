@@ -26,6 +26,12 @@ def policy_folder(source: str) -> Path:
     return shipped() if source == "shipped" else Path(source) / "policy"
 
 
+def latest_policy(source: str | Path) -> Path:
+    """Folder of what the run SOURCE reinforced or else cloned, of the policy that is `shipped`, or SOURCE itself."""
+    names = (Path(source) / name for name in ("trained", "policy"))
+    return shipped("trained") if source == "shipped" else next((f for f in names if f.is_dir()), Path(source))
+
+
 def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str]) -> Config:
     """The settings of a run that reinforces the policy in START: what was cloned is what is reinforced.
 

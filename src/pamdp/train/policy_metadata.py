@@ -6,7 +6,7 @@ weights (factory.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -54,13 +54,18 @@ def read_metadata(folder: Path) -> PolicyMetadata:
 
 
 def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:
-    """A RunError for test users that the policies in FOLDERS learned from: rates on them say nothing of new people."""
+    """`require_unseen_by` the policies in FOLDERS."""
+    require_unseen_by(test, {f"the policy in {folder}": learned_from(read_metadata(folder)) for folder in folders})
+
+
+def require_unseen_by(test: Sequence[Dialogue], learned: Mapping[str, Set[str]]) -> None:
+    """A RunError for test users that a policy LEARNED from, by its name: rates on them say nothing of new people."""
     testing = {dialogue.user_id for dialogue in test}
-    for folder in folders:
-        if known := sorted(testing & learned_from(read_metadata(folder))):
+    for name, users in learned.items():
+        if known := sorted(testing & users):
             more = f" and {len(known) - NAMED} more" if len(known) > NAMED else ""
             raise RunError(
-                f"the policy in {folder} learned from {len(known)} of {len(testing)} test users "
+                f"{name} learned from {len(known)} of {len(testing)} test users "
                 f"({', '.join(known[:NAMED])}{more}); split as it did (data.path, data.split_seed, data.test_share, "
                 "data.folds), or train it anew on this split"
             )
