@@ -1,7 +1,7 @@
 """Checkpoints: weights and the state of training as safetensors and JSON, complete or not there at all; never pickle.
 
-Owns the layout of checkpoints/STEP/: one NAME.safetensors for each group of weights, config.json, and state.safetensors
-with state.json for what resuming needs (optimizers, random numbers, counters). Knows nothing of whose they are.
+Owns the layout of checkpoints/STEP/: one NAME.safetensors for each group of weights, and state.safetensors with
+state.json for what resuming needs (optimizers, random numbers, counters). Knows nothing of whose they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class Checkpoint:
 
     step: int
     weights: dict[str, dict[str, Tensor]]
-    config: dict[str, Json]
     state: dict[str, Tree]
 
 
@@ -39,7 +38,6 @@ def save(
     folder: Path,
     step: int,
     weights: Mapping[str, Mapping[str, Tensor]],
-    config: Mapping[str, Json],
     state: Mapping[str, Tree],
     keep: int = 2,
 ) -> Path:
@@ -48,7 +46,6 @@ def save(
     Args:
       folder: the run's checkpoints folder.
       weights: group -> name -> tensor.
-      config: what is needed to build the modules that the weights go into.
       state: what resuming needs, by name; anything that `Tree` allows comes back equal.
       keep: how many checkpoints stay; 0 keeps all.
     """
@@ -62,7 +59,6 @@ def save(
         plain = {name: _plain(value, name, tensors) for name, value in state.items()}
         save_tensors(part / "state.safetensors", tensors)
         write_json(part / "state.json", plain)
-        write_json(part / "config.json", {"step": step, **config})
     # What a killed save left behind, and what is too old.
     sweep(folder)
     for old in _complete(folder)[:-keep]:
@@ -78,12 +74,11 @@ def latest(folder: Path) -> Path | None:
 def load(path: Path) -> Checkpoint:
     """Everything of one checkpoint; a RunError where PATH is none or is damaged."""
     try:
-        config = json.loads((path / "config.json").read_bytes())
         plain = json.loads((path / "state.json").read_bytes())
         files = {file.stem: load_tensors(file) for file in sorted(path.glob("*.safetensors"))}
         tensors = files.pop("state")
         state = {str(name): _tree(value, tensors) for name, value in plain.items()}
-        return Checkpoint(int(config["step"]), files, config, state)
+        return Checkpoint(int(path.name), files, state)
     except (OSError, ValueError, KeyError, ModelError) as error:
         raise RunError(f"{path} is not a whole checkpoint: {error}") from error
 

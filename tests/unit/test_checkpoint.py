@@ -84,7 +84,7 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
     first, last = whole.run(7), whole.run(5)
     killed = Training()
     assert killed.run(7) == first
-    save(tmp_path, 7, {"net": killed.net.state_dict()}, {"width": 3}, killed.state())
+    save(tmp_path, 7, {"net": killed.net.state_dict()}, killed.state())
     resumed = Training()
     torch.manual_seed(99)
     resumed.restore(latest(tmp_path))
@@ -97,7 +97,7 @@ def test_an_optimizer_state_comes_back_equal(tmp_path: Path) -> None:
     training = Training()
     training.run(3)
     state = training.state()
-    found = load(save(tmp_path, 3, {"net": training.net.state_dict()}, {}, state))
+    found = load(save(tmp_path, 3, {"net": training.net.state_dict()}, state))
     assert same(found.state, state)
     # AdamW counts steps in tensors, and its betas are a tuple.
     assert found.state["optimizer"]["state"][0]["step"].dtype == torch.float32
@@ -133,28 +133,28 @@ def test_any_tree_comes_back_equal(state: dict[str, Tree]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        assert same(load(save(Path(folder), 1, {}, {}, state)).state, state)
+        assert same(load(save(Path(folder), 1, {}, state)).state, state)
 
 
 def test_dots_in_names_keep_tensors_apart(tmp_path: Path) -> None:
     state = {"a": {"b.c": torch.tensor(1), "b": {"c": torch.tensor(2)}}, "a.b": {"c": torch.tensor(3)}}
-    assert same(load(save(tmp_path, 1, {}, {}, state)).state, state)
+    assert same(load(save(tmp_path, 1, {}, state)).state, state)
 
 
-def test_layout_and_config(tmp_path: Path) -> None:
-    path = save(tmp_path, 42, {"planner": {"a1": torch.ones(2)}, "critics": {}}, {"d_a": 64, "name": "é"}, {"epoch": 3})
+def test_layout(tmp_path: Path) -> None:
+    path = save(tmp_path, 42, {"planner": {"a1": torch.ones(2)}, "critics": {}}, {"epoch": 3})
     assert path == tmp_path / "00000042" == latest(tmp_path)
     assert sorted(p.name for p in path.iterdir()) == [
-        "config.json", "critics.safetensors", "planner.safetensors", "state.json", "state.safetensors",
+        "critics.safetensors", "planner.safetensors", "state.json", "state.safetensors",
     ]  # fmt: skip
     found = load(path)
-    assert (found.step, found.config, found.state) == (42, {"step": 42, "d_a": 64, "name": "é"}, {"epoch": 3})
+    assert (found.step, found.state) == (42, {"epoch": 3})
     assert list(found.weights) == ["critics", "planner"]
 
 
 def test_tied_and_strided_weights_are_saved(tmp_path: Path) -> None:
     weight = torch.arange(6.0).view(2, 3)
-    path = save(tmp_path, 1, {"net": {"embed": weight, "head": weight, "turned": weight.T, "row": weight[1]}}, {}, {})
+    path = save(tmp_path, 1, {"net": {"embed": weight, "head": weight, "turned": weight.T, "row": weight[1]}}, {})
     found = load(path).weights["net"]
     assert same(found, {"embed": weight, "head": weight, "row": weight[1], "turned": weight.T.contiguous()})
     found["embed"].add_(1)
@@ -163,25 +163,25 @@ def test_tied_and_strided_weights_are_saved(tmp_path: Path) -> None:
 
 def test_only_the_last_few_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 99_999_999, 100_000_000, 4):
-        save(tmp_path, step, {}, {}, {}, keep=3)
+        save(tmp_path, step, {}, {}, keep=3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000004", "100000000", "99999999"]
     assert latest(tmp_path) == tmp_path / "100000000"
     for step in (5, 6):
-        save(tmp_path, step, {}, {}, {}, keep=0)
+        save(tmp_path, step, {}, {}, keep=0)
     assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_a_step_can_be_saved_again(tmp_path: Path) -> None:
     for value in (1, 2):
-        save(tmp_path, 7, {}, {}, {"value": value})
+        save(tmp_path, 7, {}, {"value": value})
     assert load(latest(tmp_path)).state == {"value": 2}
     assert [p.name for p in tmp_path.iterdir()] == ["00000007"]
 
 
 def test_a_failed_save_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path, 1, {}, {}, {"value": 1})
+    save(tmp_path, 1, {}, {"value": 1})
     with pytest.raises(TypeError, match=r"optimizer\.hook: a checkpoint cannot hold a"):
-        save(tmp_path, 2, {"net": {"w": torch.ones(1)}}, {}, {"optimizer": {"hook": object()}})
+        save(tmp_path, 2, {"net": {"w": torch.ones(1)}}, {"optimizer": {"hook": object()}})
     assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
 
 
@@ -191,7 +191,7 @@ def test_what_is_not_a_checkpoint_is_not_seen(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "00000008").write_text("a file")
     assert latest(tmp_path) is None
-    save(tmp_path, 3, {}, {}, {})
+    save(tmp_path, 3, {}, {})
     assert latest(tmp_path) == tmp_path / "00000003"
     assert not (tmp_path / ".part-00000009.1").exists()
 
@@ -204,7 +204,7 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints(tmp_path: Path) 
             step = 1000 * round_
             while True:
                 step += 1
-                save(tmp_path, step, weights, {"round": round_}, {"step": step}, keep=2)
+                save(tmp_path, step, weights, {"step": step, "round": round_}, keep=2)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and (latest(tmp_path) or Path("0")).name <= f"{1000 * round_:08d}":
             time.sleep(0.01)
@@ -212,13 +212,13 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints(tmp_path: Path) 
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         found = load(latest(tmp_path))
-        assert found.state == {"step": found.step} and found.config["round"] == round_
+        assert found.state == {"step": found.step, "round": round_}
         assert same(found.weights, weights)
 
 
-@pytest.mark.parametrize("name", ["config.json", "state.json", "state.safetensors"])
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
-    path = save(tmp_path, 1, {}, {}, {})
+    path = save(tmp_path, 1, {}, {})
     (path / name).write_bytes((path / name).read_bytes()[:-2])
     with pytest.raises(RunError, match="00000001 is not a whole checkpoint"):
         load(path)
@@ -252,4 +252,4 @@ def test_tensors_by_themselves(tmp_path: Path) -> None:
 
 def test_a_group_cannot_take_the_states_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="state"):
-        save(tmp_path, 1, {"state": {}}, {}, {})
+        save(tmp_path, 1, {"state": {}}, {})

@@ -119,18 +119,8 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
       ConfigError: there is no such layout.
       DataError: the path is missing, or its one file shows no known layout (in a folder, that is a problem).
     """
-    files, intake, names = data_files(Path(path)), Intake(skip_bad=True), dict[str, None]()
-    found: dict[Kind, list[Any]] = {"dialogues": [], "pairs": [], "personas": []}
-    for file in files:
-        try:
-            name = detect(file) if format == "auto" else format
-            kind = LAYOUTS[name].kind(file)
-            found[kind] += LAYOUTS[name].stream(kind, file, intake)
-            names[name] = None
-        except DataError as error:
-            if len(files) == 1:
-                raise
-            intake.refuse(error)
+    files, intake = data_files(Path(path)), Intake(skip_bad=True)
+    names, found = _read(files, format, intake)
     dialogues: list[Dialogue] = found["dialogues"]
     pairs: list[PreferencePair] = found["pairs"]
     turns = [(f"dialogue {d.id!r}, turn {n}", d.persona, turn) for d in dialogues for n, turn in enumerate(d.turns, 1)]
@@ -150,11 +140,8 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
     problems = [] if skip_bad else [*map(str, intake.skipped), *map(str, intake.mended)]
     if not any(found.values()):
         problems.append(f"{path}: 0 dialogues, 0 pairs: nothing is left to use (check the path, or mend the file)")
-    problems += [
-        f"{place}: preferred and rejected are the same text (leave it out: it prefers nothing)"
-        for place, better, worse in replies
-        if better == worse
-    ]
+    same = "preferred and rejected are the same text (leave it out: it prefers nothing)"
+    problems += [f"{place}: {same}" for place, better, worse in replies if better == worse]
     return CheckReport(
         path=str(path),
         format=" + ".join(names) or "none",
@@ -179,6 +166,23 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
         problems=(*problems, *_bad_twins(pairs)),
         notes=tuple(_notes(turns_longer, pairs_longer, parroting)),
     )
+
+
+def _read(files: Sequence[Path], format: str, intake: Intake) -> tuple[list[str], dict[Kind, list[Any]]]:
+    """Layouts and records of all files; a file among several that cannot be read is a problem of the intake."""
+    names = dict[str, None]()
+    found: dict[Kind, list[Any]] = {"dialogues": [], "pairs": [], "personas": []}
+    for file in files:
+        try:
+            name = detect(file) if format == "auto" else format
+            kind = LAYOUTS[name].kind(file)
+            found[kind] += LAYOUTS[name].stream(kind, file, intake)
+            names[name] = None
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            intake.refuse(error)
+    return list(names), found
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from pamdp.evaluation.agreement import between_judges, between_orders
-from pamdp.evaluation.records import grouped, read_judgements
+from pamdp.evaluation.records import Judgement, grouped, read_judgements
 from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.evaluation.success import compare, differences
 from pamdp.evaluation.tables import TidyTable, Write, coloured, measured, p_text, signed
@@ -75,21 +75,6 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         for seed in grid.seeds(cell, *pair)
         for judgement in read_judgements(verdict_file(cell.folder, "judged", judge, pair, seed))
     ]
-    rows = [
-        {
-            "method": row.method, "against": row.baseline, "judge": row.judge, "seeds": 0, "wins": row.wins,
-            "losses": row.losses, "ties": row.ties, "masked": row.masked, "r_w": row.rate, "users": row.rate.clusters,
-            "soft": row.soft.value, "p": row.p_value,
-        }
-        for row in compare(judgements, n=n)
-    ]  # fmt: skip
-    for row in (rows := corrected(rows, "r_w")):
-        key = (row["method"], row["against"], row["judge"])
-        own = (j for j in judgements if (j.method, j.baseline, j.judge) == key and not j.masked)
-        scores = {seed: [j.score for j in found] for seed, found in grouped(own, lambda j: j.sample).items()}
-        row["seeds"], row["printed"] = len(scores), printed(grid.table, cell.column, *key[:2])
-        row["by_seed"] = {seed: sum(scores[seed]) / len(scores[seed]) for seed in sorted(scores)}
-        row["paper"] = "; ".join(f"{p['rate']} ({p['model']}, {p['judge']})" for p in row["printed"])
     # Against Vanilla all rows are on one footing; the table's own pairs are lines already.
     gaps = [
         {"method": d.method, "other": d.other, "judge": d.judge, "difference": d.rate, "p": d.p_value}
@@ -107,18 +92,16 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
     whole = {name: [one for (by, _), some in scored.items() if by == name for one in some] for name in scorers}
     kappas = ("kappa_of_ratings", "kappa_of_categories", "replies")
     texts = {name: grid.replies(cell, name) for name in methods}
-    agreement, budgets = max(1, n // 5), read_json(cell.folder / "budgets.json", needed=True)
+    few, budgets = max(1, n // 5), read_json(cell.folder / "budgets.json", needed=True)
     return {
-        "rows": rows,
+        "rows": _rows(grid, cell, judgements),
         "absent": [
             {"method": name, "against": "not applicable", "not_applicable": lacking[name]}
             for name in grid.table.methods(grid.config.methods)
             if name in lacking
         ],
         "differences": corrected(gaps, "difference"),
-        "agreement": [
-            _fields(a) for a in (*between_judges(judgements, n=agreement), *between_orders(judgements, n=agreement))
-        ],
+        "agreement": [*map(_fields, (*between_judges(judgements, n=few), *between_orders(judgements, n=few)))],
         "texts": [
             {"method": name}
             | _fields(describe([s.reply for s in x], [s.reference_nll for s in x], [s.user for s in x], n=n))
@@ -131,6 +114,26 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         ],
         "budgets": [{"method": name, **budgets[name]} for name in methods],
     }
+
+
+def _rows(grid: Grid, cell: Cell, judgements: list[Judgement]) -> list[dict[str, Any]]:
+    """Every comparison that was judged, the seeds behind it and the paper's figures for it."""
+    rows = [
+        {
+            "method": row.method, "against": row.baseline, "judge": row.judge, "seeds": 0, "wins": row.wins,
+            "losses": row.losses, "ties": row.ties, "masked": row.masked, "r_w": row.rate, "users": row.rate.clusters,
+            "soft": row.soft.value, "p": row.p_value,
+        }
+        for row in compare(judgements, n=grid.config.resamples)
+    ]  # fmt: skip
+    for row in (rows := corrected(rows, "r_w")):
+        key = (row["method"], row["against"], row["judge"])
+        own = (j for j in judgements if (j.method, j.baseline, j.judge) == key and not j.masked)
+        scores = {seed: [j.score for j in found] for seed, found in grouped(own, lambda j: j.sample).items()}
+        row["seeds"], row["printed"] = len(scores), printed(grid.table, cell.column, *key[:2])
+        row["by_seed"] = {seed: sum(scores[seed]) / len(scores[seed]) for seed in sorted(scores)}
+        row["paper"] = "; ".join(f"{p['rate']} ({p['model']}, {p['judge']})" for p in row["printed"])
+    return rows
 
 
 def _fields(value: Any) -> dict[str, Any]:

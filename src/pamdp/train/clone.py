@@ -70,7 +70,7 @@ def clone(
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
                 state["optimizer"] = cloner.optimizer.state_dict()
-                checkpoint.save(folder, cloner.step, policy_weights(policy), {}, state)
+                checkpoint.save(folder, cloner.step, policy_weights(policy), state)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
             _, fitted = cloner.prepare(train, pairs, bar.advance, done=True)

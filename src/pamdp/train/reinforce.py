@@ -93,18 +93,14 @@ def _trace(run: Run, step: int, rollouts: Sequence[Rollout], learner: Learner, s
 
 
 def _save(learner: Learner, folder: Path, step: int, generator: torch.Generator) -> None:
-    checkpoint.save(
-        folder,
-        step,
-        {"moves": learner.delta.state_dict(), "critics": learner.critics.state_dict()},
-        {},
-        {
-            "actor_optimizer": learner.actor_optimizer.state_dict(),
-            "critic_optimizer": learner.critic_optimizer.state_dict(),
-            "generator": generator.get_state(),
-            "learner": dict[str, checkpoint.Tree](learner.state()),
-        },
-    )
+    weights = {"moves": learner.delta.state_dict(), "critics": learner.critics.state_dict()}
+    state: dict[str, checkpoint.Tree] = {
+        "actor_optimizer": learner.actor_optimizer.state_dict(),
+        "critic_optimizer": learner.critic_optimizer.state_dict(),
+        "generator": generator.get_state(),
+        "learner": dict[str, checkpoint.Tree](learner.state()),
+    }
+    checkpoint.save(folder, step, weights, state)
 
 
 def _restore(learner: Learner, folder: Path, generator: torch.Generator) -> int:
