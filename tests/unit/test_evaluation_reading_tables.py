@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -24,18 +23,7 @@ from pamdp.evaluation.readings import POOLED, Readings
 from pamdp.evaluation.records import Judgement
 from pamdp.evaluation.significance import Estimate, cluster_bootstrap
 from pamdp.evaluation.tables import TidyTable
-from tests.tools.reading import PV, Sheet, judged, make_dialogues, make_replies, make_sheet, row, said
-
-
-@pytest.fixture
-def sheet(tmp_path: Path) -> Sheet:
-    dialogues = make_dialogues(users=4)
-    return make_sheet(tmp_path, dialogues, make_replies(dialogues))
-
-
-@pytest.fixture
-def found(sheet: Sheet) -> Readings:
-    return sheet.load(sheet.answer("ann", said("wwlt", "0122")), sheet.answer("bob", said("wllw", "022-"), "model"))
+from tests.tools.reading import PV, Sheet, judged, row
 
 
 def test_success_rates_by_hand(found: Readings) -> None:

@@ -28,18 +28,6 @@ from pamdp.evaluation.readings import POOLED, Readings, judgements_of
 from pamdp.evaluation.success import compare
 from tests.tools.reading import PV, Sheet, judged, make_dialogues, make_replies, make_sheet, row, said
 
-
-@pytest.fixture
-def sheet(tmp_path: Path) -> Sheet:
-    dialogues = make_dialogues(users=4)
-    return make_sheet(tmp_path, dialogues, make_replies(dialogues))
-
-
-@pytest.fixture
-def found(sheet: Sheet) -> Readings:
-    return sheet.load(sheet.answer("ann", said("wwlt", "0122")), sheet.answer("bob", said("wllw", "022-"), "model"))
-
-
 # ---- judgements
 
 
