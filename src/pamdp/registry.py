@@ -132,7 +132,9 @@ CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(
 )
 """Kind -> what makes the model that an endpoint's settings describe; limits, retries and cache are llm/stack.py's."""
 JUDGES: Registry[Callable[[Callable[[], Backbone]], Judge]] = Registry(
-    "judge", _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense")
+    "judge",
+    _own("pamdp.judges.from_readings", "reward-model", "signals")
+    | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense"),
 )
 """Name -> what makes the judge; it is given who brings the backbone, and need not ask for it."""
 USERS: Registry[Callable[[Dialogue, int], User]] = Registry(

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from pamdp.config import Config, GraderConfig
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
-from pamdp.evaluation.readings import Readings, judgements_of
+from pamdp.evaluation.readings import Readings, judgements_of, require_same_replies
 from pamdp.evaluation.report import CAUTION, write_report
 from pamdp.evaluation.success import compare
 from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to_table
@@ -89,6 +89,8 @@ def evaluate_policies(
     for name in judges:
         made.check(name)
     replies = {name: write_replies(policy, split.test, config.rl, what=name) for name, policy in policies.items()}
+    if readings is not None:
+        require_same_replies(readings, replies)
     pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
     rows = []
     for name in controls:

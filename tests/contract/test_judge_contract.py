@@ -26,6 +26,8 @@ OTHER = Persona("Ben sells boats.", "He likes jokes.")
 class WordScorer:
     """Counts the reply's words that the persona has too, and prefers short replies."""
 
+    messages = 1
+
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         known = set(persona.text.lower().split())
         return [sum(w in known for w in r.lower().split()) - 0.01 * len(r) for r in replies]

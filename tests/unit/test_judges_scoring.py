@@ -20,6 +20,8 @@ HISTORY = (Message("user", "first"), Message("assistant", "reply"), Message("use
 class Table:
     """Scores from a table; remembers what it was asked."""
 
+    messages = 1
+
     def __init__(self, table: dict[str, float]) -> None:
         self.table, self.asked = table, list[tuple[str, ...]]()
 
@@ -89,6 +91,8 @@ def test_a_sum_weighs_by_temperature() -> None:
 
 class Company:
     """Scores a reply by how many are asked about with it, as a packed pass does in its last digits; keeps a sum."""
+
+    messages = 1
 
     def __init__(self) -> None:
         self.kept = 0.0

@@ -9,6 +9,7 @@ import typer
 
 from pamdp.cli.options import KEY, SHEET, Json, Overrides, Plugins, Sources, show
 from pamdp.config import Config, EvalConfig
+from pamdp.errors import ConfigError
 from pamdp.settings import load
 
 app = typer.Typer()
@@ -52,6 +53,8 @@ def evaluate(
     from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
 
     # What can be refused is refused before anything is loaded.
+    if (sheet or key) and not readings:
+        raise ConfigError("--sheet and --key say what --readings are of; name the files of verdicts, too")
     names = [name.strip() for name in judges.split(",")]
     grader = load(EvalConfig, config, overrides).grader
     done = Run(run)

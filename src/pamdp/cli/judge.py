@@ -10,7 +10,10 @@ import typer
 from pamdp.cli.options import Json, Plugins, SkipBad, show
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
-from pamdp.data.bundled import PairSplit
+from pamdp.data.bundled import PairSplit, load_sample_readings
+from pamdp.data.jsonl import write_lines
+from pamdp.data.readings import ReadState, decided_pairs, load_read_states, read_by
+from pamdp.errors import ConfigError
 from pamdp.files import require_replaceable
 from pamdp.progress import Progress
 from pamdp.registry import JUDGES
@@ -25,40 +28,91 @@ SAMPLE_PAIRS: dict[str, PairSplit] = {"sample": "test", "sample-valid": "valid",
 def evaluate(
     *,
     pairs: Annotated[
-        str, typer.Option(help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh.")
-    ],
+        str | None,
+        typer.Option(help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh."),
+    ] = None,
+    readings: Annotated[
+        str | None, typer.Option(help="What blind readers decided instead: JSON lines, or of the sample: valid, test.")
+    ] = None,
     judge: Annotated[str, typer.Option(help="Which judge, by name.")] = "embedded",
     skip_bad: SkipBad = False,
     as_json: Json = False,
     plugin: Plugins,
 ) -> None:
-    """Agreement of a judge with labelled pairs, per kind, with its controls.
+    """Agreement of a judge with blind readers or with labelled pairs, per kind, with its controls.
 
-    Example: `pamdp judge eval --pairs sample`
+    Example: `pamdp judge eval --judge reward-model --readings test`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
     from pamdp.models.embedded import load_backbone
 
-    named = SAMPLE_PAIRS.get(pairs)
-    found = load_pairs(pairs, skip_bad=skip_bad) if named is None else load_sample_pairs(named)
+    if (pairs is None) == (readings is None):
+        raise ConfigError("name either --readings or --pairs: what the judge is held against")
+    skipped, users, about = 0, None, ""
+    if readings is not None:
+        states = _read_states(readings)
+        asked_of = decided_pairs(states)
+        users = [state.user_id for state in states for _ in decided_pairs([state])]
+        about = read_by(states)
+    elif (named := SAMPLE_PAIRS.get(pairs or "")) is not None:
+        asked_of = list(load_sample_pairs(named).pairs)
+    else:
+        found = load_pairs(pairs or "", skip_bad=skip_bad)
+        asked_of, skipped = list(found.pairs), len(found.skipped)
     asked = JUDGES[judge](load_backbone)
-    with Progress("judging", 3 * len(found.pairs)) as bar:
-        report = evaluate_judge(asked, found.pairs, bar.advance)
-    show(as_json, report.to_json() | {"skipped": len(found.skipped)}, report.table())
+    with Progress("judging", 3 * len(asked_of)) as bar:
+        report = evaluate_judge(asked, asked_of, bar.advance, users)
+    show(as_json, report.to_json() | {"skipped": skipped, "read_by": about}, report.table(), about)
+
+
+def _read_states(name: str) -> list[ReadState]:
+    return load_sample_readings(name) if name in ("train", "valid", "test") else load_read_states(name)  # type: ignore[arg-type]
+
+
+@app.command()
+def collect(
+    *,
+    verdicts: Annotated[list[Path], typer.Argument(help="Files of verdicts, JSON lines, by readers of one sheet.")],
+    sheet: Annotated[Path, typer.Option(help="Folder that readers were given.")],
+    key: Annotated[Path, typer.Option(help="Who wrote what.")],
+    out: Annotated[Path, typer.Option(help="File for the readings, JSON lines.")],
+    as_json: Json = False,
+    plugin: Plugins,
+) -> None:
+    """Make of a sheet, its key and readers' verdicts what judges are trained on and held against.
+
+    Example: `pamdp judge collect ann.jsonl --sheet runs/rl/reading --key runs/rl/reading-key.json --out readings.jsonl`
+    """
+    from pamdp.evaluation.readings import read_states
+
+    states = read_states(sheet, key, verdicts, {})
+    n = write_lines(out, [state.model_dump(mode="json") for state in states])
+    show(as_json, {"out": str(out), "states": n}, f"{n} states in {out}; next: pamdp judge train --readings {out}")
 
 
 @app.command()
 def train(
     *,
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    epochs: Annotated[int, typer.Option(help="Passes of the likelihood judge over its pairs.")] = 2,
+    readings: Annotated[
+        list[str],
+        typer.Option(
+            help="Fit `reward-model` and `signals` on these instead: JSON lines, or `sample`; repeat.",
+            default_factory=list,
+            show_default=False,
+        ),
+    ],
+    epochs: Annotated[int | None, typer.Option(help="Passes of the reward model (3), or of likelihood (2).")] = None,
     as_json: Json = False,
     plugin: Plugins,
 ) -> None:
-    """Train the embedded judges on the sample's training users (about an hour on two cores).
+    """Train the embedded judges on the sample's training users (about an hour on two cores), or on readings.
 
-    Example: `pamdp judge train --out judges/`
+    Example: `pamdp judge train --out judges/ --readings sample`
     """
+    if readings:
+        _train_from_readings(out, readings, epochs or 3, as_json)
+        return
     from pamdp.judges.embedded import FILES, save_judges
     from pamdp.judges.training import train_judges
     from pamdp.models.embedded import load_backbone
@@ -74,7 +128,19 @@ def train(
         drawn_replies(Policy(backbone, readout=cloned.readout), dialogues, load(Config, (), ["rl.samples=1"])),
     ]
     match, likelihood, sense, temperature = train_judges(
-        backbone, load_sample_pairs("train").pairs, dialogues, models, epochs=epochs
+        backbone, load_sample_pairs("train").pairs, dialogues, models, epochs=epochs or 2
     )
     save_judges(out, match, likelihood, sense, temperature)
     show(as_json, {"out": str(out), "temperature": temperature}, f"judges written to {out}")
+
+
+def _train_from_readings(out: Path, readings: list[str], epochs: int, as_json: bool) -> None:
+    from pamdp.judges.from_readings import FILES, save, train_from_readings
+    from pamdp.models.embedded import load_backbone
+
+    require_replaceable(out, FILES)
+    states = [state for name in readings for state in _read_states("train" if name == "sample" else name)]
+    model, signals, temperature = train_from_readings(load_backbone(), states, load_sample_readings("valid"), epochs)
+    save(out, model, signals, temperature)
+    found = {"out": str(out), "states": len(states), "temperature": temperature, "read_by": read_by(states)}
+    show(as_json, found, f"judges fitted on {len(states)} states, {read_by(states)}, written to {out}")

@@ -10,8 +10,11 @@ import typer
 
 from pamdp.cli.options import KEY, SHEET, Json, Plugins, show
 from pamdp.config import Config
+from pamdp.errors import ConfigError
 
 app = typer.Typer()
+OTHER = "Other action"
+"""The method that is PAMDP under the action of another test user: does it matter whose action it is?"""
 
 
 @app.command()
@@ -20,8 +23,15 @@ def read(
     run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
     states: Annotated[int | None, typer.Option(help="How many states are read; all of them without.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Who replies, comma-separated; each is compared with those before it.")
+        str,
+        typer.Option(
+            help="Who replies, comma-separated; each is compared with those before it. `Other action`: PAMDP under "
+            "another user's action; `Permuted`: what --permuted names."
+        ),
     ] = "Vanilla,BC,PAMDP",
+    permuted: Annotated[
+        Path | None, typer.Option(help="The control's run, with rl.permute=true, for the method `Permuted`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for readers; RUN/reading without.")] = None,
     key: Annotated[Path | None, typer.Option(help="Who wrote what, not for readers; RUN/reading-key.json.")] = None,
     plugin: Plugins,
@@ -31,10 +41,11 @@ def read(
 
     Example: `pamdp read runs/rl --states 30`
     """
-    from pamdp.evaluation.offline_eval import write_replies
+    from pamdp.evaluation.offline_eval import others_actions, write_replies
     from pamdp.evaluation.reading_sheet import check_sheet, write_sheet
     from pamdp.models.embedded import load_backbone
-    from pamdp.preflight import require_data, require_finished
+    from pamdp.models.recorded import mean_actions
+    from pamdp.preflight import require_control, require_data, require_finished
     from pamdp.runs import Run
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, policies_of, split_of
@@ -44,13 +55,21 @@ def read(
     done = Run(run)
     settings = done.config(Config)
     require_finished(done)
+    if permuted is not None:
+        require_control(Run(permuted), done)
     split = split_of(settings)
     require_data(done, split)
-    require_unseen(split.test, [path for path in (run / "policy", run / "trained") if path.is_dir()])
+    learned = [run / "policy", run / "trained", *([] if permuted is None else [permuted / "trained"])]
+    require_unseen(split.test, [path for path in learned if path.is_dir()])
     bare, own = backbones(settings, load_backbone)
-    policies = policies_of(run, own, bare)
-    check_sheet(folder, key_file, names, policies)
-    replies = {name: write_replies(policies[name], split.test, settings.rl, what=name) for name in names}
+    policies = policies_of(run, own, bare, permuted)
+    check_sheet(folder, key_file, names, [*policies, *([OTHER] if "PAMDP" in policies else [])])
+    replies = {}
+    for name in names:
+        policy, actions = policies["PAMDP" if name == OTHER else name], None
+        if name == OTHER and (actions := others_actions(split.test, mean_actions(policy, split.test))) is None:
+            raise ConfigError(f"{OTHER}: all test dialogues are one user's, so there is no other user's action")
+        replies[name] = write_replies(policy, split.test, settings.rl, actions, name)
     pairs = [(method, baseline) for baseline, method in combinations(names, 2)]
     made = write_sheet(folder, key_file, split.test, replies, pairs, states=states, seed=settings.seed)
     found = {"sheet": str(folder), "key": str(key_file), "states": len(made.states)}

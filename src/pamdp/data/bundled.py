@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pamdp.data.load import Loaded, LoadedPairs, read_all
+from pamdp.data.readings import ReadState, load_read_states
 from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
@@ -24,9 +25,12 @@ def load_sample(split: Split = "all") -> Loaded:
         return Loaded(*read_all(paths, "dialogues", "aloe"))
 
 
-def load_plain(split: Literal["train", "test", "valid", "all"] = "all") -> Loaded:
-    """The plain-talk sample: everyday dialogues in ten manners. "valid" is for choices; "all" is train and test."""
-    with _parts("plain", split, "train", "test", "valid") as paths:
+def load_plain(split: Literal["train", "test", "valid", "rl", "all"] = "all") -> Loaded:
+    """The plain-talk sample: everyday dialogues in ten manners; "all" is train and test.
+
+    "valid" is for choices; "rl" has further training users, from whom the shipped clone has learned nothing.
+    """
+    with _parts("plain", split, "train", "test", "valid", "rl") as paths:
         return Loaded(*read_all(paths, "dialogues", "aloe"))
 
 
@@ -37,6 +41,12 @@ def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
     """
     with _parts("pairs", split, "train", "test", "valid", "fresh") as paths:
         return LoadedPairs(*read_all(paths, "pairs", "pairs"))
+
+
+def load_sample_readings(split: Literal["train", "valid", "test"]) -> list[ReadState]:
+    """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README."""
+    with _parts("readings", split, "train", "valid", "test") as paths:
+        return [state for path in paths for state in load_read_states(path)]
 
 
 @contextmanager

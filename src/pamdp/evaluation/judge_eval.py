@@ -60,11 +60,15 @@ class JudgeReport:
 
 
 def evaluate_judge(
-    judge: Judge, pairs: Sequence[PreferencePair], progress: Callable[[int], None] | None = None
+    judge: Judge,
+    pairs: Sequence[PreferencePair],
+    progress: Callable[[int], None] | None = None,
+    users: Sequence[str] | None = None,
 ) -> JudgeReport:
     """Accuracy of JUDGE on PAIRS, per kind, with its controls.
 
     Args:
+      users: whose each pair is, where pairs of a user are resampled together; without, twins are.
       progress: called with how many more verdicts there are; three for each pair.
     """
     persons = [*(p.persona for p in pairs), *(Persona() for _ in pairs), *_others(pairs)]
@@ -75,6 +79,14 @@ def evaluate_judge(
     credit = [None if (v := verdicts[i]) is None else _compare(v.p_a, v.p_b) for i in range(len(cases))]
     right, blind, other = (credit[i : i + len(pairs)] for i in range(0, len(cases), len(pairs)))
     kinds = sorted({p.kind for p in pairs if p.kind})
+    together = users if users is not None else [min(p.id, p.twin or p.id) for p in pairs]
+
+    def accuracy(credit: Credits, kind: str | None = None) -> Estimate:
+        """Mean credit, of one kind of pairs or of all."""
+        rows = zip(credit, pairs, together, strict=True)
+        kept = [(c, who) for c, p, who in rows if c is not None and kind in (None, p.kind)]
+        return cluster_bootstrap([c for c, _ in kept], [who for _, who in kept]) if kept else UNKNOWN
+
     controls: dict[str, Credits] = {
         "length": [_compare(len(p.preferred), len(p.rejected)) for p in pairs],
         "keyword_overlap": [_compare(_overlap(p, p.preferred), _overlap(p, p.rejected)) for p in pairs],
@@ -82,10 +94,10 @@ def evaluate_judge(
         "other_persona": other,
     }
     return JudgeReport(
-        judge.name, _accuracy(right, pairs),
-        {k: _accuracy(right, pairs, k) for k in kinds},
-        {k: _accuracy(v, pairs) for k, v in controls.items()},
-        {k: _accuracy(blind, pairs, k) for k in kinds},
+        judge.name, accuracy(right),
+        {k: accuracy(right, k) for k in kinds},
+        {k: accuracy(v) for k, v in controls.items()},
+        {k: accuracy(blind, k) for k in kinds},
     )  # fmt: skip
 
 
@@ -101,12 +113,6 @@ def _others(pairs: Sequence[PreferencePair]) -> list[Persona]:
         later = (pairs[(i + max(n // 2, 1) + k) % n] for k in range(n))
         out.append(next((p.persona for p in later if p.persona != own.persona and own.id != p.twin), Persona()))
     return out
-
-
-def _accuracy(credit: Credits, pairs: Sequence[PreferencePair], kind: str | None = None) -> Estimate:
-    """Mean credit, of one kind of pairs or of all."""
-    kept = [(c, p) for c, p in zip(credit, pairs, strict=True) if c is not None and kind in (None, p.kind)]
-    return cluster_bootstrap([c for c, _ in kept], [min(p.id, p.twin or p.id) for _, p in kept]) if kept else UNKNOWN
 
 
 def _overlap(pair: PreferencePair, reply: str) -> int:

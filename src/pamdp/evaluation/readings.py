@@ -6,37 +6,42 @@ readings are summed up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
+from pamdp.data.readings import Answers, Grades, Kind, ReadReply, ReadState
 from pamdp.errors import DataError
 from pamdp.evaluation.reading_sheet import Key, SheetState, read_key
 from pamdp.evaluation.records import Judgement, State, grouped
 from pamdp.judges.base import Outcome, Verdict
+from pamdp.models.recorded import Replies
 from pamdp.stored import read_records
+from pamdp.types import Message, Persona
 
-Kind = Literal["person", "model"]
-Grades = dict[str, dict[Literal["form", "sense"], Annotated[int, Field(ge=0, le=2)]]]
-"""Letter -> question -> grade."""
 POOLED = "readers"
 """The judge that all readers of a state are together."""
 
 
-class _Line(BaseModel):
+class _Line(Answers):
     """A line of a file of verdicts."""
 
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    state: str
+
+
+class _Shown(BaseModel):
+    """A line of a sheet."""
 
     state: str
-    reader: Annotated[str, Field(min_length=1)]
-    kind: Kind
-    grades: Grades = {}
-    prefer: dict[str, str] = {}
+    persona: str
+    earlier_messages: int
+    messages: list[dict[Literal["from", "text"], str]]
+    replies: dict[str, str]
+    pairs: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Reading:
     place: SheetState
     grades: Grades
     prefer: dict[str, str]  # pair of letters, `A-B` -> one of them, or `tie`
+    texts: dict[str, str]  # letter -> reply
 
     def graded(self, question: str) -> dict[str, int]:
         """Letter -> grade."""
@@ -89,7 +95,61 @@ class Readings:
 
 def load_readings(folder: Path, key_file: Path, files: Sequence[Path]) -> Readings:
     """The verdicts in FILES on the sheet in FOLDER, with methods for letters; a DataError where something is wrong."""
-    key, kinds, said = read_key(key_file, folder), dict[str, Kind](), dict[tuple[str, str], _Line]()
+    key = read_key(key_file, folder)
+    kinds, said = _answered(key, folder, files)
+    texts = {shown.state: shown.replies for shown in _shown(folder)}
+    readings = list[Reading]()
+    for name, place in sorted(key.states.items(), key=lambda item: item[1].state):
+        for reader, kind in kinds.items():
+            line = said.get((reader, name)) or _Line(state=name, reader=reader, kind=kind)
+            readings.append(Reading(reader, place, line.grades, line.prefer, texts[name]))
+    return Readings(key.pairs, kinds, tuple(readings))
+
+
+def require_same_replies(found: Readings, replies: Mapping[str, Replies]) -> None:
+    """A DataError where a method no longer replies as on the sheet: verdicts are of the replies that were read."""
+    for reading in found.readings:
+        _, dialogue, turn = reading.place.state
+        for method, letter in reading.place.letters.items():
+            now = replies.get(method, {}).get((dialogue, turn))
+            if now is not None and now.split() != reading.texts[letter].split():
+                raise DataError(
+                    f"{method} replied otherwise to turn {turn + 1} of {dialogue} when the sheet was written",
+                    fix="write a new sheet with `pamdp read` and have it read",
+                )
+
+
+def _shown(folder: Path) -> list[_Shown]:
+    return read_records(folder / "sheet.jsonl", _Shown, "take the sheet as it was written")
+
+
+def read_states(
+    folder: Path, key_file: Path, files: Sequence[Path], profiles: Mapping[str, Persona]
+) -> list[ReadState]:
+    """The same verdicts as what judges learn from: the states that somebody answered, whole, with who wrote what.
+
+    PROFILES: personas by dialogue, where profile and personality should be kept apart; a sheet shows them as one text.
+    """
+    key, out = read_key(key_file, folder), list[ReadState]()
+    _, said = _answered(key, folder, files)
+    for shown in _shown(folder):
+        (user, dialogue, turn), letters = key.states[shown.state].state, key.states[shown.state].letters
+        own = tuple(Answers(**line.model_dump(exclude={"state"})) for (_, s), line in said.items() if s == shown.state)
+        person = profiles.get(dialogue, Persona(shown.persona))
+        by = grouped(letters, letters.__getitem__)
+        replies = {letter: ReadReply(text=text, by=tuple(by[letter])) for letter, text in shown.replies.items()}
+        history = tuple(Message("user" if m["from"] == "user" else "assistant", m["text"]) for m in shown.messages)
+        if own:
+            out.append(ReadState(
+                id=f"{dialogue}/{turn}", user_id=user, profile=person.profile, personality=person.personality,
+                history=history, replies=replies, readings=own,
+            ))  # fmt: skip
+    return out
+
+
+def _answered(key: Key, folder: Path, files: Sequence[Path]) -> tuple[dict[str, Kind], dict[tuple[str, str], _Line]]:
+    """Readers and what each said of each state, checked against the key."""
+    kinds, said = dict[str, Kind](), dict[tuple[str, str], _Line]()
 
     class Checked(_Line):
         def model_post_init(self, _: object) -> None:
@@ -104,12 +164,7 @@ def load_readings(folder: Path, key_file: Path, files: Sequence[Path]) -> Readin
         read_records(path, Checked, "a verdict is as the sheet's instructions.md says")
     if not said:
         raise DataError("no verdicts", files[0] if files else folder, fix="give files of verdicts, JSON lines")
-    readings = list[Reading]()
-    for name, place in sorted(key.states.items(), key=lambda item: item[1].state):
-        for reader, kind in kinds.items():
-            line = said.get((reader, name)) or _Line(state=name, reader=reader, kind=kind)
-            readings.append(Reading(reader, place, line.grades, line.prefer))
-    return Readings(key.pairs, kinds, tuple(readings))
+    return kinds, said
 
 
 def judgements_of(found: Readings, judge: str = POOLED) -> list[Judgement]:

@@ -7,7 +7,6 @@ likelihood, the most accurate about a person's preference. Knows nothing of trai
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from importlib.resources import as_file, files
@@ -20,7 +19,7 @@ from pamdp.errors import ModelError
 from pamdp.files import new_folder, write_json
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
-from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum, weights_digest
 from pamdp.judges.sense import SenseHead, SenseScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
 from pamdp.models.backbone import Backbone
@@ -66,8 +65,7 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
     }
     parts = [(makers[part](), temperature[part]) for part in SUMS.get(name, (name,))]
     scorer = Sum(parts) if len(parts) > 1 else parts[0][0]
-    digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
-    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": digest}
+    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": weights_digest(folder)}
     return ScoringJudge(name, scorer, Calibration(temperature.get(name, 1.0)), fingerprint)
 
 

@@ -38,6 +38,8 @@ class LikelihoodHead(nn.Module):
 class LikelihoodScorer:
     """Scores of replies, as log-odds up to a constant; the backbone carries the adapter ADAPTER from layer CUT on."""
 
+    messages = 1
+
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
         self.layers = int(backbone.model.config.num_hidden_layers)

@@ -48,6 +48,8 @@ class MatchHead(nn.Module):
 class MatchScorer:
     """Scores of replies for a person, as log-odds up to a constant, from the bare backbone's hidden LAYERS."""
 
+    messages = 1
+
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
         self.backbone, self.head, self.layers = backbone, head, tuple(layers)
         self._personas: dict[Persona, Tensor] = {}

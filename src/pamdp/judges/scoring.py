@@ -6,10 +6,12 @@ nothing of where a score comes from. Symmetric by construction: both orders give
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pamdp.errors import JudgeError
@@ -22,6 +24,10 @@ V = TypeVar("V")
 
 class Scorer(Protocol):
     """Gives every reply to a message a number for a person; only differences mean something."""
+
+    @property
+    def messages(self) -> int:
+        """How many of the last messages it reads."""
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply."""
@@ -76,10 +82,10 @@ class ScoringJudge:
         self._known: dict[tuple[tuple[Persona, History], str], float] = {}
 
     def judge(self, cases: Sequence[Case], progress: Callable[[int], None] | None = None) -> list[Verdict]:
-        """Verdicts; cases that share person and message are scored together, each distinct reply once and for good."""
+        """Verdicts; cases that share all that is read are scored together, each distinct reply once and for good."""
         groups: dict[tuple[Persona, History], list[Case]] = {}
         for case in cases:
-            groups.setdefault((case.persona, case.history[-1:]), []).append(case)
+            groups.setdefault(self._about(case), []).append(case)
         for about, same in groups.items():
             replies = [reply for case in same for reply in (case.a, case.b)]
             found_once(self._known, about, replies, partial(self.scorer.score, *about))
@@ -93,7 +99,10 @@ class ScoringJudge:
         forget(self.scorer)
 
     def _score(self, case: Case, reply: str) -> float:
-        return self._known[(case.persona, case.history[-1:]), reply]
+        return self._known[self._about(case), reply]
+
+    def _about(self, case: Case) -> tuple[Persona, History]:
+        return case.persona, case.history[-self.scorer.messages :]
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,11 @@ class Sum:
     """Several scorers as one: the sum of their scores, each divided by its own temperature."""
 
     parts: Sequence[tuple[Scorer, float]]
+
+    @property
+    def messages(self) -> int:
+        """As many as any part reads."""
+        return max(scorer.messages for scorer, _ in self.parts)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Summed score of each reply."""
@@ -122,3 +136,8 @@ def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:
 
     best = min((x / 4 for x in range(-24, 25)), key=cost)
     return math.exp(min((best + x / 40 for x in range(-10, 11)), key=cost))
+
+
+def weights_digest(folder: Path) -> str:
+    """What identifies the weights in a folder of judges."""
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]

@@ -43,6 +43,8 @@ class SenseHead(nn.Module):
 class SenseScorer:
     """Scores of replies, from the features that `match` reads; they are the same for every person."""
 
+    messages = 1
+
     match: MatchScorer
     head: SenseHead
 

@@ -40,13 +40,15 @@ def _drop(backbone: weakref.ref[Backbone], name: str) -> None:
         alive.delete_adapter(name)
 
 
-def add_adapter(backbone: Backbone, name: str, rank: int, first_layer: int = 0, seed: int = 0) -> None:
-    """A new LoRA adapter (zero at first) on the layers from FIRST_LAYER on; it is left inactive and frozen.
+def add_adapter(
+    backbone: Backbone, name: str, rank: int, first_layer: int = 0, seed: int = 0, last: int | None = None
+) -> None:
+    """A new LoRA adapter (zero at first) on the layers FIRST_LAYER to LAST; it is left inactive and frozen.
 
     One of the same name is replaced.
     """
     backbone.delete_adapter(name)
-    layers = list(range(first_layer, int(backbone.model.config.num_hidden_layers)))
+    layers = list(range(first_layer, last or int(backbone.model.config.num_hidden_layers)))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Several adapters on one model are meant: one writes, one judges.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")

@@ -28,12 +28,14 @@ class Sampling:
       temperature: 0 is greedy: with an injected action the reply is then a function of history and action, u = F(a).
       top_p: nucleus, when temperature > 0.
       repetition_penalty: divides positive (multiplies negative) logits of tokens that the reply already holds.
+      trim: a reply that the budget breaks off goes back to its last whole sentence (`Policy.write`).
     """
 
     max_tokens: int = 48
     temperature: float = 0.0
     top_p: float = 0.95
     repetition_penalty: float = 1.1
+    trim: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from pamdp.models.checkpointing import checkpointed
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.prefill import prefill
+from pamdp.models.trim import whole_sentences
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message, as_history
 
@@ -164,7 +165,10 @@ class Policy:
             rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
         with self.active():
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
-        return [self.backbone.chat.decode(ids) for ids in replies]
+        texts = [self.backbone.chat.decode(ids) for ids in replies]
+        # A reply of fewer tokens ended by itself, in whatever way: that is the model's to answer for.
+        broken = [sampling.trim and len(ids) == sampling.max_tokens for ids in replies]
+        return [whole_sentences(text) if cut else text for text, cut in zip(texts, broken, strict=True)]
 
     def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
         """The replies to some histories, under the mean action."""

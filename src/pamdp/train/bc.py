@@ -62,8 +62,10 @@ class Cloner:
         Returns:
           The examples, and the regression that A1 is (None: A1 is for gradients to learn).
         """
-        examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, self.store, progress)
-        fitted = None if self.late and not done else self._fit(examples)
+        waiting = self.late and not done
+        store = None if waiting else self.store
+        examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, store, progress)
+        fitted = None if waiting else self._fit(examples)
         return examples if self.fixed else [replace(example, states=None) for example in examples], fitted
 
     def _fit(self, examples: Sequence[CloneExample]) -> Ridge | None:

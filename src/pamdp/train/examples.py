@@ -29,9 +29,9 @@ class CloneExample:
 
     Attributes:
       messages: the whole chosen path of a dialogue, or the history of a preference pair.
-      states: H(h_t) of every turn, [turns, width]; None where the gradient must reach H.
+      states: H(h_t) of every turn, [turns, width]; None where the gradient must reach H, or where left out.
       replies: for every turn token ids of the preferred reply and, where there is one, of the rejected one.
-      meanings: features of those replies, [replies, d], for the turns that have any.
+      meanings: features of those replies, [replies, d], for the turns that have any; [replies, 0] where left out.
       cloned: whether A1 learns from it; a pair's history need not tell whose it is, so its replies only teach what
         actions mean.
     """
@@ -48,13 +48,13 @@ def prepare(
     dialogues: Sequence[Dialogue],
     pairs: Sequence[PreferencePair],
     max_reply: int,
-    store: FeatureStore,
+    store: FeatureStore | None,
     progress: Callable[[int], None] | None = None,
 ) -> list[CloneExample]:
     """Examples with features from the policy as it is; turns and dialogues without a preferred reply teach nothing.
 
-    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once. A DataError where no
-    dialogue has a preferred reply.
+    Twins among PAIRS may be given whole: what two users prefer in one scene is learned once. Without a STORE features
+    are left out: nothing will ask for them. A DataError where no dialogue has a preferred reply.
     """
     told = [dialogue for dialogue in dialogues if any(turn.preferred for turn in dialogue.turns)]
     if not told:
@@ -68,10 +68,14 @@ def prepare(
     chat, examples = policy.backbone.chat, []
     for messages, texts, cloned in histories:
         replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
-        key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
-        found = store.get(key, partial(_features, policy, messages, replies))
-        meanings = torch.split(found["replies"], [len(group) for group in replies if group])
-        examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
+        sizes = [len(group) for group in replies if group]
+        if store is None:
+            examples.append(CloneExample(messages, None, replies, [torch.empty(n, 0) for n in sizes], cloned))
+        else:
+            key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
+            found = store.get(key, partial(_features, policy, messages, replies))
+            meanings = torch.split(found["replies"], sizes)
+            examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
         if progress is not None:
             progress(1)
     return examples

@@ -8,6 +8,7 @@ end: everything below takes values.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
 from pamdp.data import (
+    Loaded,
     LoadedPairs,
     load_dialogues,
     load_pairs,
@@ -38,6 +40,12 @@ from pamdp.models.policy import Policy
 from pamdp.train.policy_metadata import FILE, PolicyMetadata, learned_from, read_metadata
 from pamdp.types import Dialogue
 
+BUNDLED: dict[str, Callable[[], tuple[Loaded, Loaded]]] = {
+    "sample": lambda: (load_sample("train"), load_sample("test")),
+    "plain": lambda: (load_plain("train"), load_plain("test")),
+    "plain-rl": lambda: (load_plain("rl"), load_plain("test")),
+}
+"""Dialogues that come with the package, by the name that `data.path` gives: those to learn from, and those to test."""
 CRITICS = "critics"
 """Name of the file that holds a policy's critics."""
 
@@ -61,9 +69,8 @@ class Split:
 
 def load_split(config: DataConfig) -> Split:
     """The sample's own split, or a split of other data by topic or by user; of each part as many as are asked for."""
-    if config.path in ("sample", "plain"):
-        bundled = load_sample if config.path == "sample" else load_plain
-        train, test = bundled("train"), bundled("test")
+    if config.path in BUNDLED:
+        train, test = BUNDLED[config.path]()
         whole = Split(train.dialogues, test.dialogues, train.sha256[:32] + test.sha256[:32])
     else:
         loaded = load_dialogues(config.path, config.format, config.skip_bad)

@@ -1,0 +1,125 @@
+"""Replies that blind readers graded: what judges are fitted on and held against.
+
+Owns the layout (a state, replies by letter, what each reader answered) and what several readers say together. Knows
+nothing of sheets and keys (evaluation/readings.py), nor of judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pamdp.errors import DataError
+from pamdp.stored import read_records
+from pamdp.types import Message, Persona, PreferencePair, as_history
+
+Kind = Literal["person", "model"]
+Question = Literal["form", "sense"]
+Grades = dict[str, dict[Question, Annotated[int, Field(ge=0, le=2)]]]
+"""Letter -> question -> grade."""
+Prefer = dict[str, str]
+"""Pair of letters, `A-B` -> one of them, or `tie`."""
+
+
+class Answers(BaseModel):
+    """What one reader answered of a state; what was not answered is absent."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    reader: Annotated[str, Field(min_length=1)]
+    kind: Kind
+    grades: Grades = {}
+    prefer: Prefer = {}
+
+
+class ReadReply(BaseModel):
+    """A reply, and who wrote it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str
+    by: tuple[str, ...] = ()
+
+
+class ReadPair(NamedTuple):
+    """Two replies to a state, and the share of readers that prefer A, ties counting half."""
+
+    a: str
+    b: str
+    share: float
+
+
+class ReadState(BaseModel):
+    """A state that was read: whom the assistant talks to, the last messages, the replies, and what readers said."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    user_id: str
+    profile: str = ""
+    personality: str = ""
+    history: tuple[Message, ...]
+    replies: dict[str, ReadReply]
+    readings: tuple[Answers, ...]
+
+    def model_post_init(self, _: object) -> None:
+        """Refuse, by a DataError, what no sheet can have given."""
+        as_history(self.history)
+        for letter, pair in [(x, p) for r in self.readings for p in (*r.prefer, *r.grades) for x in p.split("-")]:
+            if letter not in self.replies:
+                raise DataError(f"{pair!r} is answered, and there is no reply {letter!r}")
+
+    @property
+    def persona(self) -> Persona:
+        """Whom the assistant talks to."""
+        return Persona(self.profile, self.personality)
+
+    def pairs(self) -> list[ReadPair]:
+        """Every pair that somebody answered, by letters."""
+        said: dict[str, list[float]] = {}
+        for reading in self.readings:
+            for pair, answer in reading.prefer.items():
+                said.setdefault(pair, []).append(0.5 if answer == "tie" else float(answer == pair.split("-")[0]))
+        named = ((pair.split("-"), sum(own) / len(own)) for pair, own in said.items())
+        return [ReadPair(a, b, share) for (a, b), share in named]
+
+    def grade(self, question: Question, letter: str) -> float | None:
+        """The readers' mean grade of a reply."""
+        given = [g[question] for r in self.readings if question in (g := r.grades.get(letter, {}))]
+        return sum(given) / len(given) if given else None
+
+
+def decided_pairs(states: Sequence[ReadState]) -> list[PreferencePair]:
+    """The pairs that most readers decided, as labelled pairs; `kind` says whether one policy wrote both replies."""
+    out = []
+    for state in states:
+        for a, b, share in state.pairs():
+            if share != 0.5:
+                good, bad = (a, b) if share > 0.5 else (b, a)
+                one = {_policy(x) for x in state.replies[a].by} & {_policy(x) for x in state.replies[b].by}
+                out.append(PreferencePair(
+                    f"{state.id}:{a}-{b}", state.persona, state.history, state.replies[good].text,
+                    state.replies[bad].text, "one policy" if one else "two policies",
+                ))  # fmt: skip
+    return out
+
+
+def _policy(by: str) -> str:
+    """Who wrote a reply, without how: `clone, drawn` is `clone`."""
+    return by.split(",")[0]
+
+
+def read_by(states: Sequence[ReadState]) -> str:
+    """Who read; stands with every number that comes from readings."""
+    kinds = {reading.reader: reading.kind for state in states for reading in state.readings}
+    people, models = (sum(kind == what for kind in kinds.values()) for what in ("person", "model"))
+    parts = [f"{n} {what}" for n, what in ((people, "people"), (models, "language models")) if n]
+    return f"read blind by {' and '.join(parts) or 'nobody'}"
+
+
+def load_read_states(path: str | Path) -> list[ReadState]:
+    """The states in a file of JSON lines; a DataError, with file and line, where one is something else."""
+    return read_records(Path(path), ReadState, "a line is as `pamdp judge collect` writes it")

@@ -1,0 +1,119 @@
+"""The judges that were fitted on blind readings: `reward-model` (the default reward) and `signals`.
+
+Owns their training together, their files and names. What they are worth stands in docs/results.md: agreement with
+readers on users whom nobody trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from pamdp.checkpoint import load_tensors, save_tensors
+from pamdp.data.readings import ReadState, decided_pairs
+from pamdp.errors import ModelError
+from pamdp.files import Json, new_folder, write_json
+from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel, train_reward_model
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature, weights_digest
+from pamdp.judges.signals import Signals, SignalsScorer, train_signals
+from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
+from pamdp.models.backbone import Backbone
+from pamdp.progress import Progress
+from pamdp.registry import JUDGES
+
+REWARD_MODEL, SIGNALS = "reward-model", "signals"
+NAMES = (REWARD_MODEL, SIGNALS)
+FIRST, LAST = 0.34, 0.8
+"""Depths between which the reward model is adapted; it reads at the second."""
+FILES = ("config.json", "reward-model.safetensors", "signals.safetensors")
+"""What a folder of these judges holds."""
+
+
+def shipped() -> Path:
+    """Folder of the judges' weights in the package."""
+    with as_file(files("pamdp") / "assets" / "readers") as folder:
+        return Path(folder)
+
+
+def train_from_readings(
+    backbone: Backbone, states: Sequence[ReadState], valid: Sequence[ReadState], epochs: int = 3, seed: int = 0
+) -> tuple[RewardModel, SignalsScorer, dict[str, float]]:
+    """Both judges, fitted on STATES; their temperatures, on VALID, states of other users."""
+    first, last = (backbone.layer_at(depth) for depth in (FIRST, LAST))
+    with Progress("reward model", len(states) * (1 + epochs)) as bar:
+        model = train_reward_model(
+            backbone, states, first=first, last=last, epochs=epochs, seed=seed, progress=bar.advance
+        )
+    with Progress("signals", len(states)) as bar:
+        signals = train_signals(backbone, states, progress=bar.advance)
+    with Progress("calibrating", 2 * len(valid)) as bar:
+        temperature = {
+            name: _temperature(scorer, valid, bar.advance)
+            for name, scorer in ((REWARD_MODEL, model), (SIGNALS, signals))
+        }
+    return model, signals, temperature
+
+
+def _temperature(scorer: Scorer, states: Sequence[ReadState], progress: Callable[[int], None]) -> float:
+    """τ that calibrates a scorer on the pairs that readers decided."""
+    differences = []
+    for state in states:
+        texts = [reply.text for reply in state.replies.values()]
+        score = dict(zip(texts, scorer.score(state.persona, state.history, texts), strict=True))
+        differences += [score[pair.preferred] - score[pair.rejected] for pair in decided_pairs([state])]
+        progress(1)
+    return fit_temperature(differences)
+
+
+def save(folder: Path, model: RewardModel, signals: SignalsScorer, temperature: dict[str, float]) -> None:
+    """Write both judges whole, the reward model in half precision."""
+    backbone = model.backbone
+    adapter = {f"adapter.{k}": v.half() for k, v in adapter_tensors(backbone, ADAPTER).items()}
+    head = {f"head.{k}": v.half() for k, v in model.head.state_dict().items()}
+    with new_folder(folder) as part:
+        save_tensors(part / "reward-model.safetensors", {**adapter, **head})
+        save_tensors(part / "signals.safetensors", dict(signals.signals.state_dict()))
+        about: dict[str, Json] = {"backbone": backbone.name, "revision": backbone.revision}
+        about |= {"first": model.first, "last": model.last, "temperature": temperature}
+        write_json(part / "config.json", about)
+
+
+def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJudge:
+    """The judge NAME, one of NAMES, on its backbone.
+
+    Raises:
+      ModelError: its weights are missing, or were trained on another backbone.
+    """
+    folder = folder or shipped()
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tensors = {key: value.float() for key, value in load_tensors(folder / f"{name}.safetensors").items()}
+    except OSError as error:
+        raise ModelError(f"no judge {name!r} in {folder}; `pamdp judge train --readings` makes it") from error
+    if about["revision"] != backbone.revision:
+        raise ModelError(
+            f"the judges in {folder} belong to backbone {about['backbone']} ({about['revision']}), not to "
+            f"{backbone.name} ({backbone.revision}); train judges for it with `pamdp judge train --readings`"
+        )
+    scorer: Scorer
+    if name == REWARD_MODEL:
+        adapter = {key[8:]: value for key, value in tensors.items() if key.startswith("adapter.")}
+        if ADAPTER not in getattr(backbone.model, "peft_config", {}):
+            rank = next(len(value) for key, value in adapter.items() if "lora_A" in key)
+            add_adapter(backbone, ADAPTER, rank, about["first"], last=about["last"])
+        load_adapter(backbone, ADAPTER, adapter)
+        head = RewardHead(2 * backbone.d)
+        head.load_state_dict({key[5:]: value for key, value in tensors.items() if key.startswith("head.")})
+        scorer = RewardModel(backbone, head.requires_grad_(False), about["first"], about["last"])
+    else:
+        signals = Signals()
+        signals.load_state_dict(tensors)
+        scorer = SignalsScorer(backbone, signals)
+    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": weights_digest(folder)}
+    return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint)
+
+
+JUDGES.add(REWARD_MODEL, lambda backbone: load(REWARD_MODEL, backbone()))
+JUDGES.add(SIGNALS, lambda backbone: load(SIGNALS, backbone()))

@@ -1,0 +1,142 @@
+"""The signals judge: a few numbers that anybody can read off a reply, weighed as blind readers do.
+
+Owns the numbers (how much likelier the reply is after this message than after others, how it is formed, how much of
+the message it takes up or repeats, whether it is written as the user writes) and their weights, a logistic regression
+on readings. Built otherwise than the reward model: nothing of the backbone learns, and no hidden state is read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pamdp.data.readings import ReadState
+from pamdp.data.text_overlap import content_words
+from pamdp.errors import DataError
+from pamdp.models.actor import Whitening
+from pamdp.models.backbone import Backbone
+from pamdp.models.packed_branches import reply_log_probs
+from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
+from pamdp.models.trim import ends_whole
+from pamdp.prompts.render import load
+from pamdp.types import History, Message, Persona
+
+OTHERS = (
+    "What should I cook for my family tonight?",
+    "My train was late again and my boss was angry with me.",
+    "I just won a small prize at school!",
+    "Why does my plant lose its leaves in winter?",
+)
+"""Messages of nobody in particular: what is as likely after them says nothing about this one."""
+NUMBERS = (
+    "about the message", "likely", "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself",
+    "takes up", "echoes", "asks", "exclaims as the user", "lower case as the user", "speaks of itself",
+)  # fmt: skip
+_SELF = re.compile(r"\b(?:i'm|i am|my|mine|i've|we|our)\b", re.I)
+
+
+class Signals(nn.Module):
+    """Weights of the numbers, each in units of its spread."""
+
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whiten = Whitening(len(NUMBERS))
+        self.register_buffer("weight", torch.zeros(len(NUMBERS)))
+
+    def forward(self, numbers: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """Score of each reply."""
+        return torch.as_tensor(self.whiten(numbers) @ self.weight)
+
+
+@dataclass(eq=False)
+class SignalsScorer:
+    """Scores of replies, as log-odds up to a constant, from NUMBERS of the bare backbone and of the text."""
+
+    backbone: Backbone
+    signals: Signals
+    messages: int = 3
+
+    @torch.no_grad()
+    def numbers(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
+        """NUMBERS of each reply."""
+        own = self._log_prob(history[-self.messages :], replies)
+        after = self._log_prob(history[-1:], replies)
+        elsewhere = torch.stack([self._log_prob((Message("user", other),), replies) for other in OTHERS]).mean(0)
+        texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
+        return torch.cat([(after - elsewhere)[:, None], own[:, None], texts], dim=1)
+
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply, the same for every person."""
+        return [float(x) for x in self.signals(self.numbers(history, replies))]
+
+    def _log_prob(self, history: History, replies: Sequence[str]) -> Float[Tensor, " n"]:
+        """Mean log p of a token of each reply, its end included."""
+        chat, layers = self.backbone.chat, int(self.backbone.model.config.num_hidden_layers)
+        ids = [chat.reply(reply) for reply in replies]
+        row = pack([Group(chat.history(history, load("assistant")).ids, ids)], self.backbone.device)
+        with self.backbone.adapter(None):
+            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
+        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids)
+        return torch.stack([tokens.mean() for tokens in found]).float()
+
+
+def text_numbers(message: str, reply: str) -> list[float]:
+    """Those of NUMBERS that need no model."""
+    words, asked = re.findall(r"[\w']+", reply.lower()), re.findall(r"[\w']+", message.lower())
+    pairs, theirs = [*pairwise(words)], {*pairwise(asked)}
+    mine, about = content_words(reply), content_words(message)
+    n = max(1, len(words))
+    lower = reply[:1].islower()
+    return [
+        math.log(n), float(n < 5), float(n > 35), float(ends_whole(reply)),
+        float(bool(re.match(r"[^\w\"'(]", reply)) or (lower and not message[:1].islower())),
+        float(bool(re.search(r"\d", reply))), 1 - len({*pairs}) / max(1, len(pairs)),
+        len(mine & about) / max(1, len(mine)), sum(pair in theirs for pair in pairs) / n, float("?" in reply),
+        float(("!" in reply) == ("!" in message)), float(lower == message[:1].islower()),
+        len(_SELF.findall(reply)) / n,
+    ]  # fmt: skip
+
+
+def train_signals(
+    backbone: Backbone, states: Sequence[ReadState], *, decay: float = 1e-3, progress: Callable[[int], None]
+) -> SignalsScorer:
+    """A scorer whose weights best explain what readers preferred; a DataError where they compared nothing."""
+    scorer, whole, differences, shares = (
+        SignalsScorer(backbone, Signals()),
+        list[Tensor](),
+        list[Tensor](),
+        list[float](),
+    )
+    for state in states:
+        letters = list(state.replies)
+        numbers = scorer.numbers(state.history, [state.replies[letter].text for letter in letters])
+        whole.append(numbers)
+        for pair in state.pairs():
+            differences.append(numbers[letters.index(pair.a)] - numbers[letters.index(pair.b)])
+            shares.append(pair.share)
+        progress(1)
+    if not differences:
+        raise DataError("no reader compared two replies", fix="give readings with `prefer`")
+    scorer.signals.whiten.fit(torch.cat(whole))
+    x, y = torch.stack(differences) / scorer.signals.whiten.scale, torch.tensor(shares)
+    weight = torch.zeros(len(NUMBERS), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+
+    def cost() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(x @ weight, y) + decay * weight.square().sum()
+        torch.autograd.backward(loss)
+        return loss
+
+    optimizer.step(cost)  # type: ignore[no-untyped-call]  # torch does not type it
+    scorer.signals.weight.copy_(weight.detach())
+    return scorer
