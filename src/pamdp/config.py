@@ -131,6 +131,9 @@ class RLConfig(Settings):
       soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
       max_reply: longest reply, in tokens (n_g of Table 4).
+      form_states: on how many states it is measured after every round whether replies are still whole; 0: never.
+      form_margin: by how much the shares of garbled and of blemished replies may exceed the clone's; a round that goes
+        further is taken back in part (train/trust_region.py).
       dialogues: how many dialogues advance together; bounds memory, does not change results.
       paper_literal: eq. 14 to the letter of the paper, and the horizon ends a dialogue: nothing is bootstrapped at T.
     """
@@ -148,7 +151,9 @@ class RLConfig(Settings):
     reference: Literal["clone", "vanilla", "preferred"] = "clone"
     soft: bool = True
     profile: Literal["persona", "inferred"] = "persona"
-    max_reply: int = Field(default=40, ge=1)
+    max_reply: int = Field(default=64, ge=1)
+    form_states: int = Field(default=48, ge=0)
+    form_margin: float = Field(default=0.02, ge=0)
     dialogues: int = Field(default=16, ge=1)
     epochs: int = Field(default=60, ge=1)
     batch_size: int = Field(default=256, ge=1)
@@ -217,7 +222,7 @@ class SimulatorConfig(EndpointConfig):
 class JudgeConfig(EndpointConfig):
     """The judge's endpoint; `model` names a registered judge where `kind` is "embedded"."""
 
-    model: str = "match+sense"
+    model: str = "reward-model"
 
 
 class OnlineConfig(Settings):

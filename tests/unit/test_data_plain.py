@@ -12,7 +12,6 @@ from pamdp.data import load_plain
 from pamdp.train.factory import load_split
 from pamdp.types import Turn
 
-
 SPLITS = ("train", "test", "valid", "rl")
 
 

@@ -57,7 +57,7 @@ def offline(
     *,
     run: RunDir,
     source: From = "shipped",
-    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "match+sense",
+    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "reward-model",
     config: Sources,
     plugin: Plugins,
     resume: Resume = False,

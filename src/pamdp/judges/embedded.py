@@ -1,8 +1,9 @@
 """The judges that come with the package: small, trained on the sample's training users, calibrated.
 
-Owns their files and names: `match` (whom a reply suits), `sense` (whether it reads like a person's), `match+sense` (the
-default reward), `likelihood` (built differently, grades what these reward) and `embedded`, the sum of match and
-likelihood, the most accurate about a person's preference. Knows nothing of training runs.
+Owns their files and names: `match` (whom a reply suits), `sense` (whether it reads like a person's), `match+sense`,
+`likelihood` (built differently) and `embedded`, the sum of match and likelihood. They are right about written pairs and
+agree with no reader about what a small model writes (docs/results.md); those that do are from_readings.py's. Knows
+nothing of training runs.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ from pamdp.registry import JUDGES
 SUMS = {"embedded": ("match", "likelihood"), "match+sense": ("match", "sense")}
 """Judges that are others' sums, each divided by its temperature."""
 NAMES = ("embedded", "match+sense", "match", "likelihood", "sense")
-REWARD = "match+sense"
-"""What rewards by default."""
 FILES = ("config.json", "match.safetensors", "likelihood.safetensors", "sense.safetensors")
 """What a folder of judges holds."""
 

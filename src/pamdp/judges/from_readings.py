@@ -24,6 +24,8 @@ from pamdp.progress import Progress
 from pamdp.registry import JUDGES
 
 REWARD_MODEL, SIGNALS = "reward-model", "signals"
+REWARD = REWARD_MODEL
+"""What rewards by default; SIGNALS, built differently, grades beside it."""
 NAMES = (REWARD_MODEL, SIGNALS)
 FIRST, LAST = 0.34, 0.8
 """Depths between which the reward model is adapted; it reads at the second."""

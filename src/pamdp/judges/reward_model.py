@@ -23,7 +23,7 @@ from pamdp.models.adapters import add_adapter, train_backbone
 from pamdp.models.backbone import Backbone
 from pamdp.models.packed_contexts import Group, PackedRow, pack, run_layers
 from pamdp.prompts.render import load, render
-from pamdp.types import History, Persona
+from pamdp.types import History, Persona, PreferencePair
 
 ADAPTER = "reward"
 MESSAGES = 5
@@ -88,6 +88,7 @@ class RewardModel:
 def train_reward_model(
     backbone: Backbone,
     states: Sequence[ReadState],
+    pairs: Sequence[PreferencePair] = (),
     *,
     first: int,
     last: int,
@@ -99,25 +100,27 @@ def train_reward_model(
     seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> RewardModel:
-    """A reward model fitted on readings; a state is EPOCHS + 1 steps of PROGRESS.
+    """A reward model fitted on readings; a state or a pair is EPOCHS + 1 steps of PROGRESS.
 
     Args:
+      pairs: written pairs to learn beside, which a policy cannot have spoiled.
       first, last: the layers between which it is adapted, and after which it reads.
       grades: weight of the squared errors of form and sense beside the loss of preferences.
 
     Raises:
       DataError: no reader decided any pair.
     """
-    lessons = [lesson for state in states if (lesson := _lesson(state))]
+    lessons = [lesson for state in states if (lesson := _of_state(state))]
     if not lessons:
         raise DataError("no reader compared two replies", fix="give readings with `prefer`")
+    lessons += [_of_pair(pair) for pair in pairs]
     add_adapter(backbone, ADAPTER, rank, first, seed, last)
     train_backbone(backbone, "lora", ADAPTER)
     weights = [p for p in backbone.model.parameters() if p.requires_grad]
     model = RewardModel(backbone, RewardHead(2 * backbone.d), first, last)
     rows = []
     for lesson in lessons:
-        row = model.row(lesson.state.persona, lesson.state.history, lesson.texts)
+        row = model.row(lesson.persona, lesson.history, lesson.texts)
         rows.append((row, model.lower(row).half()))
         progress(1)
     with torch.no_grad():  # units of features as they are before anything is learned
@@ -156,7 +159,8 @@ class Lesson:
       grades: of QUESTIONS, [replies, 2]; NaN where a reply was not graded.
     """
 
-    state: ReadState
+    persona: Persona
+    history: History
     texts: list[str]
     a: Tensor
     b: Tensor
@@ -164,17 +168,22 @@ class Lesson:
     grades: Tensor
 
 
-def _lesson(state: ReadState) -> Lesson | None:
+def _of_state(state: ReadState) -> Lesson | None:
     letters, pairs = list(state.replies), state.pairs()
     if not pairs:
         return None
     given = [[state.grade(question, letter) for question in QUESTIONS] for letter in letters]
     return Lesson(
-        state, [state.replies[letter].text for letter in letters],
+        state.persona, state.history, [state.replies[letter].text for letter in letters],
         torch.tensor([letters.index(p.a) for p in pairs]), torch.tensor([letters.index(p.b) for p in pairs]),
         torch.tensor([p.share for p in pairs]),
         torch.tensor([[math.nan if x is None else x for x in row] for row in given]),
     )  # fmt: skip
+
+
+def _of_pair(pair: PreferencePair) -> Lesson:
+    first, unknown = torch.tensor([0]), torch.full((2, len(QUESTIONS)), math.nan)
+    return Lesson(pair.persona, pair.history, [pair.preferred, pair.rejected], first, first + 1, torch.ones(1), unknown)
 
 
 def reading_loss(out: Float[Tensor, "n 3"], lesson: Lesson, weight: float) -> Tensor:

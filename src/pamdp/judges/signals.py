@@ -22,9 +22,9 @@ from pamdp.data.text_overlap import content_words
 from pamdp.errors import DataError
 from pamdp.models.actor import Whitening
 from pamdp.models.backbone import Backbone
+from pamdp.models.form import ends_whole
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
-from pamdp.models.trim import ends_whole
 from pamdp.prompts.render import load
 from pamdp.types import History, Message, Persona
 

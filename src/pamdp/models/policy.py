@@ -21,10 +21,10 @@ from pamdp.models.actor import Actor, Planner
 from pamdp.models.adapters import Adapter
 from pamdp.models.backbone import Backbone, Prefix, Readout
 from pamdp.models.checkpointing import checkpointed
+from pamdp.models.form import whole_sentences
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.prefill import prefill
-from pamdp.models.trim import whole_sentences
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message, as_history
 

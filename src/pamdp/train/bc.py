@@ -66,7 +66,9 @@ class Cloner:
         store = None if waiting else self.store
         examples = prepare(self.policy, dialogues, pairs, self.config.max_reply, store, progress)
         fitted = None if waiting else self._fit(examples)
-        return examples if self.fixed else [replace(example, states=None) for example in examples], fitted
+        if self.fixed or done:
+            return examples, fitted
+        return [replace(example, states=None) for example in examples], fitted
 
     def _fit(self, examples: Sequence[CloneExample]) -> Ridge | None:
         actor, fitted = self.planner.actor, None

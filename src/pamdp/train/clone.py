@@ -73,7 +73,7 @@ def clone(
                 checkpoint.save(folder, cloner.step, policy_weights(policy), state)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
-            _, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
+            examples, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
     if config.clone.steer:

@@ -21,6 +21,7 @@ from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train.factory import save_policy
+from pamdp.train.trust_region import TrustRegion
 from pamdp.types import Dialogue
 
 R_MAX = 1.0
@@ -57,13 +58,18 @@ def reinforce(
     saved = run.path / "checkpoints" / stage
     first = _restore(learner, saved, generator)
     run.rewind(first * settings.epochs, stage)
+    region = TrustRegion(policy, dialogues, settings, config.seed)
     for step in range(first, rounds):
         rollouts = collect(policy.with_actor(learner.actor()), step)
         batch = to_batch(rollouts, ends_at_horizon=settings.paper_literal)
         if step == 0:
             learner.fit(batch)
-        for epoch, metrics in enumerate(learner.update(batch, generator), start=1):
-            run.log(step * settings.epochs + epoch, metrics | scalars(), stage)
+        before = {name: value.clone() for name, value in learner.delta.state_dict().items()}
+        updates = learner.update(batch, generator)
+        held = region.hold(learner, before)
+        for epoch, metrics in enumerate(updates, start=1):
+            last = held if epoch == len(updates) else {}
+            run.log(step * settings.epochs + epoch, metrics | scalars() | last, stage)
         _trace(run, (step + 1) * settings.epochs, rollouts, learner, stage)
         _save(learner, saved, step + 1, generator)
         learned(step)
