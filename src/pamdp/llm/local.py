@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pamdp.errors import ModelError
+from pamdp.errors import ContextLengthError
 from pamdp.llm.chat import Completion, Decoding, Messages
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
@@ -86,7 +86,9 @@ class LocalChat:
         ]
         replies = generate(self.backbone, prefixes, rows, sampling, self.batch)
         return [
-            Completion(self.backbone.chat.decode(ids), len(prefix.encoded.ids), len(ids))
+            Completion(
+                self.backbone.chat.decode(ids), len(prefix.encoded.ids), len(ids), cut=len(ids) >= decoding.max_tokens
+            )
             for prefix, ids in zip(prefixes, replies, strict=True)
         ]
 
@@ -95,7 +97,7 @@ class LocalChat:
         encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
         limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
         if limit is not None and len(encoded.ids) + room > limit:
-            raise ModelError(
+            raise ContextLengthError(
                 f"{len(encoded.ids)} tokens of prompt and {room} of answer do not fit into the {limit} of "
                 f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
             )
