@@ -173,10 +173,12 @@ class CallConfig(Settings):
     Attributes:
       kind: "embedded" is what comes with the package, "local" any Hugging Face causal LM on this machine, "openai" a
         server that speaks OpenAI's chat completions; others are registered.
-      base_url: of the server, up to and including /v1.
+      base_url: of the server, up to and including /v1; with ?api-version=... where the server wants it.
       key_env: name of the environment variable that holds the server's key. The key itself is no setting, because
         settings are written into the run.
-      temperature, max_tokens: of answers.
+      temperature: of answers.
+      max_tokens: of answers, thinking included. A verdict that it cuts off, or thinking without an answer, is asked for
+        again with 4 times as many, as often as `attempts` allows; a model that reasons aloud needs some thousands.
       seed: of draws.
       timeout: seconds for one call.
       tries: most tries of a call that fails in passing, ever more slowly.

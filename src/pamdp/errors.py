@@ -45,6 +45,10 @@ class EndpointError(PamdpError):
     """A language model cannot be reached or refuses to work; the run pauses with what is done saved."""
 
 
+class ContextLengthError(EndpointError):
+    """A prompt and the answer that was asked for do not fit into the language model."""
+
+
 class RunError(PamdpError):
     """A run directory is missing, foreign or incomplete."""
 

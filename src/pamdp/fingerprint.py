@@ -1,7 +1,8 @@
 """What a result was computed from, so that two results can be told comparable or not.
 
 Owns the fingerprint's fields and how data, code and machine are named in it. Knows nothing of runs. Where a model is
-served is recorded and not compared: a server that moved serves the same model.
+served is recorded and not compared: a server that moved serves the same model. Nor is what its server refuses: that is
+found out while it is asked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pydantic import BaseModel, ConfigDict
 from pamdp.files import Json
 
 ADDRESS = "base_url"
-"""Field of a model's fingerprint that says where it is served, without user, password and query."""
+"""Field of a model's fingerprint that says where it is served, without user, password and key."""
+REFUSED = "refused"
+"""Field of a model's fingerprint that says which parameters its server was found to refuse, if any."""
 
 
 class Fingerprint(BaseModel):
@@ -45,9 +48,9 @@ class Fingerprint(BaseModel):
 
     @property
     def compared(self) -> dict[str, Json]:
-        """What must agree: all but the addresses of servers."""
+        """What must agree: all but the addresses of servers and what they refuse."""
         known = self.model_dump(mode="json")
-        judges = [{key: x for key, x in judge.items() if key != ADDRESS} for judge in self.judges]
+        judges = [{key: x for key, x in judge.items() if key not in (ADDRESS, REFUSED)} for judge in self.judges]
         return {**known, "judges": judges}
 
     @property

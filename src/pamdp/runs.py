@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import Json, json_line, lock, new_folder, read_json_lines, sweep, write_atomic, write_json
-from pamdp.fingerprint import Fingerprint, environment
+from pamdp.fingerprint import REFUSED, Fingerprint, environment
 from pamdp.settings import Settings, dump, flatten, load
 
 S = TypeVar("S", bound=Settings)
@@ -97,6 +97,18 @@ class Run:
             return {**record, "environments": list(record["environments"])}
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.path / 'fingerprint.json'} is damaged: {error!r}") from error
+
+    def note_refused(self, judges: Sequence[Mapping[str, str]]) -> None:
+        """Add what the servers of some of the run's judges and users refuse, once it is known, to its fingerprint."""
+
+        def who(judge: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+            return frozenset((key, x) for key, x in judge.items() if key != REFUSED)
+
+        record, found = self.fingerprint(), {who(judge): dict(judge) for judge in judges if REFUSED in judge}
+        before = self._stored(record).judges
+        now = [found.get(who(judge), judge) for judge in before]
+        if now != [*before]:
+            write_json(self.path / "fingerprint.json", {**record, "judges": now})
 
     def _stored(self, record: Mapping[str, Json]) -> Fingerprint:
         try:

@@ -232,6 +232,22 @@ def test_users_take_turns_and_the_order_changes(dialogues: list[Dialogue]) -> No
     assert len(users_of(dialogues, 0, 99, seed=3)) == len(dialogues)
 
 
+def test_what_a_server_is_found_to_refuse_is_in_the_run_s_fingerprint(
+    tmp_path: Path, dialogues: list[Dialogue]
+) -> None:
+    config = make_learning().model_copy(update={"online": OnlineConfig(rounds=1, users=2, reference="written")})
+    world, judge = make_world(config), VowelJudge()
+    world.judge = judge
+    with Run.create(
+        tmp_path / "run", config, PRINT.model_copy(update={"judges": world.fingerprints(dialogues)})
+    ) as run:
+        before = run.fingerprint()["judges"]
+        judge.fingerprint = {**judge.fingerprint, "refused": "seed"}
+        online(make_policy(config), dialogues, world, config, run)
+    after = Run(run.path).fingerprint()["judges"]
+    assert after == [{**j, "refused": "seed"} if j["role"] == "reward" else j for j in before]  # type: ignore[union-attr, index, call-overload]
+
+
 def test_recorded_users_teach_and_evaluate_too(tmp_path: Path) -> None:
     """They end where their record ends, before the horizon, and no model plays them."""
     plain = make_learning()

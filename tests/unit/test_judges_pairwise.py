@@ -26,13 +26,18 @@ PERSON = Persona("Ana is a nurse.", "She is brief.")
         ("[[B]]", "loss"),
         ("Both bore. [[C]].", "tie"),
         ("[[A]] because of the tone. So: [[A]]", "win"),
+        ("The verdict is: [[a]]", "win"),
+        ("[[A]] would be too long.\n\n**[[B]]**\n", "loss"),
+        ('"[[A]]" would be too long, so [[C]]', "tie"),
     ],
 )
 def test_verdicts_are_read(text: str, expected: Outcome) -> None:
     assert parse_verdict(text) == expected
 
 
-@pytest.mark.parametrize("text", ["A", "[A]", "[[D]]", "", "[[A]] or [[B]]", "[[ A ]]", "the winner is assistant A"])
+@pytest.mark.parametrize(
+    "text", ["A", "[A]", "[[D]]", "", "[[A]] or [[B]]", "[[A]]\nNot [[B]]", "[[ A ]]", "the winner is assistant A"]
+)
 def test_what_is_no_verdict_is_not_read_as_one(text: str) -> None:
     with pytest.raises(AnswerError):
         parse_verdict(text)

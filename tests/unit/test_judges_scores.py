@@ -28,7 +28,9 @@ PERSON = Persona("Ana is a {nurse}.", "Ana wants no advice on food.")
 FOUR = "mentions: {}\ninvents: {}\nviolates: {}\nhelps: {}"
 
 
-@pytest.mark.parametrize(("text", "expected"), [("Fits.\n[[4]]", 4), ("[[1]] as said: [[1]]", 1), ("[[5]].", 5)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("Fits.\n[[4]]", 4), ("[[1]] as said: [[1]]", 1), ("[[5]].", 5), ("[[2]]?\n[[3]]", 3)]
+)
 def test_ratings_are_read(text: str, expected: int) -> None:
     assert parse_score(text) == expected
 

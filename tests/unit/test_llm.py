@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.errors import AnswerError, ModelError
+from pamdp.errors import AnswerError, ContextLengthError
 from pamdp.llm.ask import Asking, ask, readable, refuses
 from pamdp.llm.cache import Cached
 from pamdp.llm.chat import ChatModel, Completion, Decoding, TransientError
@@ -221,8 +221,21 @@ def test_a_local_model_writes_together_what_waits_together(monkeypatch: pytest.M
     assert sizes == [3, 2, 1]
 
 
+def test_a_call_that_does_not_fit_costs_no_other_of_its_batch() -> None:
+    model = LocalChat(make_tiny_backbone(), batch=3)
+    calls = [ASKED, [Message("user", "tea " * 3000)], (Message("user", "Tea?"),)]
+
+    async def together() -> list[Completion | BaseException]:
+        return list(await asyncio.gather(*(model.complete(m, Decoding(0, 3)) for m in calls), return_exceptions=True))
+
+    first, long, last = asyncio.run(together())
+    assert isinstance(long, ContextLengthError)
+    assert first == _once(model, Decoding(0, 3)) and last == asyncio.run(model.complete(calls[2], Decoding(0, 3)))
+    assert isinstance(first, Completion) and first.cut == (first.completion_tokens == 3)
+
+
 def test_a_local_model_says_when_a_dialogue_is_too_long_and_goes_on_after_it() -> None:
     model = LocalChat(make_tiny_backbone())
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ContextLengthError, match="do not fit"):
         asyncio.run(model.complete([Message("user", "tea " * 3000)]))
     assert _once(model, Decoding(1.0, 3)).completion_tokens <= 3

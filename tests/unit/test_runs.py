@@ -134,6 +134,21 @@ def test_a_server_that_moved_is_recorded_and_is_no_obstacle(tmp_path: Path) -> N
         Run.resume(run.path, Config(), served("http://two/v1", "small"))
 
 
+def test_what_a_server_refuses_is_noted_and_is_no_obstacle(tmp_path: Path) -> None:
+    judges = ({"name": "j", "model": "big", "base_url": "http://one/v1"}, {"name": "k", "model": "big"})
+    mark, noted = MARK.model_copy(update={"judges": judges}), ({**judges[0], "refused": "seed"}, judges[1])
+    with Run.create(tmp_path / "a", Config(), mark) as run:
+        before = run.fingerprint()
+        run.note_refused(({**judges[1], "name": "another", "refused": "seed"},))  # none of this run
+        assert run.fingerprint() == before
+        run.note_refused((noted[0], judges[1]))
+        assert run.fingerprint() == {**before, "judges": [*noted]}
+        run.note_refused(judges)  # a process that has not found out yet takes nothing back
+        assert run.fingerprint()["judges"] == [*noted]
+    for later in (mark, mark.model_copy(update={"judges": noted})):
+        Run.resume(run.path, Config(), later).close()
+
+
 def test_rows_arrive_in_the_file_and_on_the_board(tmp_path: Path) -> None:
     with Run.create(tmp_path / "a", Config(), MARK) as run:
         run.log(1, {"loss": 0.5, "kl": float("nan")})

@@ -145,7 +145,7 @@ def by_chat(places: Sequence[Place], model: ChatModel, how: Asking = Asking(max_
         try:
             return await ask(
                 model, [Message("user", question)], parse, replace(how, seed=seed_of(question)),
-                reminder="audit_reminder",
+                reminder="audit_reminder", whole=True,
             )  # fmt: skip
         except AnswerError:
             return None

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from pamdp.async_bridge import run, together
 from pamdp.errors import JudgeError
 from pamdp.judges.base import Case, Outcome, Verdict, swap
-from pamdp.llm.ask import Asking, ask, each, only
+from pamdp.llm.ask import Asking, Masked, ask, each, only
 from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.types import Message
 
-_VERDICT = re.compile(r"\[\[([ABC])\]\]")
+_VERDICT = re.compile(r"\[\[([ABC])\]\]", re.I)
 _OUTCOMES: dict[str, Outcome] = {"A": "win", "B": "loss", "C": "tie"}
 FIRST = "(this is the first message)"
 """What stands in a question for the history before a first message."""
@@ -26,7 +27,7 @@ _VERDICTS = {"win": Verdict(1.0, 0.0), "loss": Verdict(0.0, 1.0), "tie": Verdict
 
 
 def parse_verdict(text: str) -> Outcome:
-    """The verdict of an answer: [[A]], [[B]] or [[C]]; an AnswerError as of `only`."""
+    """The verdict of an answer: [[A]], [[B]] or [[C]], in capitals or not; an AnswerError as of `only`."""
     return _OUTCOMES[only(_VERDICT, text, "verdict")]
 
 
@@ -41,6 +42,7 @@ class PairwiseJudge:
     model: ChatModel
     both_orders: bool = False
     how: Asking = Asking()
+    masked: Masked = field(default_factory=Masked, init=False, compare=False)
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -52,14 +54,14 @@ class PairwiseJudge:
         """One verdict for each case; all are asked at the same time, and EndpointError says that nobody answers."""
         verdicts = [verdict for verdict in run(self.verdicts(cases, progress)) if verdict is not None]
         if missing := len(cases) - len(verdicts):
-            raise JudgeError(f"{self.name}: no verdict in {missing} of {len(cases)} cases")
+            raise JudgeError(f"{self.name}: no verdict in {missing} of {len(cases)} cases (so far: {self.masked})")
         return verdicts
 
     async def verdicts(
         self, cases: Sequence[Case], progress: Callable[[int], None] | None = None
     ) -> list[Verdict | None]:
         """What `judge` gives, or None where no verdict could be read."""
-        return await each(cases, self._verdict, progress)
+        return await each(cases, self._verdict, progress, partial(self.masked.add, self.name))
 
     async def _verdict(self, case: Case) -> Verdict:
         if not self.both_orders:
@@ -73,5 +75,6 @@ class PairwiseJudge:
         question = render("judge_pair", profile=profile, personality=personality, **said, a=case.a, b=case.b)
         about = (case.persona.text, case.a, case.b, *(m.content for m in case.history))
         return await ask(
-            self.model, [Message("user", question)], parse_verdict, self.how, *about, reminder="judge_pair_reminder"
-        )
+            self.model, [Message("user", question)], parse_verdict, self.how, *about, reminder="judge_pair_reminder",
+            whole=True,
+        )  # fmt: skip

@@ -8,15 +8,15 @@ here they are one call. Knows nothing of endpoints, retries of calls and limits:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
 from pamdp.async_bridge import run
 from pamdp.errors import AnswerError
 from pamdp.judges.pairwise import FIRST
-from pamdp.llm.ask import Asking, ask, each, only
+from pamdp.llm.ask import Asking, Masked, ask, each, only
 from pamdp.llm.chat import ChatModel
 from pamdp.prompts.render import render, transcript
 from pamdp.types import History, Message, Persona
@@ -81,6 +81,7 @@ class ReplyScorer:
     name: str
     model: ChatModel
     how: Asking = Asking()
+    masked: Masked = field(default_factory=Masked, init=False, compare=False)
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -90,13 +91,21 @@ class ReplyScorer:
 
     def fit(self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None) -> list[int | None]:
         """How well each reply suits its person, 1 to 5 (ALOE)."""
-        return run(each(replies, partial(self._ask, "judge_score", parse_score, "personality"), progress))
+        return self._each(replies, partial(self._ask, "judge_score", parse_score, "personality"), progress)
 
     def adherence(
         self, replies: Sequence[ReplyCase], progress: Callable[[int], None] | None = None
     ) -> list[Adherence | None]:
         """What each reply does with the preference, which is the person's `personality` (PrefEval)."""
-        return run(each(replies, partial(self._ask, "judge_adherence", parse_adherence, "preference"), progress))
+        return self._each(replies, partial(self._ask, "judge_adherence", parse_adherence, "preference"), progress)
+
+    def _each(
+        self,
+        replies: Sequence[ReplyCase],
+        score: Callable[[ReplyCase], Awaitable[T]],
+        progress: Callable[[int], None] | None,
+    ) -> list[T | None]:
+        return run(each(replies, score, progress, partial(self.masked.add, self.name)))
 
     async def _ask(self, prompt: str, parse: Callable[[str], T], known: str, said: ReplyCase) -> T:
         """KNOWN: what the prompt calls the person's `personality`."""
@@ -106,5 +115,5 @@ class ReplyScorer:
         question = render(prompt, **words, history=before, query=query)
         about = (prompt, person.text, said.reply, *(m.content for m in said.history))
         return await ask(
-            self.model, [Message("user", question)], parse, self.how, *about, reminder=f"{prompt}_reminder"
+            self.model, [Message("user", question)], parse, self.how, *about, reminder=f"{prompt}_reminder", whole=True
         )

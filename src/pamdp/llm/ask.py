@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pamdp.async_bridge import together
-from pamdp.errors import AnswerError
+from pamdp.errors import AnswerError, ContextLengthError
 from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.llm.thinking import without_thinking
+from pamdp.progress import note
 from pamdp.prompts.render import load
 from pamdp.seeds import seed_of
 from pamdp.types import Message
@@ -24,6 +27,11 @@ T = TypeVar("T")
 
 SILENCE = "..."
 """What is given in place of a message without words."""
+CUT_OFF = "cut off by max_tokens"
+"""Reason of an answer that the limit of tokens ended."""
+ROOM = 4
+"""How many times more tokens are allowed after an answer that was cut off."""
+_LABEL = r"(?:(?:my |the )?(?:final |overall )?(?:verdict|answer|choice|decision|rating|score)(?: is)?)?"
 _REFUSAL = re.compile(
     r"^\W*(i['’]?m sorry|i am sorry|sorry|i apologi[sz]e|unfortunately|i can ?not|i can['’]?t"
     r"|i['’]?m (not able|unable))"
@@ -37,7 +45,7 @@ class Asking:
     """How a chat model is asked."""
 
     temperature: float = 0.0  # of the first answer; 0 lets it be remembered (cache.py)
-    max_tokens: int = 256
+    max_tokens: int = 256  # of the first answer; one that it cuts off is asked for again with ROOM times as many
     attempts: int = 3  # most answers asked for where one cannot be used
     seed: int = 0
 
@@ -55,15 +63,22 @@ def unquoted(text: str) -> str:
 
 
 def only(mark: re.Pattern[str], text: str, what: str) -> str:
-    """What MARK finds in a text, once or several times.
+    """What MARK finds in a text, once or several times, in capitals.
+
+    Of several ones, the one counts that stands alone on the last line, or else the only one without quotation marks.
 
     Raises:
       AnswerError: there is no WHAT, or more than one.
     """
-    found = set(mark.findall(text))
+    found = {str(each).upper() for each in mark.findall(text)}
+    if len(found) > 1:
+        alone = re.fullmatch(rf"\W*{_LABEL}\W*{mark.pattern}\W*", text.strip().splitlines()[-1], re.I)
+        said = re.findall(rf"(?<![\"'`“‘]){mark.pattern}(?![\"'`”’])", text, mark.flags)
+        given = {alone[1].upper()} if alone else {str(each).upper() for each in said}
+        found = given if len(given) == 1 else found
     if len(found) != 1:
         raise AnswerError(f"{len(found)} {what}s in an answer" if found else f"no {what} in an answer")
-    return str(found.pop())
+    return found.pop()
 
 
 def refuses(text: str) -> bool:
@@ -90,8 +105,12 @@ async def ask(
     *about: object,
     reminder: str = "reminder",
     rejected: Callable[[str], object] = lambda _: None,
+    whole: bool = False,
 ) -> T:
     """What PARSE makes of the model's answer; every further try has its own seed, and says what went wrong.
+
+    Thinking is taken out first. Where the limit of tokens left nothing else, or cut off what has to be WHOLE, the same
+    is asked again with ROOM times as many.
 
     Args:
       messages: a question; or a system message and a chat, whose last message is somebody's own. One without words is
@@ -100,6 +119,7 @@ async def ask(
       about: what the seed of the draw is made of, beside the seed of HOW.
       reminder: prompt that is put behind the question, or the system message, after an answer that could not be used.
       rejected: told the reason of every answer that could not be used, also where a later one could.
+      whole: an answer that is cut off cannot be used: what it comes to stands at its end.
 
     Raises:
       AnswerError: no answer could be used.
@@ -108,17 +128,31 @@ async def ask(
     given = [replace(m, content=m.content if m.content.strip() else SILENCE) for m in messages]
     asked, decoding = given, Decoding(how.temperature, how.max_tokens)
     seed = seed_of(how.seed, *about) if about else how.seed
+    last = AnswerError("nothing was asked")
     for attempt in range(how.attempts):
-        answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
         try:
-            if answer.refused or refuses(answer.text):
+            answer = await model.complete(asked, decoding, seed=seed_of(seed, attempt) if attempt else seed)
+        except ContextLengthError as error:
+            if decoding.max_tokens == how.max_tokens:
+                raise
+            raise AnswerError(f"{last}; no room for {decoding.max_tokens}: {error}", CUT_OFF) from error
+        text = without_thinking(answer.text)
+        try:
+            if answer.refused or refuses(text):
                 raise AnswerError("the model refuses", "refusal")
-            if not answer.text:
+            if not text and (answer.cut or answer.text):
+                raise AnswerError(f"thinking and no answer within {decoding.max_tokens} tokens (max_tokens)", CUT_OFF)
+            if whole and answer.cut:
+                raise AnswerError(f"an answer cut off after {decoding.max_tokens} tokens (max_tokens)", CUT_OFF)
+            if not text:
                 raise AnswerError("an empty answer", "no words")
-            return parse(answer.text)
+            return parse(text)
         except AnswerError as error:
             last = error
             rejected(error.reason)
+        if last.reason == CUT_OFF:
+            decoding = replace(decoding, max_tokens=decoding.max_tokens * ROOM)
+            continue
         # A deterministic model would say the same again: the second question is another one, and its answer is drawn.
         behind = 0 if given[0].role == "system" else -1
         asked = given.copy()
@@ -127,15 +161,35 @@ async def ask(
     raise AnswerError(f"no usable answer in {how.attempts} tries, last: {last}", last.reason)
 
 
+@dataclass(slots=True)
+class Masked:
+    """How many answers of somebody could not be had, by reason; the first of each reason is told in a line."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, whose: str, error: AnswerError) -> None:
+        """One more."""
+        if error.reason not in self.reasons:
+            note(f"{whose}: an answer is masked: {error}; further ones are counted")
+        self.reasons[error.reason] += 1
+
+    def __str__(self) -> str:
+        return ", ".join(f"{n} {reason}" for reason, n in self.reasons.items())
+
+
 async def each(
-    items: Iterable[A], answer: Callable[[A], Awaitable[T]], progress: Callable[[int], None] | None = None
+    items: Iterable[A],
+    answer: Callable[[A], Awaitable[T]],
+    progress: Callable[[int], None] | None = None,
+    masked: Callable[[AnswerError], object] = lambda _: None,
 ) -> list[T | None]:
-    """ANSWER of every item, all at the same time; None where no usable one could be had."""
+    """ANSWER of every item, all at the same time; None where no usable one could be had, and MASKED is told why."""
 
     async def one(item: A) -> T | None:
         try:
             return await answer(item)
-        except AnswerError:
+        except AnswerError as error:
+            masked(error)
             return None
         finally:
             if progress is not None:

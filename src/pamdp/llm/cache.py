@@ -2,7 +2,7 @@
 
 Owns the key and the files. Knows nothing of who asks. Only temperature 0 is stored: a draw is never taken for another
 one. An empty or refused answer is not stored. A key is made of the model's fingerprint, the messages and the decoding;
-none of them holds a secret.
+none of them holds a secret. Where a server takes no temperature, its first draw is kept as the answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from pamdp.files import PART
+from pamdp.fingerprint import REFUSED
 from pamdp.llm.chat import Around, Completion, Decoding, Messages
 
 
@@ -49,7 +50,7 @@ class Cached(Around):
             # Renamed but not synced: an answer that a power failure takes is asked for again.
             handle, part = tempfile.mkstemp(prefix=PART, dir=path.parent)
             with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"text": answer.text}, file, ensure_ascii=False)
+                json.dump({"text": answer.text, **({"cut": True} if answer.cut else {})}, file, ensure_ascii=False)
             os.replace(part, path)
         return answer
 
@@ -57,13 +58,16 @@ class Cached(Around):
         """Name of the answer to a call; the seed is no part of it, because nothing is drawn."""
         # "json" was a setting once: answers that were stored then are still found.
         drawn = {**asdict(decoding), "json": False}
-        asked = [self.model.fingerprint, [[m.role, m.content] for m in messages], drawn]
+        # What a server refuses is found out by asking: the same call has the same key before and after.
+        model = {field: x for field, x in self.model.fingerprint.items() if field != REFUSED}
+        asked = [model, [[m.role, m.content] for m in messages], drawn]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def _read(path: Path) -> Completion | None:
     try:
-        text = json.loads(path.read_bytes())["text"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = json.loads(path.read_bytes())
+        text, cut = known["text"], bool(known.get("cut"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # nothing there, or not whole: asked again and written anew
-    return Completion(text) if isinstance(text, str) else None
+    return Completion(text, cut=cut) if isinstance(text, str) else None

@@ -43,6 +43,7 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     refused: bool = False  # the model's own sign that it would not answer
+    cut: bool = False  # the longest length ended it, or it is thinking without an answer
 
 
 @runtime_checkable
@@ -61,6 +62,7 @@ class ChatModel(Protocol):
 
         Raises:
           TransientError: the call failed and may be tried again.
+          ContextLengthError: the messages and the longest answer do not fit into the model.
           EndpointError: no call can succeed, or no further try is left.
         """
 

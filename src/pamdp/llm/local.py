@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pamdp.errors import ModelError
+from pamdp.errors import ContextLengthError
 from pamdp.llm.chat import Completion, Decoding, Messages
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
@@ -73,29 +73,39 @@ class LocalChat:
                         call.answer.set_exception(error)
                 continue
             for call, answer in zip(chosen, answers, strict=True):
-                if not call.answer.done():
+                if call.answer.done():
+                    continue
+                if isinstance(answer, Completion):
                     call.answer.set_result(answer)
+                else:
+                    call.answer.set_exception(answer)
 
     @torch.no_grad()
-    def _write(self, calls: Sequence[_Call], decoding: Decoding) -> list[Completion]:
-        prefixes = prefill(self.backbone, [self._encode(call.messages, decoding.max_tokens) for call in calls])
+    def _write(self, calls: Sequence[_Call], decoding: Decoding) -> list[Completion | ContextLengthError]:
+        """Answers; a call that does not fit costs no other."""
+        every = [self._encode(call.messages, decoding.max_tokens) for call in calls]
+        fitting = [i for i, encoded in enumerate(every) if isinstance(encoded, Encoded)]
+        prefixes = prefill(self.backbone, [encoded for encoded in every if isinstance(encoded, Encoded)])
         sampling = Sampling(decoding.max_tokens, decoding.temperature, self.top_p, self.repetition_penalty)
         rows = [
-            DecodeRow(i, len(p.encoded.ids), seed=call.seed)
-            for i, (p, call) in enumerate(zip(prefixes, calls, strict=True))
+            DecodeRow(i, len(p.encoded.ids), seed=calls[n].seed)
+            for i, (p, n) in enumerate(zip(prefixes, fitting, strict=True))
         ]
         replies = generate(self.backbone, prefixes, rows, sampling, self.batch)
-        return [
-            Completion(self.backbone.chat.decode(ids), len(prefix.encoded.ids), len(ids))
+        written = (
+            Completion(
+                self.backbone.chat.decode(ids), len(prefix.encoded.ids), len(ids), cut=len(ids) >= decoding.max_tokens
+            )
             for prefix, ids in zip(prefixes, replies, strict=True)
-        ]
+        )
+        return [next(written) if isinstance(encoded, Encoded) else encoded for encoded in every]
 
-    def _encode(self, messages: Messages, room: int) -> Encoded:
+    def _encode(self, messages: Messages, room: int) -> Encoded | ContextLengthError:
         system = "\n".join(m.content for m in messages if m.role == "system")
         encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
         limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
         if limit is not None and len(encoded.ids) + room > limit:
-            raise ModelError(
+            return ContextLengthError(
                 f"{len(encoded.ids)} tokens of prompt and {room} of answer do not fit into the {limit} of "
                 f"{self.backbone.name}; shorten the dialogues (rl.horizon) or take another model"
             )

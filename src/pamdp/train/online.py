@@ -110,6 +110,7 @@ class _Simulated:
 
     def learned(self, step: int) -> None:
         self.save_costs()
+        self.run.note_refused(self.world.fingerprints(self.dialogues))
         self._journal(step).delete()
 
     def save_costs(self) -> None:
