@@ -48,8 +48,7 @@ class ModelConfig(Settings):
     Attributes:
       name: "embedded", a local folder, or a Hugging Face model name.
       readouts: where H(h) is read: "header", "user" (the last user message), "users" (all of them so far).
-      depth: how deep into the backbone H(h) is read, as a share of its layers; 1 is the last layer, after the
-        final norm.
+      depth: how deep H(h) is read, as a share of the backbone's layers; 1 is the last one, after the final norm.
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of one action; 0: an action only shifts hidden states
         (`clone.steer`), and an untrained one changes nothing.
@@ -71,12 +70,10 @@ class CloneConfig(Settings):
       lr: learning rate of A1 and A2.
       lr_backbone: learning rate of the adapters or of the backbone.
       lora_rank: rank of the adapters.
-      lora_layers: "above" the layer that H(h) is read from, so that H(h) stays what it is and can be stored, or "all".
-      rejected: what stands in for a rejected reply where the data have none: nothing, or what the bare backbone says
-        to the same history (train/examples.py).
+      lora_layers: "above" the layer that H(h) is read from, so that H(h) can be stored, or "all".
+      rejected: what stands in for a rejected reply where the data have none: nothing, or the bare backbone's reply.
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
-        shift, actions are input embeddings only, as in the paper. So it is where no dialogue has two replies to one
-        history to contrast.
+        shift, actions are input embeddings only, as in the paper. So it is where no history has two replies.
       gain: how far A1's actions reach where they shift: RMS of what depends on the state, that of contrasts being 1.
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
@@ -120,8 +117,7 @@ class RLConfig(Settings):
       leave_one_out: subtract what the other samples of the same state have in common (for `odc`: one more control).
       normalize: divide advantages by their standard deviation.
       clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
-      permute: control: shuffle the advantages over the transitions; what is then learned is noise
-        (`pamdp eval RUN --permuted RUN2`).
+      permute: control: shuffle the advantages, so that noise is learned (`pamdp eval RUN --permuted RUN2`).
       moves: how A1 moves: "gains" of each number of the action, along "components" of H(h), or "all" of it (the paper).
       components: how many, where it moves along them.
       rounds: how often replies are drawn from the current policy and learned from.
@@ -131,9 +127,8 @@ class RLConfig(Settings):
       soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
       max_reply: longest reply, in tokens (n_g of Table 4).
-      form_states: on how many states it is measured after every round whether replies are still whole; 0: never.
-      form_margin: by how much the shares of garbled and of blemished replies may exceed the clone's; a round that goes
-        further is taken back in part (train/trust_region.py).
+      form_states: on how many states a round is held to the clone's form (train/trust_region.py); 0: on none.
+      form_margin: by how much the shares of garbled and of blemished replies may exceed the clone's.
       dialogues: how many dialogues advance together; bounds memory, does not change results.
       paper_literal: eq. 14 to the letter of the paper, and the horizon ends a dialogue: nothing is bootstrapped at T.
     """
@@ -280,7 +275,7 @@ class GraderConfig(CallConfig):
 
 
 class EvalConfig(Settings):
-    """What `pamdp eval` may be told beside the run's own settings.
+    """What `pamdp eval` may be told beside the run's own settings: `grader`, how language models judge.
 
     Attributes:
       grader: how judges that are language models are reached.

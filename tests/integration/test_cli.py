@@ -153,7 +153,7 @@ def test_judge_eval_of_four_pairs(
     shown = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "mine"])
     assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
     assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
-    assert "no judge 'mach'; did you mean 'match'? there are: embedded, match+sense" in capsys.readouterr().err
+    assert "no judge 'mach'; did you mean 'match'? there are: reward-model, signals, embedded" in capsys.readouterr().err
 
 
 def test_an_unknown_judge_is_refused_with_those_that_there_are(
@@ -185,7 +185,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: None)
-    JUDGES.add("match+sense", lambda _: ShortJudge())
+    JUDGES.add("reward-model", lambda _: ShortJudge())
     monkeypatch.setattr("pamdp.workflows.load_split", stop)
     for extra in ([], ["data.train_dialogues=5"], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])

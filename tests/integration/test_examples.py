@@ -33,7 +33,7 @@ def test_own_data(tmp_path: Path) -> None:
         [sys.executable, "own_data.py"], cwd=tmp_path, capture_output=True, text=True, env={**os.environ},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
-    assert "Vanilla" in found.stdout and "mine" in found.stdout and "likelihood" in found.stdout
+    assert "Vanilla" in found.stdout and "mine" in found.stdout and "signals" in found.stdout
     assert (tmp_path / "runs" / "mine" / "trained" / "planner.safetensors").is_file()
 
 

@@ -181,6 +181,23 @@ def test_the_sign_of_a_number_that_decides_is_found(name: str, tiny_backbone: Ba
         assert sign * (a - b) > 1
 
 
+def test_weights_are_those_of_the_regression_in_units_of_spread(tiny_backbone: Backbone) -> None:
+    """At the best weights the gradient is zero: mean (σ(Δ) − share)·x = −2·decay·w."""
+    texts, decay = ["Take 2 figs.", "Well, how about a few figs?", "no"], 0.01
+    said = [{"A-B": "A", "B-C": "B", "A-C": "tie"}, {"A-B": "B", "A-C": "A"}, {"A-B": "A"}]
+    states = [read_state(str(i), texts, said, messages=(f"Hello {i}?",)) for i in range(2)]
+    scorer = train_signals(tiny_backbone, states, decay=decay, progress=lambda _: None)
+    total, spread = torch.zeros(len(NUMBERS)), scorer.signals.whiten.scale
+    for state in states:
+        score, numbers = (f(state.history, texts) for f in (lambda *x: scorer.score(Persona(), *x), scorer.numbers))
+        for a, b, share in ((0, 1, 2 / 3), (1, 2, 1.0), (0, 2, 0.75)):
+            chance = 1 / (1 + math.exp(score[b] - score[a]))
+            total += (chance - share) * (numbers[a] - numbers[b]) / spread / 6
+    torch.testing.assert_close(total, -2 * decay * scorer.signals.weight, atol=1e-3, rtol=0)
+    assert float((decay * scorer.signals.weight).abs().max()) > 4e-3
+    torch.testing.assert_close(spread[0], torch.cat([scorer.numbers(s.history, texts) for s in states])[:, 0].std())
+
+
 def test_readers_who_are_divided_give_no_weight(tiny_backbone: Backbone) -> None:
     texts = ["Take 2 figs.", "Take two figs."]
     divided = [read_state(str(i), texts, [{"A-B": "A"}, {"A-B": "B"}, {"A-B": "tie"}]) for i in range(3)]
