@@ -143,9 +143,9 @@ def tell_skipped(split: Split) -> Split:
 
 def tell_of_data(skipped: int, repairs: Mapping[str, int], items: Sequence[Dialogue | PreferencePair]) -> None:
     """Say on the error stream what of data was left out, merged or mended, and what ITEMS lack."""
-    counts = {"bad records left out (`pamdp data check PATH --skip-bad` names them)": skipped, **repairs}
-    said = "; ".join(f"{what}: {count:,}" for what, count in counts.items() if count)
-    for line in filter(None, (said, without_persona(items))):
+    said = [f"{skipped:,} bad records were left out (`pamdp data check PATH --skip-bad` names them)"] * (skipped > 0)
+    said += [f"{what}: {count:,}" for what, count in repairs.items()]
+    for line in filter(None, ("; ".join(said), without_persona(items))):
         note(f"data: {line}")
 
 

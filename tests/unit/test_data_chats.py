@@ -29,6 +29,7 @@ def chat(*said: tuple[str, object], **more: object) -> dict[str, object]:
 
 
 USER, REPLY = ("user", "Dinner?"), ("assistant", "Soup.")
+ASKED = {"role": "user", "content": "Dinner?"}
 PLAIN = (Turn("Dinner?", "Soup."),)
 
 
@@ -38,7 +39,7 @@ PLAIN = (Turn("Dinner?", "Soup."),)
         (chat(USER, REPLY), PLAIN, {}),
         (chat(USER, REPLY, ("user", " Thanks ")), (*PLAIN, Turn("Thanks")), {}),
         (chat(("system", "Be kind."), USER, REPLY), PLAIN, {SYSTEM: 1}),
-        (chat(("developer", ["odd"]), USER, REPLY, ("system", ""), ("user", "Bye")), (*PLAIN, Turn("Bye")), {SYSTEM: 2}),
+        (chat(("developer", ["x"]), USER, REPLY, ("system", ""), ("user", "Bye")), (*PLAIN, Turn("Bye")), {SYSTEM: 2}),
         (chat(("assistant", "Welcome!"), ("assistant", "Well?"), USER, REPLY), PLAIN, {OPENING: 2}),
         (chat(("system", "x"), ("assistant", "Welcome!"), USER, REPLY), PLAIN, {SYSTEM: 1, OPENING: 1}),
         (chat(USER, ("user", "Hello?"), REPLY), (Turn("Dinner?\nHello?", "Soup."),), {JOINED: 1}),
@@ -50,14 +51,15 @@ PLAIN = (Turn("Dinner?", "Soup."),)
         (chat(("user", [{"type": "text", "text": "Dinner?"}]), ("assistant", ["Soup."])), PLAIN, {}),
         (chat(("user", [{"type": "text", "text": "Din"}, {"type": "text", "text": "ner"}]), REPLY),
          (Turn("Din\nner", "Soup."),), {PARTS: 1}),
-        (chat(("user", [{"type": "image_url", "image_url": "x"}, {"type": "text", "text": "Dinner?"}, 3]), REPLY), PLAIN,
+        (chat(("user", [{"type": "image_url", "image_url": "x"}, {"type": "text", "text": "Dinner?"}, 3]), REPLY),
+         PLAIN,
          {OTHER_PARTS: 1}),
-        ({"messages": [{"role": "user", "content": "Dinner?"}, {"role": "assistant", "content": None, "tool_calls": [{}]},
+        ({"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{}]},
                        {"role": "tool", "content": "42"}, {"role": "assistant", "content": "Soup."}]},
          PLAIN, {CALLS: 1, TOOL: 1}),
-        ({"messages": [{"role": "user", "content": "Dinner?"}, {"role": "assistant", "content": "Soup.", "tool_calls": [{}]}]},
+        ({"messages": [ASKED, {"role": "assistant", "content": "Soup.", "tool_calls": [{}]}]},
          PLAIN, {CALLS: 1}),
-        ({"conversation": [{"role": "User", "content": "Dinner?"}, {"role": "Assistant", "content": "Soup."}]}, PLAIN, {}),
+        ({"conversation": [{"role": "User", "content": "Dinner?"}, {"role": "Bot", "content": "Soup."}]}, PLAIN, {}),
         ({"conversations": [{"role": "user", "content": "Dinner?"}, {"role": "model", "content": "Soup."}]}, PLAIN, {}),
         ({"conversations": [{"from": "system", "value": "x"}, {"from": "human", "value": "Dinner?"},
                             {"from": "function_call", "value": "{}"}, {"from": "observation", "value": "[]"},

@@ -54,7 +54,7 @@ class CheckReport:
     longest_run: int  # most words in a row that a preferred reply takes from it
     mean_characters: Mapping[str, float]  # of user messages, preferred and rejected replies
     skipped: tuple[str, ...]  # records left out
-    repaired: Mapping[str, int]  # what was mended or left out inside accepted records, and how often
+    repaired: Mapping[str, int]  # what was mended, merged or left out inside accepted records, and how often
     problems: tuple[str, ...]  # what must be mended; the check fails when there are any
     notes: tuple[str, ...]  # what is no fault but good to know
 

@@ -45,7 +45,9 @@ def rows(path: Path, mark: bytes) -> Iterator[dict[str, object]]:
             for batch in batches:
                 for start in range(0, len(batch), _AT_ONCE):
                     yield from map(_present, batch.slice(start, _AT_ONCE).to_pylist())
-        except (pyarrow.ArrowException, OverflowError) as error:
+        except (pyarrow.ArrowException, OverflowError, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # the disk's, not one of what is in the file
+                raise
             raise ValueError(str(error)) from error
 
 
