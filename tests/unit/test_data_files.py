@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from pamdp.data import load_dialogues, load_personas
 from pamdp.data import reading as reading_module
 from pamdp.data.check import check
 from pamdp.data.files import data_files
-from pamdp.errors import DataError
+from pamdp.errors import DataError, PamdpError
 
 
 def talk(id: str) -> dict[str, object]:
@@ -103,6 +104,31 @@ def test_a_damaged_file_of_columns(mark: bytes, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value) and caught.value.fix
     with pytest.raises(DataError, match="row 1 cannot be read"):
         load_dialogues(path, format="jsonl")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "gzip"])
+def test_bytes_that_changed_on_the_way_are_one_line(kind: str, tmp_path: Path) -> None:
+    records, path = [talk(str(n)) for n in range(50)], tmp_path / "a"
+    table = pyarrow.Table.from_pylist(records)
+    if kind == "parquet":
+        parquet.write_table(table, path)
+    elif kind == "arrow":
+        with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        path.write_bytes(gzip.compress(lines(*records)))
+    whole, draw, faults = path.read_bytes(), random.Random(0), 0
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(5):
+            raw[draw.randrange(8, len(raw))] = draw.randrange(256)
+        path.write_bytes(raw)
+        try:
+            load_dialogues(path, skip_bad=True)
+        except PamdpError as error:
+            assert "\n" not in str(error)
+            faults += 1
+    assert faults > 5
 
 
 def test_what_is_missing_is_said_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

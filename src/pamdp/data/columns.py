@@ -43,6 +43,7 @@ def rows(path: Path, mark: bytes) -> Iterator[dict[str, object]]:
             else:
                 batches = ipc.open_stream(stream)
             for batch in batches:
+                batch.validate(full=True)  # unchecked, a damaged file could end the process
                 for start in range(0, len(batch), _AT_ONCE):
                     yield from map(_present, batch.slice(start, _AT_ONCE).to_pylist())
         except (pyarrow.ArrowException, OverflowError, OSError) as error:
