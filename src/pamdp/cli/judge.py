@@ -60,7 +60,7 @@ def evaluate(
     else:
         found = load_pairs(pairs or "", skip_bad=skip_bad)
         asked_of, skipped = list(found.pairs), len(found.skipped)
-        tell_of_data(skipped, found.repaired, asked_of)
+        tell_of_data(0, found.repaired, asked_of)  # the result has what was skipped
     asked = JUDGES[judge](load_backbone)
     with Progress("judging", 3 * len(asked_of)) as bar:
         report = evaluate_judge(asked, asked_of, bar.advance, users)
