@@ -18,8 +18,9 @@ class DataConfig(Settings):
     """Which dialogues.
 
     Attributes:
-      path: a file or folder, or dialogues of the package: "plain" (everyday ones), "plain-rl" (further users of theirs
-        to reinforce on) or "sample" (terse ones, the hard set).
+      path: a file or folder, a data set of the Hugging Face hub (hf:OWNER/NAME[@REVISION][:SPLIT[:CONFIGURATION]]), or
+        dialogues of the package: "plain" (everyday ones), "plain-rl" (further users of theirs to reinforce on) or
+        "sample" (terse ones, the hard set).
       format: the layout, by name, or "auto" to recognise it.
       test_share: share of the users held out where the data brings no split of its own.
       split_seed: another number, other test users; apart from `seed`, so that runs of other seeds keep the same split.

@@ -15,6 +15,7 @@ import torch
 from rich.console import RenderableType
 
 from pamdp.config import Config, GraderConfig
+from pamdp.data.check import without_persona
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
 from pamdp.evaluation.readings import Readings, judgements_of, require_same_replies
@@ -30,6 +31,7 @@ from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
 from pamdp.train.factory import Split, load_policy, load_split, with_planner
+from pamdp.types import Dialogue, PreferencePair
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,17 @@ def split_of(config: Config) -> Split:
 
 
 def tell_skipped(split: Split) -> Split:
-    """SPLIT as it is; what of the data is not learned from, if anything, is said on the error stream."""
-    if split.skipped or split.repaired:
-        note(
-            f"data.skip_bad: {split.skipped} bad records were left out and {split.repaired} faults mended; "
-            "`pamdp data check PATH --skip-bad` names them"
-        )
+    """SPLIT as it is; what of the data is not as it was written, or lacks a person, is said on the error stream."""
+    tell_of_data(split.skipped, split.repairs, (*split.train, *split.test))
     return split
+
+
+def tell_of_data(skipped: int, repairs: Mapping[str, int], items: Sequence[Dialogue | PreferencePair]) -> None:
+    """Say on the error stream what of data was left out, merged or mended, and what ITEMS lack."""
+    said = [f"{skipped:,} bad records were left out (`pamdp data check PATH --skip-bad` names them)"] * (skipped > 0)
+    said += [f"{what}: {count:,}" for what, count in repairs.items()]
+    for line in filter(None, ("; ".join(said), without_persona(items))):
+        note(f"data: {line}")
 
 
 def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from pamdp.data import Loaded, LoadedPairs, load_dialogues, load_pairs
 from pamdp.data.reading import Intake
@@ -60,6 +63,21 @@ def pair(n: int) -> dict[str, object]:
             "preferred": "Good", "rejected": "Bad", "kind": "style"}  # fmt: skip
 
 
+def messages(n: int) -> dict[str, object]:
+    roles = ("user", "assistant", "user")
+    said = [{"role": role, "content": f"{role} {t}"} for t, role in enumerate(roles)]
+    return {"messages": said, "profile": WHO[n], "user_id": n + 1}
+
+
+def sharegpt(n: int) -> dict[str, object]:
+    said = [{"from": speaker, "value": f"Text {t}"} for t, speaker in enumerate(("human", "gpt") * 2)]
+    return {"conversations": said, "profile": WHO[n]}
+
+
+def alpaca(n: int) -> dict[str, object]:
+    return {"instruction": "Say hi", "output": "Hi", "history": [["Hello", "Hi there"]] * n, "profile": WHO[n]}
+
+
 def lines(records: list[object]) -> str:
     return "".join(record if isinstance(record, str) else json.dumps(record) + "\n" for record in records)
 
@@ -103,18 +121,26 @@ CASES = [
     Case("spc", spc, ["a", "b", "nobody speaks"], table, 7, ".csv"),
     Case("trl", trl, trl(0) | {"rejected": []}, lines, 2),
     Case("pairs", pair, pair(0) | {"history": []}, lines, 2),
+    Case("messages", messages, messages(0) | {"messages": [{"role": "user", "content": ""}]}, lines, 2),
+    Case("sharegpt", sharegpt, sharegpt(0) | {"conversations": [{"from": "me", "value": "Hi"}]}, array, 3, ".json"),
+    Case("alpaca", alpaca, alpaca(0) | {"output": ""}, array, 3, ".json"),
 ]
 DIALOGUE_CASES = [case for case in CASES if "dialogues" in LAYOUTS[case.name].makes]
 PAIR_CASES = [case for case in CASES if "pairs" in LAYOUTS[case.name].makes]
 of_dialogues = pytest.mark.parametrize("case", DIALOGUE_CASES, ids=lambda case: case.name)
 of_pairs = pytest.mark.parametrize("case", PAIR_CASES, ids=lambda case: case.name)
 Load = Callable[..., Loaded | LoadedPairs]
-of_both = pytest.mark.parametrize(
-    ("case", "load"),
-    [(case, load_dialogues) for case in DIALOGUE_CASES]
-    + [(case, load_pairs) for case in PAIR_CASES if case.name != "jsonl"],
-    ids=lambda value: value.name if isinstance(value, Case) else value.__name__,
-)
+BOTH = [(case, load_dialogues) for case in DIALOGUE_CASES] + [
+    (case, load_pairs) for case in PAIR_CASES if case.name != "jsonl"
+]
+
+
+def name_of(value: Case | Load) -> str:
+    return value.name if isinstance(value, Case) else value.__name__
+
+
+of_both = pytest.mark.parametrize(("case", "load"), BOTH, ids=name_of)
+of_json = pytest.mark.parametrize(("case", "load"), [both for both in BOTH if both[0].join is not table], ids=name_of)
 
 
 def test_every_layout_has_its_case() -> None:
@@ -162,6 +188,33 @@ def test_the_content_shows_the_layout(case: Case, load: Load, tmp_path: Path) ->
     path = case.write(tmp_path, case.three())
     assert load(path).format == case.name
     assert load(path) == load(str(path), format=case.name)
+
+
+HELD: dict[str, Callable[[Path, list[object]], object]] = {
+    "data.jsonl": lambda path, records: path.write_text(lines(records)),
+    "data.json": lambda path, records: path.write_text(array(records)),
+    "data.jsonl.gz": lambda path, records: path.write_bytes(gzip.compress(lines(records).encode())),
+    "data.json.gz": lambda path, records: path.write_bytes(gzip.compress(array(records).encode())),
+    "data.parquet": lambda path, records: parquet.write_table(pyarrow.Table.from_pylist(records), path),
+    "data.arrow": lambda path, records: write_arrow(path, records),
+}
+
+
+def write_arrow(path: Path, records: list[object]) -> None:
+    table = pyarrow.Table.from_pylist(records)
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+@of_json
+@pytest.mark.parametrize("name", HELD)
+def test_json_records_are_the_same_however_a_file_holds_them(case: Case, load: Load, name: str, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "other").mkdir()
+    HELD["data.jsonl"](tmp_path / "plain" / "data.jsonl", case.three())
+    HELD[name](tmp_path / "other" / name, case.three())
+    found = load(tmp_path / "other" / name)
+    assert found.items == load(tmp_path / "plain" / "data.jsonl").items and found.format == case.name
 
 
 @of_both
@@ -227,7 +280,7 @@ def test_a_record_twice_is_a_duplicate_id(case: Case, load: Load, tmp_path: Path
         return
     with pytest.raises(DataError, match="occurs twice"):
         load(path)
-    assert [error.line for error in load(path, skip_bad=True).skipped] == [2, 3]
+    assert [error.line for error in load(path, skip_bad=True).skipped] == [case.second_line, case.second_line + 1]
 
 
 @of_dialogues
@@ -253,5 +306,5 @@ def test_a_folder_is_read_file_by_file(case: Case, load: Load, tmp_path: Path) -
 
 @of_both
 def test_an_unknown_layout_is_named(case: Case, load: Load, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no layout 'sharegpt'; there are: aloe, .*trl"):
-        load(case.write(tmp_path, case.three()), format="sharegpt")
+    with pytest.raises(ConfigError, match=r"no layout 'chatml'; there are: aloe, .*trl"):
+        load(case.write(tmp_path, case.three()), format="chatml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,14 @@ def test_bad_records_that_are_left_out_are_counted(tmp_path: Path, capsys: pytes
     assert cut.skipped == 2 and users_of(cut)["skipped"] == 2
     print_ = fingerprint_of(split, make_tiny_backbone())
     assert (print_.skipped, print_.compared["skipped"]) == (2, 2)
+
+
+def test_what_was_merged_and_whom_nobody_knows_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.jsonl"
+    said = [{"role": role, "content": role} for role in ("system", "user", "user", "assistant")]
+    path.write_text(f"{json.dumps({'messages': said})}\n{json.dumps({'messages': said, 'profile': 'Ann bakes.'})}\n")
+    split = tell_skipped(load_split(DataConfig(path=str(path))))
+    assert split.repaired == 4 and users_of(split)["repaired"] == 4
+    counted, impersonal = capsys.readouterr().err.splitlines()
+    assert counted == ("pamdp: data: system messages left out: 2; messages of one speaker in a row joined: 2")
+    assert impersonal.startswith("pamdp: data: 1 of 2 have no profile and no personality: no judge can tell there")

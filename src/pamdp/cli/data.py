@@ -16,7 +16,7 @@ app = typer.Typer(name="data", no_args_is_help=True, help="Look at data.")
 @app.command()
 def check(
     *,
-    path: Annotated[Path, typer.Argument(help="File or folder.")],
+    path: Annotated[Path, typer.Argument(help="File, folder, or hf:OWNER/NAME:SPLIT of the Hugging Face hub.")],
     format: Annotated[str, typer.Option(help="Layout, or auto.")] = "auto",
     skip_bad: SkipBad = False,
     as_json: Json = False,

@@ -45,6 +45,7 @@ def evaluate(
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
     from pamdp.models.embedded import load_backbone
+    from pamdp.workflows import tell_of_data
 
     if (pairs is None) == (readings is None):
         raise ConfigError("name either --readings or --pairs: what the judge is held against")
@@ -59,6 +60,7 @@ def evaluate(
     else:
         found = load_pairs(pairs or "", skip_bad=skip_bad)
         asked_of, skipped = list(found.pairs), len(found.skipped)
+        tell_of_data(0, found.repaired, asked_of)  # the result has what was skipped
     asked = JUDGES[judge](load_backbone)
     with Progress("judging", 3 * len(asked_of)) as bar:
         report = evaluate_judge(asked, asked_of, bar.advance, users)

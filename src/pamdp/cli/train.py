@@ -39,12 +39,13 @@ def bc(
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
     from pamdp.train.factory import load_clone_pairs, new_policy
-    from pamdp.workflows import fingerprint_of, open_run, split_of
+    from pamdp.workflows import fingerprint_of, open_run, split_of, tell_of_data
 
     settings = load(Config, config, overrides)
     backbone = load_backbone(settings.model.name)
     split = split_of(settings)
     pairs = load_clone_pairs(settings)
+    tell_of_data(len(pairs.skipped), pairs.repaired, pairs.pairs)
     with open_run(run, settings, fingerprint_of(split, backbone, pairs=pairs.sha256), resume) as writing:
         store = FeatureStore(cache_dir() / "features")
         clone(new_policy(backbone, settings), split.train, split.test, settings, writing, pairs.pairs, store)

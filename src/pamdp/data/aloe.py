@@ -74,6 +74,12 @@ class _AloeDialogue(NamedFields):
     conversations: Items[_AloeTurn]
 
 
+def detect(record: dict[str, object]) -> bool:
+    """Whether a record is ALOE's; other chats have `conversations` too, whose messages name their speaker."""
+    said = record.get("conversations")
+    return isinstance(said, list) and bool(said) and isinstance(said[0], dict) and "user" in said[0]
+
+
 def dialogue(record: Record) -> Dialogue:
     """The dialogue of one line."""
     line = record.read(_AloeDialogue)

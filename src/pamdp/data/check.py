@@ -54,7 +54,7 @@ class CheckReport:
     longest_run: int  # most words in a row that a preferred reply takes from it
     mean_characters: Mapping[str, float]  # of user messages, preferred and rejected replies
     skipped: tuple[str, ...]  # records left out
-    repaired: Mapping[str, int]  # what was mended or left out inside accepted records, and how often
+    repaired: Mapping[str, int]  # what was mended, merged or left out inside accepted records, and how often
     problems: tuple[str, ...]  # what must be mended; the check fails when there are any
     notes: tuple[str, ...]  # what is no fault but good to know
 
@@ -164,7 +164,7 @@ def check(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Che
         skipped=tuple(map(str, intake.skipped)) if skip_bad else (),
         repaired=dict(intake.repaired),
         problems=(*problems, *_bad_twins(pairs)),
-        notes=tuple(_notes(turns_longer, pairs_longer, parroting)),
+        notes=tuple(_notes(turns_longer, pairs_longer, parroting, without_persona([*dialogues, *pairs]))),
     )
 
 
@@ -209,12 +209,28 @@ def _bad_twins(pairs: Sequence[PreferencePair]) -> Iterator[str]:
             yield f"pair {pair.id!r}: it and {twin.id!r} are no twins (one history, the two replies swapped)"
 
 
-def _notes(turns_longer: float | None, pairs_longer: float | None, parroting: int) -> Iterator[str]:
+def without_persona(items: Sequence[Dialogue | PreferencePair]) -> str:
+    """A line on those whose person is not known, and what cannot be judged there; "" where all are known."""
+    unknown = sum(
+        not item.persona.text and not (isinstance(item, Dialogue) and any(turn.inferred.text for turn in item.turns))
+        for item in items
+    )
+    if not unknown:
+        return ""
+    return (
+        f"{unknown:,} of {len(items):,} have no profile and no personality: no judge can tell there whether a reply "
+        "fits the person, only whether it fits anybody (`pamdp train online` infers profiles with rl.profile=inferred)"
+    )
+
+
+def _notes(turns_longer: float | None, pairs_longer: float | None, parroting: int, impersonal: str) -> Iterator[str]:
     for what, share in (("labelled turns", turns_longer), ("pairs", pairs_longer)):
         if share is not None and not _FAIR[0] <= share <= _FAIR[1]:
             yield f"preferred is the longer reply in {100 * share:.0f} % of the {what}: a judge of length alone profits"
     if parroting:
         yield f"{parroting:,} preferred replies recite the profile ({PARROTING} of its words in a row or more)"
+    if impersonal:
+        yield impersonal
 
 
 def _plain(text: str) -> str:

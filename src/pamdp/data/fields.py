@@ -51,6 +51,7 @@ _FAULTS = {
     "model_type": _OBJECT,
     "dict_type": _OBJECT,
     "too_short": ("is a list of {actual_length} where {min_length} or more belong", "complete it, or leave it out"),
+    "too_long": ("is a list of {actual_length} where {max_length} belong", "split it, or leave it out"),
     "literal_error": ("is {value!r}", "write {expected}"),
 }
 """What is said of a fault that pydantic finds, and what to do about it."""
@@ -103,8 +104,21 @@ class PersonaFields(Fields):
         return Persona(self.profile, self.personality)
 
 
+def plain_text(value: object, info: Info) -> object:
+    """The text of a message that may be a list of parts; parts that are no text (pictures, sound) are left out."""
+    if not isinstance(value, list):
+        return value
+    parts = [part.get("text") if isinstance(part, dict) else part for part in value]
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) < len(parts):
+        note(info, "parts of messages that are no text left out")
+    if len(texts) > 1:
+        note(info, "parts of one message joined")
+    return "\n".join(texts)
+
+
 def _content(value: object, usable: Callable[[object], str], info: Info) -> str:
-    return "" if info.data.get("role") == "system" else usable(value)
+    return "" if info.data.get("role") == "system" else usable(plain_text(value, info))
 
 
 class ChatMessage(Fields):
@@ -118,7 +132,7 @@ MESSAGES = TypeAdapter(Items[ChatMessage])
 
 
 def _history(value: object, info: Info) -> History:
-    said = MESSAGES.validate_python(value)
+    said = MESSAGES.validate_python(value, context=info.context)
     first = int(said[0].role == "system" and len(said) > 1)
     if first:
         note(info, "system messages left out")

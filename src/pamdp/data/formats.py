@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pamdp.data import aloe, jsonl, prefeval, spc, trl
+from pamdp.data import aloe, chats, jsonl, prefeval, spc, trl
+from pamdp.data.columns import MARKS
 from pamdp.data.fields import Fields, explain
-from pamdp.data.reading import BOM, RECORDS, Intake, Record, Shape, raw_lines
+from pamdp.data.files import beginning
+from pamdp.data.reading import Intake, Record, Shape, records
 from pamdp.errors import ConfigError, DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
@@ -36,7 +38,7 @@ class Layout:
       detect: whether a JSON object is a record of this layout; of a table, whether its first line is the header.
       makes: what becomes of a record, one thing or a list, for each kind that the layout holds; the first kind is what
         its files are about. A bad record raises a DataError.
-      shape: how a file is cut into records.
+      shape: "table" for rows of CSV; else JSON values, which any file of JSON, Parquet or Arrow may hold.
       group: name of a field; neighbours in which it is the same tell one dialogue together, and become one record whose
         value is the list of theirs. A file whose first record lacks it is about pairs.
     """
@@ -48,18 +50,18 @@ class Layout:
 
     def kind(self, path: Path) -> Kind:
         """What a file is about; a DataError where the file cannot be read."""
-        first = next(RECORDS[self.shape](path, Intake(skip_bad=True)), None) if self.group else None
+        first = next(records(path, Intake(skip_bad=True), self.shape), None) if self.group else None
         grouped = first is not None and isinstance(first.value, dict) and self.group in first.value
         return "pairs" if self.group and not grouped else next(iter(self.makes))
 
     def stream(self, kind: Kind, path: Path, intake: Intake) -> Iterator[Any]:
         """What of a kind that the layout holds is in a file, one after another; the intake is told of faults."""
-        records = RECORDS[self.shape](path, intake)
+        read = records(path, intake, self.shape)
         if self.group and kind == "dialogues":
-            records = self._grouped(records)
+            read = self._grouped(read)
         while True:
             try:
-                if (record := next(records, None)) is None:
+                if (record := next(read, None)) is None:
                     return
                 items = _several(self.makes[kind](record))
                 intake.admit(record, items)
@@ -68,12 +70,12 @@ class Layout:
             else:
                 yield from items
 
-    def _grouped(self, records: Iterator[Record]) -> Iterator[Record]:
+    def _grouped(self, read: Iterator[Record]) -> Iterator[Record]:
         def key(record: Record) -> object:
             name = record.value.get(self.group) if isinstance(record.value, dict) else None
             return record if name is None else (name,)
 
-        for _, neighbours in groupby(records, key):
+        for _, neighbours in groupby(read, key):
             lines = list(neighbours)
             yield replace(lines[0], value=lines, notes=[])
 
@@ -101,13 +103,16 @@ def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[
 
 
 _OWN: Mapping[str, Layout] = {
-    "aloe": Layout(_has("conversations"), _dialogues(aloe.dialogue)),
+    "aloe": Layout(aloe.detect, _dialogues(aloe.dialogue)),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
-    "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}, "array"),
+    "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}),
     "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
     "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
     "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),
-    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), {"pairs": prefeval.pairs}, "array"),
+    "prefeval-mcq": Layout(_has("preference", "classification_task_options"), {"pairs": prefeval.pairs}),
+    "messages": Layout(chats.names_speakers_by("role"), {"dialogues": chats.dialogue}),
+    "sharegpt": Layout(chats.names_speakers_by("from"), {"dialogues": chats.dialogue}),
+    "alpaca": Layout(_has("instruction", "output"), {"dialogues": chats.instruction}),
     "personas": Layout(lambda record: False, {"personas": aloe.persona_text}),
 }
 for _name in _OWN:
@@ -129,8 +134,8 @@ def register_layout(
     Args:
       detect: whether a record looks like one of these; asked before the package's own layouts are.
       gives: what the function makes.
-      shape: how a file is cut: a JSON object on each line, in one JSON array, or a CSV table, of which `detect` is
-        given the header and the function each row, a list of texts.
+      shape: "lines" or "array" for JSON objects, which the file may hold either way (or as rows of Parquet or Arrow);
+        "table" for CSV, of which `detect` is given the header and the function each row, a list of texts.
 
     Example:
       ```python
@@ -143,8 +148,10 @@ def register_layout(
     Raises:
       ConfigError: `gives` or `shape` is something else, or the name has blanks around it.
     """
-    if gives not in ("dialogues", "pairs") or shape not in RECORDS:
-        raise ConfigError(f"a layout gives dialogues or pairs, of {', '.join(RECORDS)}; not {gives!r} of {shape!r}")
+    if gives not in ("dialogues", "pairs") or shape not in get_args(Shape):
+        raise ConfigError(
+            f"a layout gives dialogues or pairs, of {', '.join(get_args(Shape))}; not {gives!r} of {shape!r}"
+        )
 
     def register(function: _Function) -> _Function:
         def parse(record: Record) -> list[Any]:
@@ -170,21 +177,21 @@ def register_layout(
 
 def detect(path: Path) -> str:
     """The layout that a file's content shows, "personas" where all is texts; a DataError where it is none known."""
-    lines = (raw.decode("utf-8", errors="replace") for _, raw in raw_lines(path, Intake(skip_bad=True)))
-    if (header := next((text for line in lines if (text := line.removeprefix(BOM).strip())), None)) is None:
+    if not (start := beginning(path)):
         raise DataError("the file is empty", path, fix="check the path")
     # A plugin is asked first: it knows its records better than the package does.
     layouts = [(name, LAYOUTS[name]) for name in sorted(LAYOUTS, key=_OWN.__contains__)]
 
-    def shown(value: object, shape: Shape) -> str | None:
-        return next((name for name, layout in layouts if layout.shape == shape and layout.detect(value)), None)
+    def shown(value: object, table: bool) -> str | None:
+        fit = (name for name, layout in layouts if (layout.shape == "table") == table and layout.detect(value))
+        return next(fit, None)
 
-    if table := shown(header, "table"):
+    header = "" if start.startswith(MARKS) else start.decode("utf-8", errors="replace")
+    if table := shown(header, table=True):
         return table
-    shape: Shape = "array" if header.startswith("[") else "lines"
     tolerant, values = Intake(skip_bad=True), list[object]()
-    for record in islice(RECORDS[shape](path, tolerant), _LOOK_AT):
-        if isinstance(record.value, dict) and (name := shown(record.value, shape)):
+    for record in islice(records(path, tolerant), _LOOK_AT):
+        if isinstance(record.value, dict) and (name := shown(record.value, table=False)):
             return name
         values.append(record.value)
     if len(values) > len(tolerant.skipped) and all(isinstance(value, str) for value in values):

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from pamdp.data.fields import ChatHistory, Fields, Items, Loose, PersonaFields, Text, name_for
 from pamdp.data.reading import Record
@@ -25,11 +28,19 @@ class _JsonLinesTurn(Fields):
     inferred: PersonaFields = PersonaFields()
 
 
+def _named(value: object) -> object:
+    """A number may be a name."""
+    return str(value) if type(value) is int else value
+
+
+_Name = Annotated[Loose, BeforeValidator(_named)]
+
+
 class NamedFields(PersonaFields):
     """A persona, what its dialogue is called, and what makes one user of several dialogues; all may be missing."""
 
-    id: Loose = ""
-    user_id: Loose = ""
+    id: _Name = ""
+    user_id: _Name = ""
 
     def dialogue(self, record: Record, turns: tuple[Turn, ...]) -> Dialogue:
         """The dialogue with these turns; a DataError where one before the last has no reply on the chosen path.

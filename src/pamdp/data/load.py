@@ -37,7 +37,7 @@ class LoadedItems(Generic[_T]):
     Attributes:
       sha256: of the file's bytes; of names and bytes for several files.
       skipped: the faults that were left out, in order; empty unless bad input was skipped.
-      repaired: what was mended or left out inside records that were kept, and how often.
+      repaired: what was mended, merged or left out inside records that were kept, and how often.
     """
 
     format: str
@@ -76,9 +76,10 @@ class LoadedPairs(LoadedItems[PreferencePair]):
 
 
 def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = False) -> Loaded:
-    """All dialogues of a file, or of the data files in a folder.
+    """All dialogues of a file, of the data files in a folder, or of a data set of the Hugging Face hub.
 
     Args:
+      path: the file, packed or not; the folder; or hf:OWNER/NAME[@REVISION][:SPLIT[:CONFIGURATION]].
       format: the layout's name; "auto" looks at the content. All files have one.
       skip_bad: leave bad records out and count them, instead of stopping at the first.
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
 
 from pydantic import ValidationError
 
+from pamdp.data.columns import MARKS, rows
 from pamdp.data.fields import Fields, explain
-from pamdp.data.files import opened
+from pamdp.data.files import beginning, stem, unpacked
 from pamdp.errors import DataError
 from pamdp.types import Dialogue, PreferencePair
 
@@ -28,7 +29,7 @@ MAX_DOCUMENT = 256 * 2**20
 BOM = "\ufeff"
 """What some editors write before the first character."""
 Shape = Literal["lines", "array", "table"]
-"""How a file is cut: one JSON value a line, one JSON array, or CSV rows under a header."""
+"""What a layout's records are: JSON values, in lines or an array as the file has them; or CSV rows under a header."""
 _ONE_A_LINE = "write one JSON object on each line, or skip bad input to leave this line out"
 _APART = "put each on a line of its own, or skip bad input to take them one by one"
 _Fields = TypeVar("_Fields", bound=Fields)
@@ -39,7 +40,7 @@ class Record:
     """One value as it stands in a file.
 
     Attributes:
-      line: where it starts, from 1.
+      line: where it starts, from 1; in a file without lines, the number of the row.
       place: what tells it from the file's other records: the line, or the item's number.
       notes: repairs that count once the record is accepted.
     """
@@ -53,7 +54,7 @@ class Record:
     @property
     def name(self) -> str:
         """An id for what has none of its own: the file's name and the place in it."""
-        return f"{self.path.stem}:{self.place}"
+        return f"{stem(self.path)}:{self.place}"
 
     def fault(self, what: str, fix: str = "") -> DataError:
         """The error that says `what` is wrong at this record."""
@@ -96,7 +97,7 @@ class Intake:
 
 def raw_lines(path: Path, intake: Intake) -> Iterator[tuple[int, bytes]]:
     """Every line of bytes with its number from 1; a line beyond MAX_LINE is refused."""
-    with opened(path) as stream:
+    with unpacked(path) as stream:
         number = 0
         while raw := stream.readline(MAX_LINE + 1):
             number += 1
@@ -134,7 +135,7 @@ def _json_lines(path: Path, intake: Intake) -> Iterator[Record]:
 
 def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
     """After an item that is not JSON nobody can tell where the next one starts: the rest of the file is one fault."""
-    with opened(path) as stream:
+    with unpacked(path) as stream:
         raw = stream.read(MAX_DOCUMENT + 1)
     if len(raw) > MAX_DOCUMENT:
         raise DataError(f"larger than {MAX_DOCUMENT:,} bytes", path, fix="split it, or write one JSON object a line")
@@ -145,8 +146,6 @@ def _json_items(path: Path, intake: Intake) -> Iterator[Record]:
         raise DataError("a byte of this line is not UTF-8", path, line, "save the file as UTF-8") from None
     at = _blank_end(text, 0)
     line, counted, items = text.count("\n", 0, at) + 1, at, 0
-    if not text.startswith("[", at):
-        raise DataError("this is not a JSON array", path, line, "the file must be [item, ...]")
     at, fault, fix = _blank_end(text, at + 1), "", "mend the file from this item on"
     while at < len(text) and text[at] != "]" and not fault:
         line, counted = line + text.count("\n", counted, at), at
@@ -186,16 +185,31 @@ def _csv_rows(path: Path, intake: Intake) -> Iterator[Record]:
         intake.refuse(DataError(what, path, start, "close every quotation mark; cut off?"))
 
 
-RECORDS: Mapping[Shape, Callable[[Path, Intake], Iterator[Record]]] = {
-    "lines": _json_lines,
-    "array": _json_items,
-    "table": _csv_rows,
-}
-"""What cuts a file into records, each with the line on which it starts: JSON values, or the lists of a table's cells.
+def _column_rows(path: Path, mark: bytes, intake: Intake) -> Iterator[Record]:
+    """Rows of a Parquet or Arrow file; after one that cannot be read, the rest of the file is one fault."""
+    number = 0
+    try:
+        for number, row in enumerate(rows(path, mark), 1):
+            yield Record(row, path, number, str(number))
+    except ValueError as error:
+        what = (
+            f"row {number + 1} cannot be read: {' '.join(str(error).split())[:200]}; the rest of the file is left out"
+        )
+        intake.refuse(DataError(what, path, number + 1, "fetch or write the file again"))
 
-Blank lines and the header of a table are nothing. All raise a DataError where the file cannot be read, or something in
-it is bad and the intake does not skip it.
-"""
+
+def records(path: Path, intake: Intake, shape: Shape = "lines") -> Iterator[Record]:
+    """The records of a file, each with the line on which it starts: JSON values, or the lists of a table's cells.
+
+    The content says how JSON values are held: one a line, in one array, or in the rows of a Parquet or Arrow file.
+    Blank lines and the header of a table are nothing. A DataError where the file cannot be read, or something in it is
+    bad and the intake does not skip it.
+    """
+    if shape == "table":
+        return _csv_rows(path, intake)
+    if (start := beginning(path)).startswith(MARKS):
+        return _column_rows(path, start, intake)
+    return (_json_items if start.startswith(b"[") else _json_lines)(path, intake)
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:
@@ -222,7 +236,7 @@ def _blank_end(text: str, at: int) -> int:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
+    raise ValueError(f"{name} is not a JSON number; null is what JSON has for it")
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, get_args
 
-from pydantic import Field, PlainValidator
+from pydantic import Field, PlainValidator, ValidationInfo
 
 from pamdp.data.fields import MESSAGES, ChatHistory, Loose, fault, name_for
 from pamdp.data.jsonl import PairFields, write_lines
@@ -22,8 +22,8 @@ from pamdp.files import Json
 from pamdp.types import Branch, Dialogue, History, Persona, PreferencePair, Turn
 
 
-def _one_reply(value: object) -> str:
-    first, *more = MESSAGES.validate_python(value)
+def _one_reply(value: object, info: ValidationInfo) -> str:
+    first, *more = MESSAGES.validate_python(value, context=info.context)
     if more or first.role != "assistant":
         raise fault("is not one assistant message", "keep what came before in `prompt`, and one assistant message here")
     return first.content

@@ -8,8 +8,8 @@ end: everything below takes values.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Literal
@@ -57,14 +57,19 @@ class Split:
     Attributes:
       sha256: identifies the source.
       skipped: bad records of the source that were left out.
-      repaired: what was mended or left out inside records that were kept.
+      repairs: what was mended, merged or left out inside records that were kept, and how often.
     """
 
     train: tuple[Dialogue, ...]
     test: tuple[Dialogue, ...]
     sha256: str
     skipped: int = 0
-    repaired: int = 0
+    repairs: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def repaired(self) -> int:
+        """How often anything was mended, merged or left out."""
+        return sum(self.repairs.values())
 
 
 def load_split(config: DataConfig) -> Split:
@@ -78,7 +83,7 @@ def load_split(config: DataConfig) -> Split:
             parts = split_by_topic(loaded.dialogues, config.folds, config.split_seed % config.folds)
         else:
             parts = split_by_user(loaded.dialogues, config.test_share, seed=config.split_seed)
-        whole = Split(*parts, loaded.sha256, len(loaded.skipped), sum(loaded.repaired.values()))
+        whole = Split(*parts, loaded.sha256, len(loaded.skipped), loaded.repaired)
     learn, evaluate = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
     return replace(whole, train=learn, test=evaluate)
 

@@ -50,4 +50,4 @@ def load_users(config: Config, train: int = 0, test: int = 0) -> Split:
         return spread(users[: max(1, math.ceil(count / len(part))) * len(part)], count)
 
     learn, evaluate = (taken(part, count) for part, count in zip(parts, (train, test), strict=True))
-    return Split(learn, evaluate, pool.sha256, len(pool.skipped), sum(pool.repaired.values()))
+    return Split(learn, evaluate, pool.sha256, len(pool.skipped), pool.repaired)
