@@ -153,7 +153,7 @@ def test_judge_eval_of_four_pairs(
     shown = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "mine"])
     assert shown.exit_code == 0 and "0.750" in shown.output and "persona_blind" in shown.output
     assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
-    assert "no judge 'mach'; did you mean 'match'? there are: reward-model, signals, embedded" in capsys.readouterr().err
+    assert "no judge 'mach'; did you mean 'match'? there are: reward-model" in capsys.readouterr().err
 
 
 def test_an_unknown_judge_is_refused_with_those_that_there_are(
