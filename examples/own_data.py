@@ -14,5 +14,5 @@ def mine(b):
     return b.reward + b.discount * b.v_h_next - b.v_hw
 
 
-agent = pamdp.reinforce(clone, data.train, judge="reward-model", advantage="mine", run="runs/mine")
-print(pamdp.evaluate({"BC": clone, "mine": agent}, data.test, judges=["reward-model", "signals"]))
+agent = pamdp.reinforce(clone, data.train, judge="signals", advantage="mine", run="runs/mine")
+print(pamdp.evaluate({"BC": clone, "mine": agent}, data.test, judges=["signals", "reward-model"]))

@@ -26,7 +26,7 @@ from pamdp.evaluation.success import SuccessRate, compare
 from pamdp.evaluation.tables import to_table
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
-from pamdp.judges.from_readings import REWARD, SIGNALS
+from pamdp.judges.from_readings import REWARD, SECOND
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
@@ -168,7 +168,7 @@ def evaluate(
     policies: Mapping[str, Policy],
     dialogues: Sequence[Dialogue],
     *,
-    judges: Sequence[str | Judge] = (REWARD, SIGNALS),
+    judges: Sequence[str | Judge] = (REWARD, SECOND),
     max_reply: int | None = None,
     bare: Backbone | None = None,
 ) -> Evaluation:

@@ -51,8 +51,7 @@ class ModelConfig(Settings):
       readouts: where H(h) is read: "header", "user" (the last user message), "users" (all of them so far).
       depth: how deep H(h) is read, as a share of the backbone's layers; 1 is the last one, after the final norm.
       d_a: action dimension (Table 4).
-      n_embeddings: how many input embeddings A2 makes of one action; 0: an action only shifts hidden states
-        (`clone.steer`), and an untrained one changes nothing.
+      n_embeddings: how many input embeddings A2 makes of an action; 0: it only shifts hidden states (`clone.steer`).
     """
 
     name: str = "embedded"
@@ -220,7 +219,7 @@ class SimulatorConfig(EndpointConfig):
 class JudgeConfig(EndpointConfig):
     """The judge's endpoint; `model` names a registered judge where `kind` is "embedded"."""
 
-    model: str = "reward-model"
+    model: str = "signals"
 
 
 class OnlineConfig(Settings):

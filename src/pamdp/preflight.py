@@ -21,14 +21,14 @@ from pamdp.train.factory import Split
 def require_judges(names: Sequence[str], run: Run) -> None:
     """A ConfigError for names that are no list of judges, and for the judge that rewarded, or its parts, alone."""
     if not all(names) or not names:
-        raise ConfigError(f"--judges {','.join(names)!r} has an empty name; write judges as reward-model,signals")
+        raise ConfigError(f"--judges {','.join(names)!r} has an empty name; write judges as signals,reward-model")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f"--judges names {twice!r} twice; name every judge once")
     rewarded = reward_judge(run.fingerprint())
     if rewarded is not None and set(names) <= {rewarded, *SUMS.get(rewarded, ())}:
         raise ConfigError(
             f"--judges {','.join(names)}: {rewarded} gave the rewards of {run.path}, which was trained to please it, "
-            "so neither it nor its parts may grade alone; add a judge that is built differently, such as signals"
+            "so neither it nor its parts may grade alone; add a judge that is built differently, such as reward-model"
         )
 
 

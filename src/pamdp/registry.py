@@ -135,6 +135,7 @@ CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(
 JUDGES: Registry[Callable[[Callable[[], Backbone]], Judge]] = Registry(
     "judge",
     _own("pamdp.judges.from_readings", "reward-model", "signals")
+    | _own("pamdp.judges.read", "readings")
     | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense"),
 )
 """Name -> what makes the judge; it is given who brings the backbone, and need not ask for it."""

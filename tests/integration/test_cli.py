@@ -185,7 +185,7 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: None)
-    JUDGES.add("reward-model", lambda _: ShortJudge())
+    JUDGES.add("signals", lambda _: ShortJudge())
     monkeypatch.setattr("pamdp.workflows.load_split", stop)
     for extra in ([], ["data.train_dialogues=5"], ["data.path=other.jsonl"]):
         RUN.invoke(cli.app, ["train", "offline", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *extra])

@@ -76,7 +76,6 @@ def test_states_that_nobody_answered_are_left_out(sheet: Sheet) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="a line that answers nothing counts as an answer")
 def test_a_line_that_answers_nothing_is_no_answer(sheet: Sheet) -> None:
     assert set(_collect(sheet, sheet.answer("ann", said("w---", "----")))) == {"talk-0/0"}
 
@@ -183,9 +182,9 @@ def test_collect_writes_what_read_states_reads(sheet: Sheet, tmp_path: Path) -> 
     where = ["--sheet", sheet.folder, "--key", sheet.key_file, "--out", out]
     states = read_states(sheet.folder, sheet.key_file, files, {})
     assert json.loads(_run("collect", *files, *where, "--json")) == {"out": str(out), "states": len(states)}
-    assert load_read_states(out) == states and len(states) == 4
+    assert load_read_states(out) == states and len(states) == 3
     before = out.read_bytes()
-    assert f"4 states in {out}; next: pamdp judge train --readings {out}" in " ".join(
+    assert f"3 states in {out}; next: pamdp judge train --readings {out}" in " ".join(
         _run("collect", *files, *where).split()
     )
     assert out.read_bytes() == before
@@ -251,7 +250,6 @@ def test_pairs_of_one_user_are_one_cluster(tmp_path: Path, judge: Liking) -> Non
 @pytest.mark.parametrize(
     "states", [[], [read_state("1", YES, [{"A-B": "tie"}])], [read_state("1", YES, grades=[{"A": {"form": 1}}])]]
 )
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="evaluate_judge fails on no pairs: range() by steps of zero")
 def test_readings_that_decide_nothing_are_refused(
     states: list[ReadState],
     tmp_path: Path,

@@ -114,5 +114,8 @@ def test_a_readme_and_nothing_else_lies_beside_it() -> None:
         "plain.test.jsonl",
         "plain.train.jsonl",
         "plain.valid.jsonl",
+        "readings.test.jsonl",
+        "readings.train.jsonl",
+        "readings.valid.jsonl",
     ]
     assert sum(path.stat().st_size for path in SAMPLE.iterdir()) < 8 * 2**20

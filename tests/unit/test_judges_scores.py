@@ -181,7 +181,7 @@ def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: GraderConfi
     [
         (
             GraderConfig(),
-            "no judge .mach.; there are: reward-model, signals, embedded, match.sense, match, .*; for a language model",
+            "no judge .mach.; there are: reward-model, signals, readings, embedded, .*; for a language model",
         ),
         (GraderConfig(base_url="http://me:secret@x/v1"), "environment variable"),
         (GraderConfig(base_url="http://x/v1", urls={"mach": "http://y/v1?key=secret"}), "environment variable"),

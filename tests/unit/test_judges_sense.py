@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pamdp.errors import ModelError
 from pamdp.judges.base import Case
-from pamdp.judges.embedded import FILES, NAMES, REWARD, SUMS, load_judge, save_judges, shipped
+from pamdp.judges.embedded import FILES, NAMES, SUMS, load_judge, save_judges, shipped
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.sense import SenseHead, SenseScorer, fit_sense, train_sense
@@ -93,11 +93,11 @@ def test_what_rewards_is_the_sum_of_its_parts(tmp_path: Path) -> None:
     assert sorted(f.name for f in (tmp_path / "judges").iterdir()) == sorted(FILES)
     judges = {name: load_judge(name, backbone, tmp_path / "judges") for name in NAMES}
     scores = {name: judge.scorer.score(NURSE, TEA, ["Black.", "9 9"]) for name, judge in judges.items()}
-    assert SUMS[REWARD] == ("match", "sense")
+    assert SUMS["match+sense"] == ("match", "sense")
     expected = [m / 2.0 + s / 4.0 for m, s in zip(scores["match"], scores["sense"], strict=True)]
-    assert scores[REWARD] == pytest.approx(expected, abs=1e-6)
-    assert judges[REWARD].calibration.temperature == 1.0 and judges["embedded"].calibration.temperature == 1.5
-    [verdict] = judges[REWARD].judge([Case(NURSE, TEA, "Black.", "9 9")])
+    assert scores["match+sense"] == pytest.approx(expected, abs=1e-6)
+    assert judges["match+sense"].calibration.temperature == 1.0 and judges["embedded"].calibration.temperature == 1.5
+    [verdict] = judges["match+sense"].judge([Case(NURSE, TEA, "Black.", "9 9")])
     assert (verdict.p_a > verdict.p_b) == (expected[0] > expected[1])
 
 
@@ -106,7 +106,7 @@ def test_judges_of_before_it_still_do_without(tmp_path: Path) -> None:
     (tmp_path / "judges" / "sense.safetensors").unlink()
     assert load_judge("match", backbone, tmp_path / "judges").name == "match"
     with pytest.raises(ModelError, match="no judge of sense"):
-        load_judge(REWARD, backbone, tmp_path / "judges")
+        load_judge("match+sense", backbone, tmp_path / "judges")
 
 
 def test_the_shipped_judges_are_whole_and_small() -> None:

@@ -145,7 +145,7 @@ def test_a_server_needs_the_name_of_a_model() -> None:
 
 def test_a_role_s_own_defaults_survive_an_override_beside_them() -> None:
     assert _load("online.simulator.model=other").online.simulator.temperature == 0.7
-    assert _load("online.judge.temperature=0.5").online.judge.model == "reward-model"
+    assert _load("online.judge.temperature=0.5").online.judge.model == "signals"
 
 
 def test_fingerprints_name_everybody_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig
-from pamdp.data import load_sample
+from pamdp.data import load_plain, load_sample
 from pamdp.errors import RunError
 from pamdp.train.factory import load_policy, new_policy, save_policy, shipped
 from pamdp.train.policy_metadata import read_metadata, require_unseen
@@ -46,16 +46,26 @@ def test_who_was_learned_from_may_not_test(folder: Path) -> None:
         require_unseen(strangers, [folder, folder.with_name("none")])
 
 
-def test_policies_from_before_users_were_noted_are_read(folder: Path) -> None:
-    """The shipped ones are; whom they learned from, the sample itself says."""
+def test_nobody_whom_the_shipped_policies_learned_from_may_test() -> None:
     for what in ("policy", "trained"):
-        require_unseen(load_sample("test").dialogues, [shipped(what)])
-        with pytest.raises(RunError, match=r"learned from 96 of 96 test users \(\w+, \w+, \w+ and 93 more\)"):
-            require_unseen(load_sample("train").dialogues, [shipped(what)])
+        require_unseen(load_plain("test").dialogues, [shipped(what)])
+        with pytest.raises(RunError, match=r"learned from 740 of 740 test users \(\S+, \S+, \S+ and 737 more\)"):
+            require_unseen(load_plain("train").dialogues, [shipped(what)])
+    with pytest.raises(RunError, match="learned from 60 of 160 test users"):
+        require_unseen(load_plain("rl").dialogues, [shipped("trained")])
+
+
+def test_policies_from_before_users_were_noted_are_read(folder: Path) -> None:
+    """Whom those of the sample learned from, the sample itself says."""
     old = json.loads((folder / "config.json").read_text())
     del old["users"]
     (folder / "config.json").write_text(json.dumps(old))
     require_unseen(few("train", 2), [folder])  # its data are nobody's guess
+    old["config"]["data"]["path"] = "sample"
+    (folder / "config.json").write_text(json.dumps(old))
+    require_unseen(load_sample("test").dialogues, [folder])
+    with pytest.raises(RunError, match="learned from 96 of 96 test users"):
+        require_unseen(load_sample("train").dialogues, [folder])
 
 
 @pytest.mark.parametrize(

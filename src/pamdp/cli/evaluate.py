@@ -22,7 +22,7 @@ def evaluate(
     controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
     judges: Annotated[
         str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
-    ] = "reward-model,signals",
+    ] = "signals,reward-model",
     permuted: Annotated[
         Path | None,
         typer.Option(help="The control's run: `train offline` from the same clone, with rl.permute=true besides."),

@@ -40,7 +40,7 @@ def quickstart(
     Example: `pamdp quickstart`
     """
     from pamdp.evaluation.offline_eval import write_replies
-    from pamdp.judges.from_readings import REWARD, SIGNALS
+    from pamdp.judges.from_readings import REWARD, SECOND
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
     from pamdp.train.factory import shipped
@@ -68,10 +68,10 @@ def quickstart(
         copy_policy(shipped(), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
         offline(policy, few, judge, config, writing)
-    console.print("[bold]4/4[/bold] every third test user, graded by the judge that rewarded and by another")
-    some = replace(split, test=split.test[::3])
+    console.print("[bold]4/4[/bold] every fifth test user, graded by the judge that rewarded and by another")
+    some = replace(split, test=split.test[::5])
     result = evaluate_policies(
-        policies_of(path, backbone, backbone), some, (REWARD, SIGNALS), config, path, controls=("PAMDP",)
+        policies_of(path, backbone, backbone), some, (REWARD, SECOND), config, path, controls=("PAMDP",)
     )
     words = [
         f"{len(some.test)} users give wide intervals; all of them take a while: pamdp eval {path} --controls",
@@ -79,7 +79,7 @@ def quickstart(
         f"then: pamdp chat {path} --show    talk with it",
         "      pamdp train bc --run runs/mine data.path=YOUR.jsonl    clone on your own dialogues",
         "      pamdp train offline --run runs/rl --from runs/mine    and reinforce",
-        "      pamdp judge eval --judge reward-model --readings test    how well a judge agrees with readers",
+        "      pamdp judge eval --judge signals --readings test    how well a judge agrees with readers",
         "      pamdp lab    the theory, in numbers",
     ]
     show(as_json, result.json, *result.shown, *words)

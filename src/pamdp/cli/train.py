@@ -58,7 +58,7 @@ def offline(
     *,
     run: RunDir,
     source: From = "shipped",
-    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "reward-model",
+    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "signals",
     config: Sources,
     plugin: Plugins,
     resume: Resume = False,

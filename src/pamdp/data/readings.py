@@ -68,9 +68,15 @@ class ReadState(BaseModel):
     def model_post_init(self, _: object) -> None:
         """Refuse, by a DataError, what no sheet can have given."""
         as_history(self.history)
-        for letter, pair in [(x, p) for r in self.readings for p in (*r.prefer, *r.grades) for x in p.split("-")]:
+        for letter in (letter for reading in self.readings for letter in reading.grades):
             if letter not in self.replies:
-                raise DataError(f"{pair!r} is answered, and there is no reply {letter!r}")
+                raise DataError(f"{letter!r} is graded, and there is no such reply")
+        for pair, answer in (item for reading in self.readings for item in reading.prefer.items()):
+            both = pair.split("-")
+            if len({*both}) != 2 or len(both) != 2 or not {*both} <= {*self.replies}:
+                raise DataError(f"{pair!r} is answered, and is no pair of the replies {', '.join(self.replies)}")
+            if answer not in (*both, "tie"):
+                raise DataError(f"{answer!r} is no answer to {pair}: one of the two letters, or tie")
 
     @property
     def persona(self) -> Persona:
@@ -116,7 +122,8 @@ def read_by(states: Sequence[ReadState]) -> str:
     """Who read; stands with every number that comes from readings."""
     kinds = {reading.reader: reading.kind for state in states for reading in state.readings}
     people, models = (sum(kind == what for kind in kinds.values()) for what in ("person", "model"))
-    parts = [f"{n} {what}" for n, what in ((people, "people"), (models, "language models")) if n]
+    words = ((people, "person", "people"), (models, "language model", "language models"))
+    parts = [f"{n} {one if n == 1 else many}" for n, one, many in words if n]
     return f"read blind by {' and '.join(parts) or 'nobody'}"
 
 

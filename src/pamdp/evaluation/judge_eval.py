@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from pamdp.errors import DataError
 from pamdp.evaluation.significance import UNKNOWN, Estimate, cluster_bootstrap
 from pamdp.judges.base import Case, Judge, verdicts_of
 from pamdp.types import Persona, PreferencePair
@@ -70,7 +71,12 @@ def evaluate_judge(
     Args:
       users: whose each pair is, where pairs of a user are resampled together; without, twins are.
       progress: called with how many more verdicts there are; three for each pair.
+
+    Raises:
+      DataError: there is no pair.
     """
+    if not pairs:
+        raise DataError("no pair is decided", fix="give labelled pairs, or readings with a decided `prefer`")
     persons = [*(p.persona for p in pairs), *(Persona() for _ in pairs), *_others(pairs)]
     cases = [Case(w, p.history, p.preferred, p.rejected) for w, p in zip(persons, (*pairs,) * 3, strict=True)]
     # One person after the other: a judge need not read any of them twice.

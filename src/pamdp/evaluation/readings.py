@@ -134,7 +134,8 @@ def read_states(
     _, said = _answered(key, folder, files)
     for shown in _shown(folder):
         (user, dialogue, turn), letters = key.states[shown.state].state, key.states[shown.state].letters
-        own = tuple(Answers(**line.model_dump(exclude={"state"})) for (_, s), line in said.items() if s == shown.state)
+        lines = (line for (_, s), line in said.items() if s == shown.state and (line.grades or line.prefer))
+        own = tuple(Answers(**line.model_dump(exclude={"state"})) for line in lines)
         person = profiles.get(dialogue, Persona(shown.persona))
         by = grouped(letters, letters.__getitem__)
         replies = {letter: ReadReply(text=text, by=tuple(by[letter])) for letter, text in shown.replies.items()}

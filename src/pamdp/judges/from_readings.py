@@ -1,4 +1,4 @@
-"""The judges that were fitted on blind readings: `reward-model` (the default reward) and `signals`.
+"""The judges that were fitted on blind readings: `signals` (the default reward) and `reward-model`.
 
 Owns their training together, their files and names. What they are worth stands in docs/results.md: agreement with
 readers on users whom nobody trained on.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.data.readings import ReadState, decided_pairs
-from pamdp.errors import ModelError
+from pamdp.errors import DataError, ModelError
 from pamdp.files import Json, new_folder, write_json
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel, train_reward_model
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature, weights_digest
@@ -24,10 +24,10 @@ from pamdp.progress import Progress
 from pamdp.registry import JUDGES
 
 REWARD_MODEL, SIGNALS = "reward-model", "signals"
-REWARD = REWARD_MODEL
-"""What rewards by default; SIGNALS, built differently, grades beside it."""
+REWARD, SECOND = SIGNALS, REWARD_MODEL
+"""What rewards by default, the better of the two on valid users, and what grades beside it."""
 NAMES = (REWARD_MODEL, SIGNALS)
-FIRST, LAST = 0.34, 0.8
+FIRST, LAST = 0.4, 0.67
 """Depths between which the reward model is adapted; it reads at the second."""
 FILES = ("config.json", "reward-model.safetensors", "signals.safetensors")
 """What a folder of these judges holds."""
@@ -43,7 +43,9 @@ def train_from_readings(
     backbone: Backbone, states: Sequence[ReadState], valid: Sequence[ReadState], epochs: int = 3, seed: int = 0
 ) -> tuple[RewardModel, SignalsScorer, dict[str, float]]:
     """Both judges, fitted on STATES; their temperatures, on VALID, states of other users."""
-    first, last = (backbone.layer_at(depth) for depth in (FIRST, LAST))
+    layers = int(backbone.model.config.num_hidden_layers)
+    first = round(FIRST * layers)
+    last = max(first + 1, round(LAST * layers))
     with Progress("reward model", len(states) * (1 + epochs)) as bar:
         model = train_reward_model(
             backbone, states, first=first, last=last, epochs=epochs, seed=seed, progress=bar.advance
@@ -66,6 +68,8 @@ def _temperature(scorer: Scorer, states: Sequence[ReadState], progress: Callable
         score = dict(zip(texts, scorer.score(state.persona, state.history, texts), strict=True))
         differences += [score[pair.preferred] - score[pair.rejected] for pair in decided_pairs([state])]
         progress(1)
+    if not differences:
+        raise DataError("no pair of the states to calibrate on is decided", fix="give readings with a decided `prefer`")
     return fit_temperature(differences)
 
 
@@ -92,7 +96,7 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = {key: value.float() for key, value in load_tensors(folder / f"{name}.safetensors").items()}
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"no judge {name!r} in {folder}; `pamdp judge train --readings` makes it") from error
     if about["revision"] != backbone.revision:
         raise ModelError(
@@ -102,9 +106,8 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
     scorer: Scorer
     if name == REWARD_MODEL:
         adapter = {key[8:]: value for key, value in tensors.items() if key.startswith("adapter.")}
-        if ADAPTER not in getattr(backbone.model, "peft_config", {}):
-            rank = next(len(value) for key, value in adapter.items() if "lora_A" in key)
-            add_adapter(backbone, ADAPTER, rank, about["first"], last=about["last"])
+        rank = next(len(value) for key, value in adapter.items() if "lora_A" in key)
+        add_adapter(backbone, ADAPTER, rank, about["first"], last=about["last"])
         load_adapter(backbone, ADAPTER, adapter)
         head = RewardHead(2 * backbone.d)
         head.load_state_dict({key[5:]: value for key, value in tensors.items() if key.startswith("head.")})

@@ -99,7 +99,7 @@ def text_numbers(message: str, reply: str) -> list[float]:
     return [
         math.log(n), float(n < 5), float(n > 35), float(ends_whole(reply)),
         float(bool(re.match(r"[^\w\"'(]", reply)) or (lower and not message[:1].islower())),
-        float(bool(re.search(r"\d", reply))), 1 - len({*pairs}) / max(1, len(pairs)),
+        float(bool(re.search(r"\d", reply))), 1 - len({*pairs}) / len(pairs) if pairs else 0.0,
         len(mine & about) / max(1, len(mine)), sum(pair in theirs for pair in pairs) / n, float("?" in reply),
         float(("!" in reply) == ("!" in message)), float(lower == message[:1].islower()),
         len(_SELF.findall(reply)) / n,

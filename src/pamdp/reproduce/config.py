@@ -67,8 +67,8 @@ class ReproduceConfig(ComparisonConfig):
     """
 
     models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
-    judges: tuple[str, ...] = Field(default=("reward-model", "signals"), min_length=2)
-    reward: str = "reward-model"
+    judges: tuple[str, ...] = Field(default=("signals", "reward-model"), min_length=2)
+    reward: str = "signals"
     scorers: tuple[str, ...] = ()
     grader: GraderConfig = GraderConfig()
     aloe: DataConfig = DataConfig()
@@ -105,7 +105,7 @@ class OnlineReproduceConfig(ComparisonConfig):
     start: str = "shipped"
     train_users: int = Field(default=0, ge=0)
     test_users: int = Field(default=0, ge=0)
-    second: JudgeConfig = JudgeConfig(model="signals")
+    second: JudgeConfig = JudgeConfig(model="reward-model")
     recognisers: tuple[Recogniser, ...] = ("likelihood", "words")
     auditor: Literal["likelihood", "judge"] = "likelihood"
     others: int = Field(default=9, ge=1)
