@@ -24,7 +24,7 @@ from pamdp.evaluation.reading_tables import (
     success,
     to_json,
 )
-from pamdp.evaluation.readings import POOLED, Readings, judgements_of
+from pamdp.evaluation.readings import POOLED, Readings, judgements_of, require_same_replies
 from pamdp.evaluation.success import compare
 from tests.tools.reading import PV, Sheet, judged, make_dialogues, make_replies, make_sheet, row, said
 
@@ -185,3 +185,13 @@ def test_the_answer_in_the_instructions_is_one(sheet: Sheet, tmp_path: Path) -> 
 
 def test_readings_can_be_stored(found: Readings) -> None:
     assert TypeAdapter(Readings).validate_json(json.dumps(asdict(found)), strict=True) == found
+
+
+def test_verdicts_count_for_the_replies_that_were_read(found: Readings) -> None:
+    reading = found.readings[0]
+    (_, dialogue, turn), (method, letter) = reading.place.state, next(iter(reading.place.letters.items()))
+    text = reading.texts[letter]
+    require_same_replies(found, {})
+    require_same_replies(found, {method: {(dialogue, turn): f"  {text} "}, "Another": {(dialogue, turn): "Hm."}})
+    with pytest.raises(DataError, match=f"{method} replied otherwise to turn {turn + 1} of {dialogue}"):
+        require_same_replies(found, {method: {(dialogue, turn): f"{text} And more."}})

@@ -68,25 +68,25 @@ class SignalsScorer:
     @torch.no_grad()
     def numbers(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
         """NUMBERS of each reply."""
-        own = self._log_prob(history[-self.messages :], replies)
-        after = self._log_prob(history[-1:], replies)
-        elsewhere = torch.stack([self._log_prob((Message("user", other),), replies) for other in OTHERS]).mean(0)
+        contexts = [history[-self.messages :], history[-1:], *((Message("user", other),) for other in OTHERS)]
+        own, after, *elsewhere = self._log_probs(contexts, replies)
         texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
-        return torch.cat([(after - elsewhere)[:, None], own[:, None], texts], dim=1)
+        return torch.cat([(after - torch.stack(elsewhere).mean(0))[:, None], own[:, None], texts], dim=1)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
         return [float(x) for x in self.signals(self.numbers(history, replies))]
 
-    def _log_prob(self, history: History, replies: Sequence[str]) -> Float[Tensor, " n"]:
-        """Mean log p of a token of each reply, its end included."""
+    def _log_probs(self, contexts: Sequence[History], replies: Sequence[str]) -> list[Float[Tensor, " n"]]:
+        """Mean log p of a token of each reply, its end included, after each of the contexts."""
         chat, layers = self.backbone.chat, int(self.backbone.model.config.num_hidden_layers)
         ids = [chat.reply(reply) for reply in replies]
-        row = pack([Group(chat.history(history, load("assistant")).ids, ids)], self.backbone.device)
+        groups = [Group(chat.history(context, load("assistant")).ids, ids) for context in contexts]
+        row = pack(groups, self.backbone.device)
         with self.backbone.adapter(None):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
-        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids)
-        return torch.stack([tokens.mean() for tokens in found]).float()
+        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids * len(contexts))
+        return list(torch.stack([tokens.mean() for tokens in found]).float().reshape(len(contexts), -1))
 
 
 def text_numbers(message: str, reply: str) -> list[float]:
