@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pamdp.judges.embedded  # noqa: F401  (read before its parts are replaced)
 from pamdp import cli
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues

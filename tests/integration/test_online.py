@@ -192,6 +192,7 @@ def test_vanilla_writes_references_with_weights_that_cloning_did_not_change(
             "online": OnlineConfig(rounds=1, users=2, reference="vanilla"), "clone": CloneConfig(backbone="full"),
         }
     )  # fmt: skip
+    config = config.model_copy(update={"rl": config.rl.model_copy(update={"form_states": 0})})  # which would write, too
     world, policy, bare = make_world(config), make_policy(config), make_tiny_backbone()
     world.writer = None
     with Run.create(tmp_path / "run", config, PRINT) as run:

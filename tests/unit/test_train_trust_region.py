@@ -50,14 +50,14 @@ def _move(learner: Learner, bias: float) -> dict[str, torch.Tensor]:
 def test_a_move_that_breaks_nothing_is_taken_whole() -> None:
     region, learner, _ = _region()
     before = _move(learner, -3.0)
-    assert region.hold(learner, before) == {"garbled": 0.0, "blemished": 0.0, "step": 1.0}
+    assert region.hold(learner, before) == {"garbled": 0.0, "blemished": 0.0, "kept": 1.0}
     assert learner.actor().a1.bias[0].item() == -3.0
 
 
 def test_a_move_is_halved_until_replies_are_whole_enough() -> None:
     region, learner, _ = _region(margin=0.13)  # one of eight replies may break
     before = _move(learner, 0.5)
-    assert region.hold(learner, before) == {"garbled": 0.0, "blemished": 0.125, "step": 0.25}
+    assert region.hold(learner, before) == {"garbled": 0.0, "blemished": 0.125, "kept": 0.25}
     assert learner.actor().a1.bias[0].item() == pytest.approx(0.125)
 
 
@@ -66,7 +66,7 @@ def test_a_move_that_breaks_at_any_length_is_taken_back_to_the_last_round() -> N
     _move(learner, -1.0)  # an earlier round, which was good
     before = _move(learner, 2.0**HALVINGS * 4)
     found = region.hold(learner, before)
-    assert found["step"] == 0.0 and learner.actor().a1.bias[0].item() == -1.0
+    assert found["kept"] == 0.0 and learner.actor().a1.bias[0].item() == -1.0
 
 
 def test_the_clone_need_not_be_whole_itself() -> None:
@@ -78,7 +78,7 @@ def test_the_clone_need_not_be_whole_itself() -> None:
     region = TrustRegion(Breaking(actor), make_dialogues(users=8), config, seed=0)  # type: ignore[arg-type]
     assert region.cloned == {"garbled": 0.0, "blemished": 0.5}
     before = _move(learner, 0.0)
-    assert region.hold(learner, before)["step"] == 1.0
+    assert region.hold(learner, before)["kept"] == 1.0
 
 
 def test_nothing_is_measured_where_nothing_is_asked_for() -> None:

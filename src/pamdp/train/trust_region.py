@@ -39,7 +39,7 @@ class TrustRegion:
           before: the state of `learner.delta` at the end of the last round.
 
         Returns:
-          `garbled` and `blemished` of the policy that is kept, and `step`, the part of the move that was; nothing where
+          `garbled` and `blemished` of the policy that results, and `kept`, the part of the move that was; nothing where
           no state is measured.
         """
         if not self.histories:
@@ -51,7 +51,7 @@ class TrustRegion:
             found = self._measure(self.policy.with_actor(learner.actor()))
             if all(found[what] <= self.cloned[what] + self.config.form_margin for what in found):
                 break
-        return {**found, "step": step}
+        return {**found, "kept": step}
 
     @torch.no_grad()
     def _measure(self, policy: Policy) -> dict[str, float]:
