@@ -10,7 +10,7 @@ import typer
 from pamdp.cli.options import Json, Plugins, SkipBad, show
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
-from pamdp.data.bundled import PairSplit, load_sample_readings
+from pamdp.data.bundled import PairSplit, ReadingSplit, load_sample_readings
 from pamdp.data.jsonl import write_lines
 from pamdp.data.readings import ReadState, decided_pairs, load_read_states, read_by
 from pamdp.errors import ConfigError
@@ -41,7 +41,7 @@ def evaluate(
 ) -> None:
     """Agreement of a judge with blind readers or with labelled pairs, per kind, with its controls.
 
-    Example: `pamdp judge eval --judge reward-model --readings test`
+    Example: `pamdp judge eval --judge signals --readings test`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
     from pamdp.models.embedded import load_backbone
@@ -67,8 +67,13 @@ def evaluate(
     show(as_json, report.to_json() | {"skipped": skipped, "read_by": about}, report.table(), about)
 
 
+SAMPLE_READINGS: dict[str, ReadingSplit] = {"sample": "train", "train": "train", "valid": "valid", "test": "test"}
+"""Names of the sample's readings; `sample` are those to learn from."""
+
+
 def _read_states(name: str) -> list[ReadState]:
-    return load_sample_readings(name) if name in ("train", "valid", "test") else load_read_states(name)  # type: ignore[arg-type]
+    named = SAMPLE_READINGS.get(name)
+    return load_read_states(name) if named is None else load_sample_readings(named)
 
 
 @app.command()
@@ -141,7 +146,7 @@ def _train_from_readings(out: Path, readings: list[str], epochs: int, as_json: b
     from pamdp.models.embedded import load_backbone
 
     require_replaceable(out, FILES)
-    states = [state for name in readings for state in _read_states("train" if name == "sample" else name)]
+    states = [state for name in readings for state in _read_states(name)]
     model, signals, temperature = train_from_readings(load_backbone(), states, load_sample_readings("valid"), epochs)
     save(out, model, signals, temperature)
     found = {"out": str(out), "states": len(states), "temperature": temperature, "read_by": read_by(states)}

@@ -17,6 +17,7 @@ from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
 PairSplit = Literal["train", "test", "all", "valid", "fresh"]
+ReadingSplit = Literal["train", "valid", "test"]
 
 
 def load_sample(split: Split = "all") -> Loaded:
@@ -43,7 +44,7 @@ def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
         return LoadedPairs(*read_all(paths, "pairs", "pairs"))
 
 
-def load_sample_readings(split: Literal["train", "valid", "test"]) -> list[ReadState]:
+def load_sample_readings(split: ReadingSplit) -> list[ReadState]:
     """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README."""
     with _parts("readings", split, "train", "valid", "test") as paths:
         return [state for path in paths for state in load_read_states(path)]

@@ -118,13 +118,7 @@ def train_reward_model(
     train_backbone(backbone, "lora", ADAPTER)
     weights = [p for p in backbone.model.parameters() if p.requires_grad]
     model = RewardModel(backbone, RewardHead(2 * backbone.d), first, last)
-    rows = []
-    for lesson in lessons:
-        row = model.row(lesson.persona, lesson.history, lesson.texts)
-        rows.append((row, model.lower(row).half()))
-        progress(1)
-    with torch.no_grad():  # units of features as they are before anything is learned
-        model.head.whiten.fit(torch.cat([model.features(row, lower.float()) for row, lower in rows[:100]]))
+    rows = _rows(model, lessons, progress)
     groups = [{"params": weights, "lr": lr}, {"params": list(model.head.readout.parameters()), "lr": 1e-3}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     rates = [float(group["lr"]) for group in optimizer.param_groups]
@@ -148,6 +142,20 @@ def train_reward_model(
     train_backbone(backbone, "frozen")
     model.head.requires_grad_(False)
     return model
+
+
+def _rows(
+    model: RewardModel, lessons: Sequence[Lesson], progress: Callable[[int], None]
+) -> list[tuple[PackedRow, Tensor]]:
+    """Of each lesson its row and the states below the adapter; fits the head's units to them."""
+    rows = []
+    for lesson in lessons:
+        row = model.row(lesson.persona, lesson.history, lesson.texts)
+        rows.append((row, model.lower(row).half()))
+        progress(1)
+    with torch.no_grad():
+        model.head.whiten.fit(torch.cat([model.features(row, lower.float()) for row, lower in rows[:100]]))
+    return rows
 
 
 @dataclass(frozen=True, slots=True)
