@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pamdp.async_bridge import together
 from pamdp.errors import AnswerError, ContextLengthError
-from pamdp.llm.chat import ChatModel, Decoding
+from pamdp.llm.chat import ChatModel, Completion, Decoding
 from pamdp.llm.thinking import without_thinking
 from pamdp.progress import note
 from pamdp.prompts.render import load
@@ -136,17 +136,8 @@ async def ask(
             if decoding.max_tokens == how.max_tokens:
                 raise
             raise AnswerError(f"{last}; no room for {decoding.max_tokens}: {error}", CUT_OFF) from error
-        text = without_thinking(answer.text)
         try:
-            if answer.refused or refuses(text):
-                raise AnswerError("the model refuses", "refusal")
-            if not text and (answer.cut or answer.text):
-                raise AnswerError(f"thinking and no answer within {decoding.max_tokens} tokens (max_tokens)", CUT_OFF)
-            if whole and answer.cut:
-                raise AnswerError(f"an answer cut off after {decoding.max_tokens} tokens (max_tokens)", CUT_OFF)
-            if not text:
-                raise AnswerError("an empty answer", "no words")
-            return parse(text)
+            return parse(_said(answer, decoding.max_tokens, whole))
         except AnswerError as error:
             last = error
             rejected(error.reason)
@@ -159,6 +150,20 @@ async def ask(
         asked[behind] = replace(given[behind], content=f"{given[behind].content}\n\n{load(reminder)}")
         decoding = replace(decoding, temperature=max(decoding.temperature, 0.5))
     raise AnswerError(f"no usable answer in {how.attempts} tries, last: {last}", last.reason)
+
+
+def _said(answer: Completion, tokens: int, whole: bool) -> str:
+    """The text of an answer without its thinking; an AnswerError where it cannot be used, whatever was asked."""
+    text = without_thinking(answer.text)
+    if answer.refused or refuses(text):
+        raise AnswerError("the model refuses", "refusal")
+    if not text and (answer.cut or answer.text):
+        raise AnswerError(f"thinking and no answer within {tokens} tokens (max_tokens)", CUT_OFF)
+    if whole and answer.cut:
+        raise AnswerError(f"an answer cut off after {tokens} tokens (max_tokens)", CUT_OFF)
+    if not text:
+        raise AnswerError("an empty answer", "no words")
+    return text
 
 
 @dataclass(slots=True)
