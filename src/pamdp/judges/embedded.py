@@ -8,7 +8,6 @@ nothing of training runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,9 +17,10 @@ from torch import Tensor
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.errors import ModelError
 from pamdp.files import new_folder, write_json
+from pamdp.judges.folder import fingerprint_of, read_about
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
-from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum, weights_digest
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
 from pamdp.judges.sense import SenseHead, SenseScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
 from pamdp.models.backbone import Backbone
@@ -46,15 +46,7 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
       ModelError: its weights are missing, or were trained on another backbone.
     """
     folder = folder or shipped()
-    try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"no judges in {folder}; `pamdp judge train` makes them") from error
-    if about["revision"] != backbone.revision:
-        raise ModelError(
-            f"the judges in {folder} belong to backbone {about['backbone']} ({about['revision']}), not to "
-            f"{backbone.name} ({backbone.revision}); train judges for it with `pamdp judge train`"
-        )
+    about = read_about(folder, backbone, "pamdp judge train")
     temperature: dict[str, float] = about["temperature"]
     match = MatchScorer(backbone, _match_head(folder), about["layers"])
     makers: dict[str, Callable[[], Scorer]] = {
@@ -64,8 +56,7 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
     }
     parts = [(makers[part](), temperature[part]) for part in SUMS.get(name, (name,))]
     scorer = Sum(parts) if len(parts) > 1 else parts[0][0]
-    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": weights_digest(folder)}
-    return ScoringJudge(name, scorer, Calibration(temperature.get(name, 1.0)), fingerprint)
+    return ScoringJudge(name, scorer, Calibration(temperature.get(name, 1.0)), fingerprint_of(folder, backbone))
 
 
 def save_judges(

@@ -6,7 +6,6 @@ readers on users whom nobody trained on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -15,8 +14,9 @@ from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.data.readings import ReadState, decided_pairs
 from pamdp.errors import DataError, ModelError
 from pamdp.files import Json, new_folder, write_json
+from pamdp.judges.folder import fingerprint_of, read_about
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel, train_reward_model
-from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature, weights_digest
+from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature
 from pamdp.judges.signals import Signals, SignalsScorer, train_signals
 from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
 from pamdp.models.backbone import Backbone
@@ -93,16 +93,11 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
       ModelError: its weights are missing, or were trained on another backbone.
     """
     folder = folder or shipped()
+    about = read_about(folder, backbone, "pamdp judge train --readings")
     try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         tensors = {key: value.float() for key, value in load_tensors(folder / f"{name}.safetensors").items()}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ModelError(f"no judge {name!r} in {folder}; `pamdp judge train --readings` makes it") from error
-    if about["revision"] != backbone.revision:
-        raise ModelError(
-            f"the judges in {folder} belong to backbone {about['backbone']} ({about['revision']}), not to "
-            f"{backbone.name} ({backbone.revision}); train judges for it with `pamdp judge train --readings`"
-        )
     scorer: Scorer
     if name == REWARD_MODEL:
         adapter = {key[8:]: value for key, value in tensors.items() if key.startswith("adapter.")}
@@ -116,8 +111,7 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
         signals = Signals()
         signals.load_state_dict(tensors)
         scorer = SignalsScorer(backbone, signals)
-    fingerprint = {"backbone": f"{backbone.name}@{backbone.revision}", "weights": weights_digest(folder)}
-    return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint)
+    return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint_of(folder, backbone))
 
 
 JUDGES.add(REWARD_MODEL, lambda backbone: load(REWARD_MODEL, backbone()))

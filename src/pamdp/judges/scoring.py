@@ -6,12 +6,10 @@ nothing of where a score comes from. Symmetric by construction: both orders give
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 from pamdp.errors import JudgeError
@@ -136,8 +134,3 @@ def fit_temperature(differences: Sequence[float], tie: float = 0.1) -> float:
 
     best = min((x / 4 for x in range(-24, 25)), key=cost)
     return math.exp(min((best + x / 40 for x in range(-10, 11)), key=cost))
-
-
-def weights_digest(folder: Path) -> str:
-    """What identifies the weights in a folder of judges."""
-    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
