@@ -138,7 +138,7 @@ def test_judges_of_another_backbone_are_refused(name: str, folder: Path) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_folder_is_named(name: str, tmp_path: Path, tiny_backbone: Backbone) -> None:
-    with pytest.raises(ModelError, match="no judges in .*none; .*pamdp judge train --readings"):
+    with pytest.raises(ModelError, match=r"no judges in .*none; .*pamdp judge train --readings"):
         load(name, tiny_backbone, tmp_path / "none")
 
 
