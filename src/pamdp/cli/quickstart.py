@@ -77,7 +77,7 @@ def quickstart(
         f"{len(some.test)} users give wide intervals; all of them take a while: pamdp eval {path} --controls",
         f"open {path / 'report.html'} in a browser",
         f"then: pamdp chat {path} --show    talk with it",
-        "      pamdp train bc --run runs/mine data.path=YOUR.jsonl    clone on your own dialogues",
+        "      pamdp train bc --run runs/mine --config plain data.path=YOUR.jsonl    clone on your own dialogues",
         "      pamdp train offline --run runs/rl --from runs/mine    and reinforce",
         "      pamdp judge eval --judge signals --readings test    how well a judge agrees with readers",
         "      pamdp lab    the theory, in numbers",

@@ -23,8 +23,8 @@ from pamdp.evaluation.tables import interval, p_text, signed
 from pamdp.files import write_atomic
 
 CAUTION = (
-    "Judges are models. On replies that this project's policies write, its embedded judges agreed with blind readers "
-    "no better than a coin (docs/results.md): read the dialogues before you believe a rate."
+    "Judges are models. The best one of this package agrees with blind readers on .67 of the pairs that these decided, "
+    "the older ones no better than a coin (docs/results.md): read the dialogues before you believe a rate."
 )
 
 

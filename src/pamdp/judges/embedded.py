@@ -2,7 +2,7 @@
 
 Owns their files and names: `match` (whom a reply suits), `sense` (whether it reads like a person's), `match+sense`,
 `likelihood` (built differently) and `embedded`, the sum of match and likelihood. They are right about written pairs and
-agree with no reader about what a small model writes (docs/results.md); those that do are from_readings.py's. Knows
+agree with no reader about what a small model writes (docs/results.md); those of from_readings.py do better. Knows
 nothing of training runs.
 """
 
