@@ -6,11 +6,12 @@ them. Values named "Table 4" are the paper's; `pamdp.presets/paper.toml` has all
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pamdp.registry import ADVANTAGES, CHAT_MODELS, LAYOUTS, USERS
+from pamdp.errors import ConfigError
+from pamdp.registry import ADVANTAGES, CHAT_MODELS, JUDGES, LAYOUTS, USERS
 from pamdp.settings import Settings, known
 
 
@@ -217,9 +218,38 @@ class SimulatorConfig(EndpointConfig):
 
 
 class JudgeConfig(EndpointConfig):
-    """The judge's endpoint; `model` names a registered judge where `kind` is "embedded"."""
+    """Who judges: a registered judge where `kind` is "embedded", else a language model that is asked.
 
+    Attributes:
+      model: name of the registered judge, or of the language model.
+      weights: folder that `pamdp judge train` wrote, for the judges of the package; empty: those that come with it.
+      both_orders: ask a language model in both orders of the replies; costs twice the calls.
+      urls: model -> base URL, of further language models by name that another server has (`pamdp eval --judges`).
+    """
+
+    base_url: str = ""
     model: str = "signals"
+    weights: str = ""
+    both_orders: bool = False
+    urls: dict[str, str] = Field(default_factory=dict)
+
+    def named(self, name: str) -> Self:
+        """The judge NAME: a registered one, or else the language model of that name, reached as these settings say.
+
+        A ConfigError where there is neither.
+        """
+        if name in JUDGES:
+            return self.model_copy(update={"kind": "embedded", "model": name})
+        base_url, kind = self.urls.get(name, self.base_url), self.kind
+        if kind == "embedded":
+            kind = "openai"
+            if not base_url:
+                try:
+                    JUDGES.require(name)
+                except ConfigError as error:
+                    hint = "for a language model set judge.base_url to its server, or judge.kind=local"
+                    raise ConfigError(f"{error}; {hint}") from None
+        return self.model_copy(update={"kind": kind, "model": name, "base_url": base_url})
 
 
 class OnlineConfig(Settings):
@@ -235,10 +265,8 @@ class OnlineConfig(Settings):
       opening: simulated users begin with the first message of their record, or with one of their own.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or one that the model
         `writer` writes (the paper).
-      both_orders: ask the judge in both orders of the replies; costs twice the calls.
-      cache: folder of remembered judgements, shared by runs; absent: the user's cache folder.
-      simulator, profiler, judge, writer: who plays the user, infers its profile (where rl.profile is "inferred"),
-        judges, and writes references.
+      simulator, profiler, writer: who plays the user, infers its profile (where rl.profile is "inferred"), and writes
+        references.
     """
 
     rounds: int = Field(default=6, ge=1)
@@ -248,40 +276,24 @@ class OnlineConfig(Settings):
     difficulty: Literal["cooperative", "reserved", "topic-changing"] = "cooperative"
     opening: Literal["recorded", "own"] = "recorded"
     reference: Literal["clone", "vanilla", "written"] = "clone"
-    both_orders: bool = False
-    cache: str | None = None
     simulator: SimulatorConfig = SimulatorConfig()
     profiler: EndpointConfig = EndpointConfig()
-    judge: JudgeConfig = JudgeConfig()
     writer: EndpointConfig = EndpointConfig()
 
 
-class GraderConfig(CallConfig):
-    """How language models are reached that judge or score in evaluations; which ones, their names say.
-
-    Attributes:
-      urls: model -> base URL, of models that another server has.
-    """
-
-    kind: Annotated[str, known(CHAT_MODELS)] = "openai"
-    base_url: str = ""
-    urls: dict[str, str] = Field(default_factory=dict)
-    max_tokens: int = Field(default=256, ge=1)
-
-    def endpoint(self, model: str) -> EndpointConfig:
-        """The endpoint of one model."""
-        shared = self.model_dump(exclude={"urls", "base_url"})
-        return EndpointConfig(model=model, base_url=self.urls.get(model, self.base_url), **shared)
+ONLINE = {"online.judge": "judge", "online.both_orders": "judge.both_orders", "online.cache": "cache"}
+"""Settings of the judge that stood under `online` before every verb had the same one."""
 
 
 class EvalConfig(Settings):
-    """What `pamdp eval` may be told beside the run's own settings: `grader`, how language models judge.
+    """What `pamdp eval` may be told beside the run's own settings.
 
     Attributes:
-      grader: how judges that are language models are reached.
+      judge: how judges that are language models are reached; which ones grade, `--judges` says.
     """
 
-    grader: GraderConfig = GraderConfig()
+    renamed: ClassVar = {"grader": "judge"}
+    judge: JudgeConfig = JudgeConfig()
 
 
 class Config(Settings):
@@ -289,12 +301,17 @@ class Config(Settings):
 
     Attributes:
       seed: the one seed; every part derives its own from it.
+      judge: who rewards, offline and online, and how other judges that are language models are reached.
+      cache: folder of remembered answers, shared by runs; absent: the user's cache folder.
       data, model, clone, rl, online: the parts.
     """
 
+    renamed: ClassVar = ONLINE
     seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
+    judge: JudgeConfig = JudgeConfig()
+    cache: str | None = None
     online: OnlineConfig = OnlineConfig()

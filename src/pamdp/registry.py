@@ -136,7 +136,8 @@ JUDGES: Registry[Callable[[Callable[[], Backbone]], Judge]] = Registry(
     "judge",
     _own("pamdp.judges.from_readings", "reward-model", "signals")
     | _own("pamdp.judges.read", "readings")
-    | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense"),
+    | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense")
+    | _own("pamdp.judges.likelihood", "likelihood-ratio"),
 )
 """Name -> what makes the judge; it is given who brings the backbone, and need not ask for it."""
 USERS: Registry[Callable[[Dialogue, int], User]] = Registry(

@@ -21,7 +21,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
     controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
     judges: Annotated[
-        str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
+        str, typer.Option(help="Judges that grade, comma-separated: registered ones, or language models.")
     ] = "signals,reward-model",
     permuted: Annotated[
         Path | None,
@@ -40,8 +40,9 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
 
-    A judge that is no embedded one is a language model; `grader.base_url` says where its server is. The judge that
-    rewarded cannot be the only one that grades. All blind readers together are one judge more, called `readers`.
+    A name that no judge is registered under is a language model, reached as the run's setting `judge` says, or as
+    `judge.base_url` and its like say here. The judge that rewarded cannot be the only one that grades. All blind
+    readers together are one judge more, called `readers`.
 
     Example: `pamdp eval runs/rl --controls`
     """
@@ -56,10 +57,11 @@ def evaluate(
     if (sheet or key) and not readings:
         raise ConfigError("--sheet and --key say what --readings are of; name the files of verdicts, too")
     names = [name.strip() for name in judges.split(",")]
-    grader = load(EvalConfig, config, overrides).grader
+    asked = load(EvalConfig, config, overrides).judge
     done = Run(run)
     settings = done.config(Config)
-    require_judges(names, done)
+    reached = settings.judge.model_copy(update={name: getattr(asked, name) for name in asked.model_fields_set})
+    require_judges(names, done, reached)
     require_finished(done)
     if permuted is not None:
         require_control(Run(permuted), done)
@@ -71,7 +73,7 @@ def evaluate(
     bare, own = backbones(settings, load_backbone)
     result = evaluate_policies(
         policies_of(run, own, bare, permuted), split, names, settings, run,
-        ("BC", "PAMDP") if controls else (), grader, {} if permuted is None else {"permuted": str(permuted)}, read,
+        ("BC", "PAMDP") if controls else (), reached, {} if permuted is None else {"permuted": str(permuted)}, read,
     )  # fmt: skip
     show(as_json, result.json, *result.shown)
 

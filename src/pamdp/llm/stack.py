@@ -75,8 +75,11 @@ def _loosest(ends: Sequence[EndpointConfig]) -> Limits:
 
 
 def _check(name: str, end: EndpointConfig) -> None:
-    if end.kind == "openai" and (end.model == EMBEDDED or end.model in JUDGES):
-        raise ConfigError(f"{name}: a server needs the model's name: {name}.model=NAME")
+    if end.kind in ("openai", "local") and end.model in JUDGES and (end.kind, end.model) != ("local", EMBEDDED):
+        where = "a server" if end.kind == "openai" else "a language model of this machine"
+        raise ConfigError(f"{name}: {where} needs the model's name: {name}.model=NAME")
+    if end.kind == "openai" and not end.base_url:
+        raise ConfigError(f"{name}: a server needs its address: {name}.base_url=http://HOST/v1")
     if public_url(end.base_url) != end.base_url:
         # Settings are written into the run, and this one is not repeated here either.
         raise ConfigError(

@@ -78,7 +78,7 @@ class Online:
     def judges(self) -> dict[str, Judge]:
         """Who grades: the judge that rewards, then the second opinion."""
         assert self.world.second is not None
-        return {self.config.online.judge.model: self.world.judge, self.config.second.model: self.world.second}
+        return {self.config.judge.model: self.world.judge, self.config.second.model: self.world.second}
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -87,9 +87,8 @@ class Online:
         if self.table.name == "simulator":
             require_audience(config, self.split.test)
         copies = runs_to_copy(config, path, methods_of(config, self.table), self.split, self.cloned, world)
-        judges = (*world.fingerprints(self.split.test), in_role(self.judges[config.second.model], "evaluation"))
-        fingerprint = fingerprint_of(self.split, self.bare).model_copy(update={"judges": judges})
-        with hold(path, config, fingerprint, MAY_CHANGE):
+        fingerprint = fingerprint_of(self.split, self.bare).model_copy(update={"judges": self._judges()})
+        with hold(path, config, fingerprint, MAY_CHANGE) as run:
             for source, own in copies.items():
                 copy_run(source, own)
             world.ledger.load(read_json(path / "costs.json"))
@@ -99,6 +98,11 @@ class Online:
                 yield
             finally:
                 self._paid()
+                run.note_refused(self._judges())
+
+    def _judges(self) -> tuple[dict[str, str], ...]:
+        second = in_role(self.judges[self.config.second.model], "evaluation")
+        return (*self.world.fingerprints(self.split.test), second)
 
     def stages(self) -> Iterator[list[Piece]]:
         """Learning and dialogues, rewards by each judge, the audit."""
