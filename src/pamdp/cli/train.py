@@ -84,9 +84,9 @@ def offline(
     settings = settings_from(start, config, overrides)
     if judge is not None:
         settings = settings.model_copy(update={"judge": settings.judge.named(judge)})
-    require_reward(settings, start)
     split = split_of(settings)
     require_unseen(split.test, [start])
+    require_reward(settings, start)
     bare, own = backbones(settings, load_backbone)
     rewards, ledger = make_rewards(settings, lambda: bare)
     with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume, (*may_change(), *NAMED)) as writing:
@@ -123,9 +123,9 @@ def online(
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
-    require_reward(settings, start)
     split = tell_skipped(load_users(settings))
     require_unseen(split.test, [start])
+    require_reward(settings, start)
     bare, own = backbones(settings, load_backbone)
     world = make_env_factory(settings, bare)
     fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
