@@ -268,7 +268,10 @@ def test_python_takes_a_name_a_setting_or_a_judge(made: Path, tmp_path: Path, se
     pamdp.reinforce(policy, dialogues, judge="likelihood-ratio", run=tmp_path / "ratio", settings=small)
     with pytest.raises(ModelError, match=r"choose: judge\.kind=openai"):
         pamdp.reinforce(policy, dialogues, settings=small)
-    found = pamdp.evaluate({"BC": policy}, few("test", 5)[-1:], judges=[served, "likelihood-ratio"], max_reply=4)
+    found = pamdp.evaluate(
+        {"BC": policy}, few("test", 5)[-1:], judges=[served, "likelihood-ratio"], max_reply=4,
+        bare=pamdp.load_backbone(str(made / "model")),
+    )  # fmt: skip
     assert {rate.judge for rate in found.rates} == {"big", "likelihood-ratio"}
 
 

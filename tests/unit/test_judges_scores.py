@@ -181,7 +181,7 @@ def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: JudgeConfig
     [
         (
             JudgeConfig(),
-            r"no judge .mach.; did you mean .match.\? there are: reward-model, signals, readings, .*; for a language model",
+            r"no judge .mach.; did you mean .match.\? there are: reward-model, signals, .*; for a language model",
         ),
         (JudgeConfig(base_url="http://me:secret@x/v1"), "environment variable"),
         (JudgeConfig(base_url="http://x/v1", urls={"mach": "http://y/v1?key=secret"}), "environment variable"),

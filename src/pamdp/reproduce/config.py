@@ -80,8 +80,9 @@ class ReproduceConfig(ComparisonConfig):
     def of_job(self, model: str, data: DataConfig, seed: int) -> Config:
         """The settings of one method's run."""
         named = self.model.model_copy(update={"name": model})
-        judge = self.judge.named(self.judge.model)
-        return Config(seed=seed, data=data, model=named, clone=self.clone, rl=self.rl, judge=judge, cache=self.cache)
+        return Config(
+            seed=seed, data=data, model=named, clone=self.clone, rl=self.rl, judge=self.judge, cache=self.cache
+        )
 
     @model_validator(mode="after")
     def _names_its_model(self) -> ReproduceConfig:
