@@ -27,7 +27,7 @@ from pamdp.evaluation.tables import to_table
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
 from pamdp.judges.from_readings import REWARD, SECOND
-from pamdp.judges.graders import Graders
+from pamdp.judges.graders import Graders, named
 from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
@@ -141,8 +141,8 @@ def reinforce(
     config = combined(_config(asked), policy.config, "the policy").model_copy(update={"data": IN_MEMORY})
     plain, ledger = bare or policy.backbone, Ledger()
     if isinstance(judge, str | JudgeConfig):
-        named = config.judge.named(judge) if isinstance(judge, str) else judge
-        config, judge = config.model_copy(update={"judge": named}), None
+        end = named(config.judge, judge) if isinstance(judge, str) else judge
+        config, judge = config.model_copy(update={"judge": end}), None
     if judge is None:
         judge, ledger = make_rewards(config, lambda: plain)
     start = with_sigma(policy, config.rl.sigma)

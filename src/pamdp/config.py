@@ -6,12 +6,11 @@ them. Values named "Table 4" are the paper's; `pamdp.presets/paper.toml` has all
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pamdp.errors import ConfigError
-from pamdp.registry import ADVANTAGES, CHAT_MODELS, JUDGES, LAYOUTS, USERS
+from pamdp.registry import ADVANTAGES, CHAT_MODELS, LAYOUTS, USERS
 from pamdp.settings import Settings, known
 
 
@@ -231,25 +230,7 @@ class JudgeConfig(EndpointConfig):
     model: str = "signals"
     weights: str = ""
     both_orders: bool = False
-    urls: dict[str, str] = Field(default_factory=dict)
-
-    def named(self, name: str) -> Self:
-        """The judge NAME: a registered one, or else the language model of that name, reached as these settings say.
-
-        A ConfigError where there is neither.
-        """
-        if name in JUDGES:
-            return self.model_copy(update={"kind": "embedded", "model": name})
-        base_url, kind = self.urls.get(name, self.base_url), self.kind
-        if kind == "embedded":
-            kind = "openai"
-            if not base_url:
-                try:
-                    JUDGES.require(name)
-                except ConfigError as error:
-                    hint = "for a language model set judge.base_url to its server, or judge.kind=local"
-                    raise ConfigError(f"{error}; {hint}") from None
-        return self.model_copy(update={"kind": kind, "model": name, "base_url": base_url})
+    urls: dict[str, str] = Field(default={})
 
 
 class OnlineConfig(Settings):

@@ -46,6 +46,10 @@ class Registry(Generic[T]):
     def __init__(self, what: str, own: Mapping[str, str]) -> None:
         self.what, self._own, self._parts = what, dict(own), dict[str, T]()
 
+    def __repr__(self) -> str:
+        """In signatures that the API page shows: without an address of memory."""
+        return f"Registry({self.what!r})"
+
     def add(self, name: str, part: T) -> T:
         """Register PART under NAME; one of the same name is replaced, so that a file may be read twice."""
         if not name or name != name.strip():

@@ -12,7 +12,7 @@ from pamdp.config import EndpointConfig, JudgeConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
 from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.judges.base import Case, Verdict, register_judge
-from pamdp.judges.graders import Graders
+from pamdp.judges.graders import Graders, named
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scores import Adherence, Category, ReplyCase, ReplyScorer, parse_adherence, parse_score
 from pamdp.llm.chat import ChatModel
@@ -205,8 +205,8 @@ def test_a_model_that_is_gone_is_found_out_past_the_cache(served: JudgeConfig, t
 
 def test_the_endpoint_of_a_grader_is_its_own_or_the_shared_one() -> None:
     grader = JudgeConfig(base_url="http://x/v1", urls={"b": "http://y/v1"}, seed=3, key_env="KEY")
-    assert [grader.named(name).base_url for name in "ab"] == ["http://x/v1", "http://y/v1"]
-    end = grader.named("b")
+    assert [named(grader, name).base_url for name in "ab"] == ["http://x/v1", "http://y/v1"]
+    end = named(grader, "b")
     assert (end.kind, end.model, end.seed, end.key_env) == ("openai", "b", 3, "KEY")
-    assert (grader.named("match").kind, grader.named("match").model) == ("embedded", "match")
-    assert JudgeConfig(kind="local").named("b").kind == "local"
+    assert (named(grader, "match").kind, named(grader, "match").model) == ("embedded", "match")
+    assert named(JudgeConfig(kind="local"), "b").kind == "local"

@@ -50,13 +50,14 @@ def evaluate(
     Example: `pamdp judge eval --judge signals --readings test`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
+    from pamdp.judges import graders
     from pamdp.models.embedded import load_backbone
     from pamdp.train.env_factory import make_rewards
     from pamdp.workflows import tell_of_data
 
     settings = load(Config, config, overrides)
     if judge is not None:
-        settings = settings.model_copy(update={"judge": settings.judge.named(judge)})
+        settings = settings.model_copy(update={"judge": graders.named(settings.judge, judge)})
 
     if (pairs is None) == (readings is None):
         raise ConfigError("name either --readings or --pairs: what the judge is held against")

@@ -73,6 +73,7 @@ def offline(
 
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
+    from pamdp.judges.graders import named
     from pamdp.models.embedded import load_backbone
     from pamdp.train import offline as loop
     from pamdp.train.env_factory import NAMED, make_rewards, may_change
@@ -83,7 +84,7 @@ def offline(
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
     if judge is not None:
-        settings = settings.model_copy(update={"judge": settings.judge.named(judge)})
+        settings = settings.model_copy(update={"judge": named(settings.judge, judge)})
     split = split_of(settings)
     require_unseen(split.test, [start])
     require_reward(settings, start)

@@ -46,9 +46,28 @@ def require_fitting(ends: Iterable[JudgeConfig], name: str, revision: str) -> No
             read_about(folder, name, revision, "pamdp judge train")
 
 
+def named(config: JudgeConfig, name: str) -> JudgeConfig:
+    """The judge NAME: a registered one, or else the language model of that name, reached as CONFIG says.
+
+    A ConfigError where it is neither.
+    """
+    if name in JUDGES:
+        return config.model_copy(update={"kind": "embedded", "model": name})
+    base_url, kind = config.urls.get(name, config.base_url), config.kind
+    if kind == "embedded":
+        kind = "openai"
+        if not base_url:
+            try:
+                JUDGES.require(name)
+            except ConfigError as error:
+                hint = "for a language model set judge.base_url to its server, or judge.kind=local"
+                raise ConfigError(f"{error}; {hint}") from None
+    return config.model_copy(update={"kind": kind, "model": name, "base_url": base_url})
+
+
 def grader(config: JudgeConfig, name: str) -> JudgeConfig:
     """The judge NAME as one that grades: whoever compares asks in both orders and keeps them apart."""
-    end = config.named(name).model_copy(update={"both_orders": False})
+    end = named(config, name).model_copy(update={"both_orders": False})
     trained = end.kind == "embedded" and isinstance(JUDGES[name], Trained)
     return end if trained else end.model_copy(update={"weights": ""})
 
@@ -88,12 +107,12 @@ class Graders:
         """The language model of that name as a scorer; ConfigError for a registered judge, which only compares."""
         if name in JUDGES:
             raise ConfigError(f"{name!r} only compares replies; scorers takes names of language models")
-        return ReplyScorer(name, self.model(name), asking(self.config.named(name)))
+        return ReplyScorer(name, self.model(name), asking(named(self.config, name)))
 
     def model(self, name: str) -> ChatModel:
         """The language model of that name, with its cache, retries and limits; errors as of build_chat_models."""
         if name not in self._models:
-            end = self.config.named(name)
+            end = named(self.config, name)
             self._models[name] = build_chat_models({"judge": ("judge", end)}, self.ledger, self.cache)["judge"]
         return self._models[name]
 
