@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import RecordedUser, register_user
 from pamdp.errors import ConfigError
+from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, register_judge
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.llm import local
@@ -29,8 +31,9 @@ from pamdp.models.backbone import Backbone
 from pamdp.prompts.render import render
 from pamdp.registry import CHAT_MODELS, USERS
 from pamdp.reproduce.config import OnlineReproduceConfig, ReproduceConfig
+from pamdp.runs import Run
 from pamdp.settings import dump, flatten, load
-from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
+from pamdp.train.env_factory import NAMED, EnvFactory, make_env_factory, may_change
 from pamdp.train.estimate import estimate, estimate_offline
 from pamdp.types import Dialogue, Message, Persona
 from tests.tools.scripted import ScriptedChat
@@ -174,6 +177,8 @@ def test_fingerprints_name_everybody_and_no_secret(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match=r"judge\.base_url holds more .* judge\.key_env") as error:
         _build(*SERVER, "judge.base_url=http://u:sk-secret@host/v1")
     assert "sk-secret" not in str(error.value)
+    with pytest.raises(ConfigError, match="holds more than an address"):
+        _build("judge.urls.m=http://u:sk-secret@host/v1")  # nobody is asked there, and it would be stored
 
 
 def test_what_a_resumed_run_may_change_are_settings() -> None:
@@ -290,6 +295,20 @@ def test_settings_that_were_stored_before_still_load(tmp_path: Path) -> None:
         found = load(made, [file])
         assert found.judge == JudgeConfig(**called, kind="openai", model="big", both_orders=True)
         assert (found.cache, found.online) == ("c", OnlineConfig(rounds=3))
+
+
+def test_an_offline_run_of_before_is_taken_up_again(tmp_path: Path) -> None:
+    """Its settings name the default judge under `online`, its fingerprint the one that `--judge` named."""
+    config = Config(judge=JudgeConfig(model="readings"))
+    prints = Fingerprint(data="d", model="m", revision="r", judges=({"role": "reward", "name": "readings"},))
+    run = Run.create(tmp_path / "run", Config(), prints)
+    stored = tomllib.loads((run.path / "config.toml").read_text())
+    judge = {k: x for k, x in stored.pop("judge").items() if k not in ("both_orders", "weights", "urls")}
+    stored["online"] |= {"judge": {**judge, "base_url": "http://127.0.0.1:8000/v1"}, "both_orders": False}
+    (run.path / "config.toml").write_text(tomli_w.dumps(stored))
+    run.close()
+    with Run.resume(run.path, config, prints, (*may_change(), *NAMED)) as resumed:
+        assert resumed.config(Config).judge.model == "readings"
 
 
 def test_a_setting_may_be_named_as_before_and_its_new_name_wins(tmp_path: Path) -> None:

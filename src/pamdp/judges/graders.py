@@ -18,7 +18,7 @@ from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scores import ReplyScorer
 from pamdp.llm.chat import ChatModel, Decoding
 from pamdp.llm.ledger import Ledger
-from pamdp.llm.stack import asking, build_chat_models
+from pamdp.llm.stack import asking, build_chat_models, require_public
 from pamdp.models.backbone import Backbone
 from pamdp.registry import JUDGES
 from pamdp.types import Message
@@ -30,9 +30,10 @@ def make_judge(end: JudgeConfig, backbone: Callable[[], Backbone], model: ChatMo
     """The judge that a setting describes; MODEL is the language model that is asked, if `kind` says so.
 
     Raises:
-      ConfigError: no judge has that name, or weights are named for one that has none.
+      ConfigError: no judge has that name, weights are named for one that has none, or an address holds a key.
       ModelError: its weights are missing, or belong to another backbone.
     """
+    require_public("judge", end.base_url, *end.urls.values())  # stored with the settings, whoever is asked
     if model is not None:
         return PairwiseJudge(end.model, model, end.both_orders, asking(end))
     made, folder = JUDGES[end.model], _folder(end)

@@ -80,7 +80,12 @@ def _check(name: str, end: EndpointConfig) -> None:
         raise ConfigError(f"{name}: {where} needs the model's name: {name}.model=NAME")
     if end.kind == "openai" and not end.base_url:
         raise ConfigError(f"{name}: a server needs its address: {name}.base_url=http://HOST/v1")
-    if public_url(end.base_url) != end.base_url:
+    require_public(name, end.base_url)
+
+
+def require_public(name: str, *urls: str) -> None:
+    """A ConfigError where an address of the endpoint NAME holds more than an address, such as a key."""
+    if any(public_url(url) != url for url in urls):
         # Settings are written into the run, and this one is not repeated here either.
         raise ConfigError(
             f"{name}.base_url holds more than an address; put the key into an environment variable and name it in "

@@ -20,6 +20,7 @@ from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge, in_role
+from pamdp.judges.graders import require_fitting
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
@@ -192,6 +193,8 @@ def standard_online(config: OnlineReproduceConfig, table: Table, path: Path) -> 
     """With models from disk, and servers from the settings."""
     split, run, start = split_online(config), config.of_run(config.seeds[0]), policy_folder(config.start)
     require_unseen(split.test, [start])
+    about = read_metadata(start)
+    require_fitting((config.judge, config.second), about.base_model, about.revision)
     bare, own = backbones(run, load_backbone)
     world = make_env_factory(config.of_evaluation(config.seeds[0]), bare, second=config.second)
     return Online(config, table, path, bare, load_start(start, own, run), split, world, Console(stderr=True).print)
