@@ -53,6 +53,8 @@ class ModelConfig(Settings):
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of one action; 0: an action only shifts hidden states
         (`clone.steer`), and an untrained one changes nothing.
+      overflow: what becomes of dialogues with more tokens than the backbone has positions: "refuse" them before the
+        run, or "drop" whole turns from their front, which are counted.
     """
 
     name: str = "embedded"
@@ -60,6 +62,7 @@ class ModelConfig(Settings):
     depth: float = Field(default=0.6, ge=0, le=1)
     d_a: int = Field(default=64, ge=1)
     n_embeddings: int = Field(default=4, ge=0)
+    overflow: Literal["refuse", "drop"] = "refuse"
 
 
 class CloneConfig(Settings):
