@@ -53,8 +53,7 @@ class ModelConfig(Settings):
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of one action; 0: an action only shifts hidden states
         (`clone.steer`), and an untrained one changes nothing.
-      overflow: what becomes of dialogues with more tokens than the backbone has positions: "refuse" them before the
-        run, or "drop" whole turns from their front, which are counted.
+      overflow: dialogues longer than the backbone has positions: "refuse" them, or "drop" first turns (counted).
     """
 
     name: str = "embedded"
