@@ -271,7 +271,7 @@ def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, t
     assert bench.said == [] and not (tmp_path / "run").exists()
 
 
-def test_histories_longer_than_a_backbone_are_found_before_any_training(
+def test_histories_longer_than_a_backbone_are_found_before_training(
     config: ReproduceConfig, tmp_path: Path
 ) -> None:
     clone = config.clone.model_copy(update={"max_context": 2048})
