@@ -232,3 +232,17 @@ def test_no_token_allowed_no_reply(backbone: Backbone) -> None:
 
 def test_no_rows_no_replies(backbone: Backbone) -> None:
     assert generate(backbone, [], [], GREEDY) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_end_token_of_the_model_ends_a_reply(make_backbone: Callable[..., Backbone], temperature: float) -> None:
+    backbone = make_backbone(dtype=torch.float64)
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows, sampling = all_rows(prefixes, backbone.d, "none"), Sampling(12, temperature, repetition_penalty=1.0)
+    before = generate(backbone, prefixes, rows, sampling)
+    other = next(ids[3] for ids in before if len(ids) > 5 and ids[3] not in ids[:3])
+    backbone.model.generation_config.eos_token_id = [backbone.chat.end, other]
+    again = Backbone(backbone.model, backbone.tokenizer)
+    assert again.chat.ends == (backbone.chat.end, other) and again.chat.end == backbone.chat.end
+    cut = [ids[: ids.index(other)] if other in ids else ids for ids in before]
+    assert cut != before and generate(again, prefixes, rows, sampling) == cut

@@ -80,7 +80,7 @@ class Backbone:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", revision: str = ""
     ) -> None:
         self.model, self.tokenizer, self.name, self.revision = model, tokenizer, name, revision
-        self.chat = ChatEncoder(tokenizer)
+        self.chat = ChatEncoder(tokenizer, _ends(model))
         self.trunk: nn.Module = model.get_decoder()
         self.head: nn.Module = model.get_output_embeddings()
         self.embed: nn.Module = model.get_input_embeddings()
@@ -98,6 +98,12 @@ class Backbone:
         """The weights' type."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that the model has positions for; None where it sets no limit."""
+        limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return limit
 
     @contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
@@ -231,6 +237,12 @@ class Backbone:
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""
         return torch.as_tensor(self.embed(torch.tensor(list(ids), dtype=torch.long, device=self.device)))
+
+
+def _ends(model: PreTrainedModel) -> list[int]:
+    """The tokens that end what the model writes, as its makers set them."""
+    found = getattr(model.generation_config, "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
 class _Caught(Exception):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ def generate(
     progress: Callable[[int], None] | None = None,
     layer: int = -1,
 ) -> list[list[int]]:
-    """Token ids of one reply for each row, without the end-of-turn token.
+    """Token ids of one reply for each row, without the token that ended it (one of `chat.ends`).
 
     Args:
       batch: most rows decoded at once.
@@ -120,6 +121,7 @@ class _Writing:
         self.at = torch.zeros(places, dtype=torch.long, device=device)
         self.count = torch.zeros(places, dtype=torch.long, device=device)
         self.steer = torch.zeros(places, backbone.d, dtype=backbone.dtype, device=device) if steered else None
+        self.ends = torch.tensor(backbone.chat.ends, device=device)
         self.owner: list[int] = []
         self.columns: list[int] = []
         self.spoken: list[int] = []
@@ -191,15 +193,15 @@ class _Writing:
 
     def leave(self) -> list[tuple[int, list[int]]]:
         """Rows that have ended, with their replies; their places are free."""
-        end, now = self.backbone.chat.end, len(self.owner)
-        over = (self.said[:now] == end).any(1) | (self.count[:now] >= self.sampling.max_tokens)
+        ends, now = self.backbone.chat.ends, len(self.owner)
+        over = torch.isin(self.said[:now], self.ends).any(1) | (self.count[:now] >= self.sampling.max_tokens)
         places: list[int] = over.nonzero()[:, 0].tolist()
         if not places:
             return []
         out = []
         for place, ids in zip(places, self.said[places].tolist(), strict=True):
-            said = ids[: self.spoken[place]]
-            out.append((self.owner[place], said[: said.index(end)] if end in said else said))
+            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
+            out.append((self.owner[place], list(said)))
         for place in reversed(places):
             self._vacate(place)
         return out
