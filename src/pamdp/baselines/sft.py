@@ -15,7 +15,6 @@ from pamdp.baselines.replies import PolicyReplier
 from pamdp.baselines.tune import make_trainer, require_trl, run_trainer
 from pamdp.config import Config
 from pamdp.errors import DataError
-from pamdp.models.adapters import TARGETS
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.policy import Policy, path
@@ -39,7 +38,7 @@ def fit(
     config: FitConfig,
     run: Run,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: Sequence[str] | None = None,
     log: bool = True,
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.

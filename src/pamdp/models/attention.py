@@ -2,19 +2,24 @@
 
 Owns how a masked pass reads keys and values: each once. transformers copies them for every query head wherever a mask
 meets more than one new token, which is the case in every pass over branches and in the first pass of every reply; on a
-CPU those copies cost more than the attention. Owns also how several histories attend whose new tokens stand in one row.
+CPU those copies cost more than the attention. Owns also how several histories attend whose new tokens stand in one row,
+and where the tokens of a pass stand. What a layer may see of a token's past is transformers' to say (masking_utils).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from pamdp.errors import ModelError
 
 NAME = "pamdp_grouped"
 """Name of this attention among those of transformers."""
@@ -119,5 +124,53 @@ def use_grouped_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation(NAME)
 
 
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A mask function of transformers: may the query at one position see the key at another (batch, head, query, key)?"""
+Placement = tuple[Tensor, Tensor, Tensor | None]
+_placement: ContextVar[Placement | None] = ContextVar("placement", default=None)
+
+
+@contextmanager
+def placed(at: Tensor, columns: Tensor, sees: Tensor | None = None) -> Iterator[None]:
+    """Say where the tokens of passes inside the block stand, in whatever order they lie in memory.
+
+    Each layer's own rule (causal, a sliding window, chunks) is asked about these positions.
+
+    Args:
+      at: positions of the new tokens, [rows or 1, n].
+      columns: positions of all keys, those of the new tokens among them, [rows or 1, width].
+      sees: what a token may look at besides, boolean, [rows or 1, 1, n, width]; None: at all that the rule lets it.
+    """
+    token = _placement.set((at, columns, sees))
+    try:
+        yield
+    finally:
+        _placement.reset(token)
+
+
+def _masks(standard: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """A mask interface of transformers: STANDARD, or inside `placed` the mask of what stands there."""
+
+    def mask(*given: object, **named: object) -> Tensor | None:
+        placement = _placement.get()
+        return standard(*given, **named) if placement is None else _mask_of(placement, **named)  # type: ignore[arg-type]
+
+    return mask
+
+
+def _mask_of(
+    placement: Placement, mask_function: Rule, dtype: torch.dtype, use_vmap: bool = False, **_: object
+) -> Tensor:
+    """The additive mask of a placement under a layer's rule, [rows or 1, 1, n, width]."""
+    at, columns, sees = placement
+    if use_vmap:
+        raise ModelError("this model adds a rule of its own to causal attention; it cannot be used")
+    batch = torch.arange(len(at), device=at.device)[:, None, None, None]
+    head = batch.new_zeros(1, 1, 1, 1)
+    may = mask_function(batch, head, at[:, None, :, None], columns[:, None, None, :])
+    return additive(may if sees is None else may & sees, dtype)
+
+
 AttentionInterface.register(NAME, grouped_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+for _name, _standard in ((NAME, sdpa_mask), ("sdpa", sdpa_mask), ("eager", eager_mask)):
+    AttentionMaskInterface.register(_name, _masks(_standard))
