@@ -41,7 +41,7 @@ from tests.tools.tiny import make_tiny_tokenizer
 
 GREEDY = Sampling(8, repetition_penalty=1.0)
 REPLIES = ("Tea it is.", "A long answer about soup, bread and nights, with émincé 🙂.", "ok")
-CLOSE = dict(rtol=1e-6, atol=1e-6)
+CLOSE = dict(rtol=1e-5, atol=1e-5)  # some models take a softmax in float32
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from pamdp.baselines.config import FitConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
@@ -38,7 +39,7 @@ def fit(
     config: FitConfig,
     run: Run,
     seed: int,
-    targets: Sequence[str] | None = None,
+    targets: list[str] | Literal["all-linear"] = "all-linear",
     log: bool = True,
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.

@@ -19,7 +19,6 @@ from peft import LoraConfig, PeftModel
 
 from pamdp.baselines.config import FitConfig, LoraFitConfig
 from pamdp.errors import ModelError
-from pamdp.models.adapters import linear_names
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
 from pamdp.runs import Run
@@ -47,15 +46,14 @@ def make_trainer(
     fit: FitConfig,
     folder: Path,
     seed: int,
-    targets: Sequence[str] | None = None,
+    targets: list[str] | Literal["all-linear"] = "all-linear",
     given: Mapping[str, object] = MappingProxyType({}),
     **settings: object,
 ) -> Trainer:
     """A trainer of TRL: one example at a time, gathered to a batch; nothing saved or sent.
 
     Args:
-      fit: an adapter learns, on the modules TARGETS (None: all linear ones of all layers), where it describes one;
-        else every weight.
+      fit: an adapter learns, on the modules TARGETS, where it describes one; else every weight.
       given: what this kind of trainer takes besides.
       settings: of this kind of trainer; they win over those that all share.
     """
@@ -85,8 +83,7 @@ def make_trainer(
     adapter = None
     if isinstance(fit, LoraFitConfig):
         shape = {"r": fit.rank, "lora_alpha": fit.alpha, "lora_dropout": fit.dropout}
-        modules = linear_names(backbone) if targets is None else list(targets)
-        adapter = LoraConfig(**shape, target_modules=modules, task_type="CAUSAL_LM")
+        adapter = LoraConfig(**shape, target_modules=targets, task_type="CAUSAL_LM")
     backbone.model.requires_grad_(adapter is None)
     trainer: Trainer = getattr(trl, f"{kind}Trainer")(
         backbone.model, args=getattr(trl, f"{kind}Config")(**shared | settings), train_dataset=Dataset.from_list(rows),

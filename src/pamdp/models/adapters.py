@@ -10,7 +10,7 @@ import weakref
 from typing import Literal
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
@@ -49,14 +49,19 @@ def add_adapter(
     One of the same name is replaced.
     """
     backbone.delete_adapter(name)
-    targets = linear_names(backbone, first_layer, last)
+    # Modules are told by the names of weights: of names of modules PEFT takes some for experts' of all layers.
+    modules = dict.fromkeys(f"{module}.lora_A.weight" for module in linear_names(backbone, first_layer, last))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="named by their weights")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Several adapters on one model are meant: one writes, one judges.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="While injecting the PEFT adapters, an inconsistency")
         # GPT-2's modules hold their weights the other way round; PEFT sees it, sets it and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         torch.manual_seed(seed)
-        backbone.model.add_adapter(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets), name)
+        inject_adapter_in_model(config, backbone.model, name, state_dict=modules)
+    backbone.model._hf_peft_config_loaded = True  # as its own `add_adapter` does, which takes no names of weights
+    backbone.model.set_adapter(name)
     backbone.model.requires_grad_(False)
     backbone.switch(None)
 

@@ -41,6 +41,7 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
         super().__init__(layers=[])
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
+        self.given: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
         past = [cache.get_seq_length() for cache in caches]
         # What n new tokens may see of p past ones and of themselves, [1, 1, n, p + n].
         self.masks = [
@@ -50,12 +51,15 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""
+        self.given = keys, values
         return keys, values
 
     def parts(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
         """Query, keys, values and mask of each history, from those [1, heads, n, d] of the whole row."""
+        if key is not self.given[0] or value is not self.given[1]:
+            raise RuntimeError("this layer keeps something else than what it attends to")
         self.layers_seen.add(layer)
         split = (torch.split(x, self.new, dim=2) for x in (query, key, value))
         for cache, mask, q, k, v in zip(self.caches, self.masks, *split, strict=True):
