@@ -53,4 +53,4 @@ def _alone(backbone: Backbone, history: list[int], reply: list[int]) -> torch.Te
     """Log p of each token of one reply in a plain pass, [n]."""
     whole = torch.tensor([[*history, *reply]], device=backbone.device)
     table = backbone.model(input_ids=whole, use_cache=False).logits[0, len(history) - 1 : -1].float().log_softmax(-1)
-    return table.gather(1, whole[0, len(history) :, None])[:, 0]
+    return torch.as_tensor(table.gather(1, whole[0, len(history) :, None])[:, 0])

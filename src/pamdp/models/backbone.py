@@ -87,7 +87,7 @@ class Backbone:
         use_grouped_attention(model)
         self.chat = ChatEncoder(tokenizer)
         self.trunk, self.layers = trunk_of(model)
-        self.embed: nn.Module = model.get_input_embeddings()
+        self.embed: nn.Embedding = model.get_input_embeddings()
         self.most = most_positions(model)
         self.d = int(model.config.get_text_config().hidden_size)
         self.model.requires_grad_(False)

@@ -38,7 +38,9 @@ def checkpointed(backbone: Backbone, tokens: int) -> Iterator[None]:
             raise ModelError(f"the pass ran under the adapter {name!r}, its gradient under {backbone.active!r}")
         yield
 
-    found = [layer.mlp for layer in backbone.layers if isinstance(getattr(layer, "mlp", None), nn.Module)]
+    found: list[nn.Module] = [
+        mlp for layer in backbone.layers if isinstance(mlp := getattr(layer, "mlp", None), nn.Module)
+    ]
     blocks = [block for block in found if "forward" not in vars(block)]
     for block in blocks:
         # An attribute of the module hides its method for as long as it is there.

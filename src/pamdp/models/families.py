@@ -5,8 +5,8 @@ Owns the few places where a model is not asked by a name that all share. What a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -58,7 +58,16 @@ def sees_all(model: PreTrainedModel) -> bool:
     return all(type(layer) is DynamicLayer for layer in kept)
 
 
-def trunk_of(model: PreTrainedModel) -> tuple[nn.Module, nn.ModuleList]:
+def require_own_keys(model: PreTrainedModel) -> None:
+    """A ModelError for a model that cannot be run in two parts: upper layers use the keys of lower ones (Gemma 4)."""
+    config = model.config.get_text_config()
+    if any(type(layer) is DummyLayer for layer in DynamicCache(config=config).layers):
+        raise ModelError(
+            f"models of the family {config.model_type!r} that share keys between layers cannot carry an embedded judge"
+        )
+
+
+def trunk_of(model: PreTrainedModel) -> tuple[PreTrainedModel, nn.ModuleList]:
     """The part of a model that gives final states, and its layers, whatever they are called.
 
     A ModelError where there is no list of all layers.
@@ -74,7 +83,7 @@ def trunk_of(model: PreTrainedModel) -> tuple[nn.Module, nn.ModuleList]:
     )
 
 
-def logits_of(model: PreTrainedModel, trunk: nn.Module, states: Tensor) -> Tensor:
+def logits_of(model: PreTrainedModel, trunk: PreTrainedModel, states: Tensor) -> Tensor:
     """Logits [n, vocabulary] of final states [n, d], as the model itself makes them: some scale or cap them."""
     ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)
     with _instead(trunk, lambda *_, **__: _Final(states[None])):
@@ -82,16 +91,15 @@ def logits_of(model: PreTrainedModel, trunk: nn.Module, states: Tensor) -> Tenso
 
 
 @contextmanager
-def entering(layers: Sequence[nn.Module], states: Tensor) -> Iterator[None]:
+def entering(layers: Iterable[nn.Module], states: Tensor) -> Iterator[None]:
     """Passes inside the block skip LAYERS, a trunk's first ones, whose result STATES [rows, tokens, d] is."""
-    if not layers:
-        yield
-        return
-    with _instead(layers[0], lambda *_, **__: states), entering(layers[1:], states):
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_instead(layer, lambda *_, **__: states))
         yield
 
 
-def inputs_of(trunk: nn.Module, embeds: Tensor, ids: Tensor) -> dict[str, Tensor]:
+def inputs_of(trunk: PreTrainedModel, embeds: Tensor, ids: Tensor) -> dict[str, Tensor]:
     """What a trunk is given for embeddings [rows, n, d] of tokens IDS [rows, n], -1 where one is no token's.
 
     Some models (Gemma 4) look tokens up once more for the layers; an embedding of no token's counts as padding there,
@@ -99,7 +107,7 @@ def inputs_of(trunk: nn.Module, embeds: Tensor, ids: Tensor) -> dict[str, Tensor
     """
     if not getattr(trunk, "hidden_size_per_layer_input", 0):
         return {"inputs_embeds": embeds}
-    known = ids.where(ids >= 0, trunk.padding_idx or 0)
+    known = ids.masked_fill(ids < 0, trunk.config.pad_token_id or 0)
     return {"inputs_embeds": embeds, "per_layer_inputs": trunk.get_per_layer_inputs(known, embeds)}
 
 

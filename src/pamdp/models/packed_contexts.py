@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone
-from pamdp.models.families import entering
+from pamdp.models.families import entering, require_own_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,11 @@ def run_layers(
 ) -> Tensor:
     """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d].
 
-    CACHE holds keys and values of what the row has seen; those of the row are added.
+    CACHE holds keys and values of what the row has seen; those of the row are added. A ModelError where the model
+    cannot begin behind a layer.
     """
+    if first:
+        require_own_keys(backbone.model)
     at = row.positions[None]
     seen = torch.arange(row.mask.shape[3] - at.shape[1], device=at.device)[None]
     with placed(at, torch.cat([seen, at], 1), row.mask):
