@@ -238,6 +238,64 @@ def test_what_cannot_be_used_is_refused_in_one_line(family: str) -> None:
     assert "\n" not in str(refusal.value) and family in str(refusal.value)
 
 
+@torch.no_grad()
+def test_the_language_model_within_one_that_also_sees_is_used() -> None:
+    """Gemma 3 from 4B on: a language model and a tower for pictures, of as many layers, in one."""
+    tower = dict(hidden_size=32, intermediate_size=32, num_hidden_layers=4, num_attention_heads=2, image_size=8)
+    whole = dict(
+        text_config=FAMILIES["gemma3_text"] | {"model_type": "gemma3_text"},
+        vision_config=tower | {"patch_size": 4, "model_type": "siglip_vision_model"}, mm_tokens_per_image=4,
+        image_token_index=300, boi_token_index=301, eoi_token_index=302,
+    )  # fmt: skip
+    backbone = Backbone(make_model("gemma3", whole), make_tiny_tokenizer())
+    encoded, reply = backbone.chat.history(NURSE, SYSTEM), backbone.chat.reply(REPLIES[1])
+    prefix = backbone.prefix(encoded)
+    found = branch_log_probs(backbone, prefix, [Branch(encoded.heads[t], reply) for t in (1, 2)])
+    for t, mine in zip((1, 2), found, strict=True):
+        plain = plain_log_probs(backbone, encoded.ids[: encoded.heads[t]], None, reply)
+        torch.testing.assert_close(mine.double(), plain, **CLOSE)
+    assert not any("vision" in name for name in linear_names(backbone))
+
+
+@torch.no_grad()
+def test_layers_that_share_keys_are_run_whole_or_not_at_all() -> None:
+    shared = FAMILIES["gemma4_text"] | {
+        "num_hidden_layers": 6, "num_kv_shared_layers": 2, "layer_types": ["sliding_attention", "full_attention"] * 3
+    }  # fmt: skip
+    backbone = Backbone(make_model("gemma4_text", shared), make_tiny_tokenizer(), name="gemma4")
+    encoded, reply = backbone.chat.history(NURSE, SYSTEM), backbone.chat.reply(REPLIES[1])
+    prefix = backbone.prefix(encoded)
+    [found] = branch_log_probs(backbone, prefix, [Branch(encoded.heads[1], reply)])
+    plain = plain_log_probs(backbone, encoded.ids[: encoded.heads[1]], None, reply)
+    torch.testing.assert_close(found.double(), plain, **CLOSE)
+    row = [DecodeRow(0, encoded.heads[1]), DecodeRow(0, encoded.heads[0])]
+    for one, written in zip(row, generate(backbone, [prefix], row, GREEDY), strict=True):
+        for k, token in enumerate(written):
+            ids = encoded.ids[: one.length]
+            assert int(plain_logits(backbone, ids, None, written[:k])[-1].argmax()) == token
+    packed = pack([Group(encoded.ids, [reply])], backbone.device)
+    with pytest.raises(ModelError, match="share keys"):
+        run_layers(backbone, packed, run_layers(backbone, packed, None, 0, 2), 2, 6)
+
+
+def test_no_text_is_longer_than_positions_that_mean_the_same_beside_shorter_ones() -> None:
+    """Phi-3 of 128k: beyond its first 4k tokens it turns the positions of all tokens otherwise."""
+    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64, "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}  # fmt: skip
+    settings = COMMON | {"rope_parameters": rope, "original_max_position_embeddings": 64}
+    backbone = Backbone(make_model("phi3", settings), make_tiny_tokenizer())
+    encoded = [backbone.chat.history(chat, "") for chat in (NURSE, ECHO[:1])]
+    for run in (lambda: backbone.prefix(encoded[0]), lambda: prefill(backbone, encoded)):
+        with pytest.raises(ModelError, match="beyond 64"):
+            run()
+    prefix = backbone.prefix(encoded[1])
+    length = len(encoded[1].ids)
+    with pytest.raises(ModelError, match="beyond 64"):
+        branch_log_probs(backbone, prefix, [Branch(length, [5] * 64)])
+    with pytest.raises(ModelError, match="beyond 64"):
+        generate(backbone, [prefix], [DecodeRow(0, length)], Sampling(64))
+
+
 def test_a_family_that_no_test_knows_is_tried() -> None:
     require_alike(Backbone(make_model("olmo", COMMON), make_tiny_tokenizer()))
     bloom = dict(vocab_size=320, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -130,8 +131,19 @@ def use_grouped_attention(model: PreTrainedModel) -> None:
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """A mask function of transformers: may the query at one position see the key at another (batch, head, query, key)?"""
-Placement = tuple[Tensor, Tensor, Tensor | None]
-_placement: ContextVar[Placement | None] = ContextVar("placement", default=None)
+
+
+@dataclass(slots=True)
+class _Placement:
+    """What `placed` was told, and whether a model asked for it."""
+
+    at: Tensor
+    columns: Tensor
+    sees: Tensor | None
+    asked: bool = False
+
+
+_placement: ContextVar[_Placement | None] = ContextVar("placement", default=None)
 
 
 @contextmanager
@@ -144,12 +156,18 @@ def placed(at: Tensor, columns: Tensor, sees: Tensor | None = None) -> Iterator[
       at: positions of the new tokens, [rows or 1, n].
       columns: positions of all keys, those of the new tokens among them, [rows or 1, width].
       sees: what a token may look at besides, boolean, [rows or 1, 1, n, width]; None: at all that the rule lets it.
+
+    Raises:
+      ModelError: no mask was asked for: the model makes its own, and what was computed is wrong.
     """
-    token = _placement.set((at, columns, sees))
+    placement = _Placement(at, columns, sees)
+    token = _placement.set(placement)
     try:
         yield
     finally:
         _placement.reset(token)
+    if not placement.asked:
+        raise ModelError("this model cannot be used: it does not ask transformers what a token may see")
 
 
 def _masks(standard: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
@@ -163,10 +181,11 @@ def _masks(standard: Callable[..., Tensor | None]) -> Callable[..., Tensor | Non
 
 
 def _mask_of(
-    placement: Placement, mask_function: Rule, dtype: torch.dtype, use_vmap: bool = False, **_: object
+    placement: _Placement, mask_function: Rule, dtype: torch.dtype, use_vmap: bool = False, **_: object
 ) -> Tensor:
     """The additive mask of a placement under a layer's rule, [rows or 1, 1, n, width]."""
-    at, columns, sees = placement
+    placement.asked = True
+    at, columns, sees = placement.at, placement.columns, placement.sees
     if use_vmap:
         raise ModelError("this model adds a rule of its own to causal attention; it cannot be used")
     batch = torch.arange(len(at), device=at.device)[:, None, None, None]
