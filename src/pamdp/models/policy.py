@@ -150,7 +150,8 @@ class Policy:
         inject, steer = self._guide(action)
         if inject is None and self.planner is not None and action is not None:
             # The header's last token runs again, shifted: it is what the reply's first token is read from.
-            length, inject = length - 1, self.backbone.embed_ids(prefix.encoded.ids[length - 1 : length])
+            header = prefix.encoded.ids[length - 1 : length]
+            return Branch(length - 1, ids, self.backbone.embed_ids(header), hidden, steer, header)
         return Branch(length, ids, inject, hidden, steer)
 
     def _guide(self, action: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
