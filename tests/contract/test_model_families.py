@@ -284,6 +284,7 @@ def test_no_text_is_longer_than_positions_that_mean_the_same_beside_shorter_ones
             "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}  # fmt: skip
     settings = COMMON | {"rope_parameters": rope, "original_max_position_embeddings": 64}
     backbone = Backbone(make_model("phi3", settings), make_tiny_tokenizer())
+    assert backbone.positions == 64 and _family("phi3").positions == 8192
     encoded = [backbone.chat.history(chat, "") for chat in (NURSE, ECHO[:1])]
     for run in (lambda: backbone.prefix(encoded[0]), lambda: prefill(backbone, encoded)):
         with pytest.raises(ModelError, match="beyond 64"):

@@ -73,7 +73,7 @@ class Prefix:
 
 
 class Backbone:
-    """Any Hugging Face causal LM with a key-value cache, its tokenizer with a chat template, and its adapters.
+    """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
     NAME and REVISION identify the weights in fingerprints and checkpoints. A ModelError for a model that cannot be used
     (`families.require_usable`).
