@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pamdp.api import Evaluation, clone, evaluate, load, reinforce
     from pamdp.baselines.method import register_method as method
-    from pamdp.config import Config, JudgeConfig
+    from pamdp.calls_config import JudgeConfig
+    from pamdp.config import Config
     from pamdp.data.formats import register_layout as layout
     from pamdp.data.load import load_dialogues, load_pairs
     from pamdp.env.user import register_user as user
@@ -30,7 +31,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "pamdp.api": ("Evaluation", "clone", "evaluate", "layout", "load", "reinforce"),
-    "pamdp.config": ("Config", "JudgeConfig"),
+    "pamdp.calls_config": ("JudgeConfig",),
+    "pamdp.config": ("Config",),
     "pamdp.data.load": ("load_dialogues", "load_pairs"),
     "pamdp.errors": ("PamdpError",),
     "pamdp.judges.base": ("Case", "Verdict"),

@@ -18,7 +18,8 @@ from pathlib import Path
 import tomli_w
 from rich.console import Console
 
-from pamdp.config import Config, DataConfig, JudgeConfig
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import Config, DataConfig
 from pamdp.errors import ConfigError
 from pamdp.evaluation.offline_eval import judge_methods, write_replies
 from pamdp.evaluation.records import Judgement
@@ -38,9 +39,10 @@ from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
 from pamdp.train.env_factory import NAMED, make_rewards, may_change
 from pamdp.train.factory import Split, load_policy, new_policy
-from pamdp.train.init_from import combined, latest_policy, with_sigma
+from pamdp.train.init_from import combined, latest_policy, starting
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata, require_unseen_by
+from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 from pamdp.workflows import fingerprint_of, open_run
 
@@ -145,7 +147,7 @@ def reinforce(
         config, judge = config.model_copy(update={"judge": end}), None
     if judge is None:
         judge, ledger = make_rewards(config, lambda: plain)
-    start = with_sigma(policy, config.rl.sigma)
+    start = starting(policy, config)
     with _run(run, config, _fingerprint(dialogues, plain, judge), resume, (*may_change(), *NAMED)) as opened:
         return offline(start, dialogues, judge, config, opened, bare=bare, ledger=ledger)
 
@@ -204,6 +206,7 @@ def evaluate(
     plain = bare or next((p.backbone for p in policies.values() if p.config.clone.backbone != "full"), None)
     if plain is None:
         raise ConfigError("all weights of these policies were cloned; give `bare`, the plain backbone, for Vanilla")
+    dialogues = fitting(first, dialogues)
     graders = [_grader(judge, plain) for judge in judges]
     rl = first.config.rl.model_copy(update={} if max_reply is None else {"max_reply": max_reply})
     every = {VANILLA: Policy(plain, readout=first.readout), **policies}

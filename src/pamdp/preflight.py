@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
-from pamdp.config import Config, JudgeConfig
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import Config
 from pamdp.errors import ConfigError, RunError
 from pamdp.evaluation.run_reader import reward_judge
 from pamdp.judges.embedded import SUMS

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.config import EndpointConfig, JudgeConfig, SimulatorConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
 from pamdp.errors import ConfigError, DataError, EndpointError
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import read_json_lines

@@ -13,7 +13,8 @@ import pytest
 from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
-from pamdp.config import DataConfig, JudgeConfig
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, DataError, PamdpError, RunError
 from pamdp.files import read_json_lines
@@ -269,6 +270,14 @@ def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, t
     with pytest.raises(PamdpError, match="no judge 'moon'"):
         bench.run(config.model_copy(update={"judges": ("vowels", "moon")}), SMALL, tmp_path / "run")
     assert bench.said == [] and not (tmp_path / "run").exists()
+
+
+def test_histories_longer_than_a_backbone_are_found_before_training(config: ReproduceConfig, tmp_path: Path) -> None:
+    clone = config.clone.model_copy(update={"max_context": 2048})
+    reply = max(config.clone.max_reply, config.rl.max_reply)
+    with pytest.raises(ConfigError, match=rf"tiny has 2048 positions.*set clone\.max_context={2048 - reply}$"):
+        Bench().run(config.model_copy(update={"clone": clone}), SMALL, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:

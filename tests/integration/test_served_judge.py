@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import pamdp
 from pamdp import cli
-from pamdp.config import JudgeConfig
+from pamdp.calls_config import JudgeConfig
 from pamdp.data import load_dialogues, write_dialogues
 from pamdp.errors import ConfigError, EndpointError, ModelError
 from pamdp.fingerprint import REFUSED

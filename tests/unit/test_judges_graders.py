@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pamdp.config import JudgeConfig
+from pamdp.calls_config import JudgeConfig
 from pamdp.errors import ConfigError, ModelError
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges import from_readings

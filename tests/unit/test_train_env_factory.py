@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from pamdp.config import Config, EndpointConfig, EvalConfig, JudgeConfig, OnlineConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig
+from pamdp.config import Config, EvalConfig, OnlineConfig
 from pamdp.data import load_sample
 from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser

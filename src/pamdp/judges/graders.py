@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pamdp.async_bridge import run
-from pamdp.config import JudgeConfig
+from pamdp.calls_config import JudgeConfig
 from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge
 from pamdp.judges.folder import Trained, read_about

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from pamdp.baselines.config import REINFORCED, TuneConfig
-from pamdp.config import ONLINE, CloneConfig, Config, DataConfig, JudgeConfig, ModelConfig, OnlineConfig, RLConfig
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import ONLINE, CloneConfig, Config, DataConfig, ModelConfig, OnlineConfig, RLConfig
 from pamdp.registry import ADVANTAGES, JUDGES
 from pamdp.settings import Settings, load
 

@@ -29,6 +29,7 @@ from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.train.calls import Calls
 from pamdp.train.factory import vanilla
+from pamdp.train.positions import fitting
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, History
 
@@ -47,6 +48,7 @@ def offline(
 
     LEDGER is the account of a judge that is asked; an EndpointError where it cannot be reached; what is done is saved.
     """
+    dialogues = fitting(policy, dialogues)
     references = reference_replies(policy, dialogues, config, bare)
     reward = Reward(judge, references, config.rl.soft)
     states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()

@@ -31,6 +31,7 @@ from pamdp.seeds import seed_of
 from pamdp.train.calls import Calls
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import policy_weights, vanilla
+from pamdp.train.positions import require_positions
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, TimeStep
 
@@ -52,6 +53,7 @@ def online(
     All else is as in `reinforce`; BARE is for `vanilla` references. An EndpointError where a model cannot be reached;
     what is done is saved.
     """
+    require_positions(policy, dialogues, config)
     calls = Calls(run, world.ledger, lambda: world.fingerprints(dialogues))
     references = _references(policy, world, config, bare)
     if not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
