@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Header
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
 from pamdp.data.fields import MAX_TEXT
 from pamdp.errors import DataError
@@ -19,13 +19,19 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 _WAYS = ({"reply", "thumb"}, {"preferred", "over"}, {"reply", "correction"})
 
 
+def _up_or_down(thumb: int) -> int:
+    if thumb not in (1, -1):
+        raise ValueError("a thumb is 1 or -1")
+    return thumb
+
+
 class Said(BaseModel):
     """One of {reply, thumb}, {preferred, over} and {reply, correction}; `user` as in the chat, if it had one."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     reply: Id | None = None
-    thumb: Literal[1, -1] | None = None
+    thumb: Annotated[int, AfterValidator(_up_or_down)] | None = None
     preferred: Id | None = None
     over: Id | None = None
     correction: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_TEXT)] | None = (
