@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateTable
 
 from pamdp.errors import ConfigError, DataError, StoreError
 from pamdp.serve import database
@@ -21,7 +26,7 @@ from pamdp.serve.erasing import erase, everything, know_version, learned_by, ver
 from pamdp.serve.profiles import Change, Profiles
 from pamdp.serve.sealing import read_key
 from pamdp.serve.store import Conflict, Feedback, Store
-from pamdp.serve.tables import Table
+from pamdp.serve.tables import FeedbackRow, Table
 from tests.tools.cli_docs import ROOT
 from tests.tools.serving import served
 
@@ -250,6 +255,30 @@ def test_an_erased_user_is_gone_from_every_table_and_from_the_file(tmp_path: Pat
     assert len(store.replies("shop:bob")) == 2 and len(store.feedback("shop:bob")) == 2
     assert [(v.id, v.erased) for v in versions(store)] == [("v1", 1), ("v2", 0)]
     assert learned_by(store, "v1") == ["shop:bob"]
+
+
+def test_the_tables_are_portable() -> None:
+    for table in Table.metadata.sorted_tables:
+        made = str(CreateTable(table).compile(dialect=postgresql.dialect()))
+        assert made.startswith(f"\nCREATE TABLE {table.name}") and ("user" not in table.c or '"user" VARCHAR' in made)
+
+
+def test_whoever_loses_a_race_is_told_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process writes the same feedback between this one's look and its writing."""
+    store.served(served())
+    rate, said = Store._rate, list[Feedback]()
+
+    def late(self: Store, session: Session, feedback: Feedback, key: str | None) -> Feedback:
+        if not said:
+            said.append(Feedback("other", "shop:ann", "r1", "thumb", 1))
+            session.add(FeedbackRow(**asdict(said[0]), key=key))
+            session.commit()
+            raise IntegrityError("", {}, Exception())
+        return rate(self, session, feedback, key)
+
+    monkeypatch.setattr(Store, "_rate", late)
+    assert store.rate(Feedback("", "shop:ann", "r1", "thumb", 1), "key").id == "other"
+    assert len(store.feedback("shop:ann")) == 1
 
 
 def test_aliases_are_the_stores_own(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Failures of a request in OpenAI's error form.
 
-Owns status and wording. Knows nothing of what the routes do. A text of the request is never said again.
+Owns status and wording. Knows nothing of what the routes do.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class FaultRoute(APIRoute):
             except RequestValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"][1:])
-                return fault(400, f"{field}: {first['msg']}" if field else str(first["msg"]), field or None)
+                said = str(first["msg"]).removeprefix("Value error, ")
+                return fault(400, f"{field}: {said}" if field else said, field or None)
             except NotFoundError as error:
                 return fault(404, str(error))
             except Conflict as error:

@@ -34,7 +34,7 @@ MESSAGES = 60
 """Messages of a user's chats, the last ones, that a profile is inferred from."""
 NOTES: dict[State, str] = {
     "none": "nothing has been inferred; it holds what was written into it",
-    "abstained": "nothing could be told from these messages",
+    "abstained": "nothing could be told from these messages, or what could be was taken out",
     "thin": f"inferred from fewer than {TOO_LITTLE} messages: too little to rely on",
     "inferred": "inferred; every statement names the messages it rests on",
 }

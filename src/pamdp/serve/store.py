@@ -13,11 +13,11 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import TypeAdapter
 from sqlalchemy import delete, func, select
@@ -31,6 +31,7 @@ from pamdp.serve.served import ServedReply
 from pamdp.serve.tables import FeedbackRow, ReplyRow, UserRow
 from pamdp.types import Message
 
+T = TypeVar("T")
 Kind = Literal["thumb", "preferred", "correction"]
 DAY = 86400.0
 SWEEP_EVERY = 3600.0
@@ -87,9 +88,7 @@ class Store:
         """Remember a reply; a StoreError where it cannot be, or its id is taken."""
         self.sweep_at_times()
         try:
-            with self.writing() as session:
-                _know_user(session, plain(reply.user))
-                session.add(self._sealed(reply))
+            self._twice(lambda session: self._serve(session, reply))
         except IntegrityError:
             raise StoreError(f"there is a reply {reply.id!r} already; give every reply an id of its own") from None
 
@@ -106,20 +105,7 @@ class Store:
         """
         over = None if feedback.over is None else plain(feedback.over)
         feedback = replace(feedback, user=plain(feedback.user), reply=plain(feedback.reply), over=over)
-        with self.writing() as session:
-            known = select(FeedbackRow).where(FeedbackRow.user == feedback.user, FeedbackRow.key == key)
-            if key is not None and (row := session.scalar(known)) is not None:
-                before = self._feedback(row)
-                if replace(feedback, id=before.id, created=before.created) != before:
-                    raise Conflict(f"the key {key!r} was used for other feedback; take a new one")
-                return before
-            replies = [self._own(session, id, feedback.user) for id in (feedback.reply, over) if id is not None]
-            if len({reply.history for reply in replies}) > 1 or len({reply.id for reply in replies}) < len(replies):
-                raise DataError("the two replies are not two to the same history")
-            made = replace(feedback, id=f"fb-{uuid.uuid4().hex}", created=feedback.created or time.time())
-            text = None if made.text is None else self.sealer.seal(made.text)
-            session.add(FeedbackRow(**{**asdict(made), "text": text}, key=key))
-            return made
+        return self._twice(lambda session: self._rate(session, feedback, key))
 
     def users(self) -> list[str]:
         """Ids of all users."""
@@ -190,6 +176,38 @@ class Store:
             self._swept = time.time()
             self.sweep()
 
+    def _twice(self, work: Callable[[Session], T]) -> T:
+        """WORK in a transaction; once more where another process was first with the same user or key."""
+        try:
+            with self.writing() as session:
+                return work(session)
+        except IntegrityError:
+            with self.writing() as session:
+                return work(session)
+
+    def _serve(self, session: Session, reply: ServedReply) -> None:
+        user = plain(reply.user)
+        if session.get(UserRow, user) is None:
+            session.add(UserRow(id=user, created=time.time()))
+            session.flush()
+        session.add(self._sealed(reply))
+
+    def _rate(self, session: Session, feedback: Feedback, key: str | None) -> Feedback:
+        known = select(FeedbackRow).where(FeedbackRow.user == feedback.user, FeedbackRow.key == key)
+        if key is not None and (row := session.scalar(known)) is not None:
+            before = self._feedback(row)
+            if replace(feedback, id=before.id, created=before.created) != before:
+                raise Conflict(f"the key {key!r} was used for other feedback; take a new one")
+            return before
+        both = (feedback.reply, feedback.over)
+        replies = [self._own(session, id, feedback.user) for id in both if id is not None]
+        if len({reply.history for reply in replies}) > 1 or len({reply.id for reply in replies}) < len(replies):
+            raise DataError("the two replies are not two to the same history")
+        made = replace(feedback, id=f"fb-{uuid.uuid4().hex}", created=feedback.created or time.time())
+        text = None if made.text is None else self.sealer.seal(made.text)
+        session.add(FeedbackRow(**{**asdict(made), "text": text}, key=key))
+        return made
+
     def _own(self, session: Session, id: str, user: str) -> ServedReply:
         row = session.get(ReplyRow, id)
         if row is None or row.user != user:
@@ -222,9 +240,3 @@ class Store:
 def plain(id: str) -> str:
     """An id as every database takes it: whole characters, without NUL."""
     return id.encode("utf-8", "replace").decode().replace("\x00", "")
-
-
-def _know_user(session: Session, user: str) -> None:
-    if session.get(UserRow, user) is None:
-        session.add(UserRow(id=user, created=time.time()))
-        session.flush()
