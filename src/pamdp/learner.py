@@ -21,7 +21,7 @@ from pamdp.models.critics import DualCritic
 from pamdp.registry import ADVANTAGES
 from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
-from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
+from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, reply_log_ratio, surrogate_loss
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
 from pamdp.rl.returns import explained_variance, literal_target, td_target
 from pamdp.rollout import Rollout
@@ -38,6 +38,7 @@ class Batch:
       sigma: its σ, [n]; 0 where no action was drawn.
       reward: [n], 0 where masked.
       kept: [n], False where the transition is masked.
+      score: ∇_a log p(u|h, a), [n, d_a], where replies teach the actor; None where their actions do.
     """
 
     h: Tensor
@@ -49,16 +50,18 @@ class Batch:
     sigma: Tensor
     reward: Tensor
     kept: Tensor
+    score: Tensor | None = None
 
     @property
     def acts(self) -> Tensor:
-        """[n], whether a transition teaches the actor: it is not masked, and its action was drawn from a density."""
-        return self.kept & (self.sigma > 0)
+        """[n], whether a transition teaches the actor: it is not masked, and has a score or a drawn action."""
+        return self.kept & (self.sigma > 0 if self.score is None else self.score.any(1))
 
     def pick(self, index: Tensor) -> Batch:
         """Some of the transitions, over the same states."""
         rows = (self.state, self.after, self.action, self.mean, self.sigma, self.reward, self.kept)
-        return Batch(self.h, self.hw, *(row[index] for row in rows))
+        score = None if self.score is None else self.score[index]
+        return Batch(self.h, self.hw, *(row[index] for row in rows), score)
 
     def own(self) -> Batch:
         """The same transitions over no more states than they name."""
@@ -85,6 +88,7 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
                 h.append(features)
                 hw.append(rollout.features_hw[name])
     rows = [t for rollout in rollouts for t in rollout.transitions if t.action is not None]
+    scores = [t.score for t in rows if t.score is not None]
     return Batch(
         torch.stack(h),
         torch.stack(hw),
@@ -95,6 +99,7 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
         torch.tensor([t.sigma for t in rows]),
         torch.tensor([t.reward or 0.0 for t in rows]),
         torch.tensor([t.reward is not None for t in rows]),
+        torch.stack(scores) if len(scores) == len(rows) else None,
     )
 
 
@@ -149,9 +154,7 @@ class Learner:
         log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
-        score_sq = gaussian_score_sq(
-            self.reference.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.reference.sigma)
-        )
+        score_sq = self._score_sq(batch)
         self.odc.update(inputs, score_sq, batch.kept, residuals_after(batch, inputs))
         order = torch.randperm(len(batch.state), generator=generator)
         for chunk in torch.split(order, self.config.batch_size):
@@ -232,8 +235,11 @@ class Learner:
         mean = self.delta(features)
         with torch.no_grad():
             cloned = self.reference(features)
-            old = log_drawn(part)
-        log_prob, kl = gaussian_log_prob(part.action, mean, sigma), gaussian_kl(mean, cloned, sigma)
+        kl = gaussian_kl(mean, cloned, sigma)
+        if part.score is None:
+            log_prob, old = gaussian_log_prob(part.action, mean, sigma), log_drawn(part)
+        else:
+            log_prob, old = reply_log_ratio(part.score, mean, part.mean), torch.zeros_like(part.reward)
         if clip is None:
             loss = actor_loss(log_prob, delta, kl, self.config.kl, part.acts)
         else:
@@ -244,6 +250,13 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
         self.actor_optimizer.step()
         return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
+
+    def _score_sq(self, batch: Batch) -> Tensor:
+        """Squared norm of what a transition's advantage is multiplied with in the gradient of A1, [n]."""
+        states, sigma = self.reference.whiten(batch.h)[batch.state], float(self.reference.sigma)
+        if batch.score is None:
+            return gaussian_score_sq(states, batch.action, batch.mean, sigma)
+        return gaussian_score_sq(states, batch.score, torch.zeros_like(batch.score), 1.0)
 
     def state(self) -> Mapping[str, float]:
         """Numbers beside tensors and optimizers that a resumed run needs."""

@@ -43,6 +43,7 @@ class Transition:
       reward: r, or None: masked.
       next: (dialogue, turn) of h′, or None where the dialogue ended for good.
       truncated: the horizon T was hit: nobody replies to h′.
+      score: ∇_a log p(u|h, a), [d_a], where it was asked for.
     """
 
     key: str
@@ -55,6 +56,7 @@ class Transition:
     reward: float | None
     next: tuple[str, int] | None
     truncated: bool = False
+    score: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def collect(
     *,
     samples: int = 1,
     explore: bool = True,
+    scored: bool = False,
     privileged: dict[tuple[str, int], Tensor] | None = None,
     seed: int = 0,
     batch: int = 64,
@@ -91,6 +94,7 @@ def collect(
     Args:
       samples: replies for each state; the first one is said (with a recorded user all are alternatives).
       explore: draw a ~ q(a|h); otherwise the mean action.
+      scored: also give ∇_a log p(u|h, a) of every reply, for the gradient through replies; costs a second pass.
       privileged: also give H(h, ω), for the critic that sees the profile: known features by (dialogue, turn), to which
         new ones are added; None computes none.
       groups: the dialogues are parted into so many groups: one writes while the others wait for users and judges.
@@ -100,7 +104,7 @@ def collect(
     Raises:
       EndpointError: a model cannot be reached; every turn that ended is in the journal.
     """
-    play = _Play(policy, env, sampling, samples, explore, privileged, seed, batch, journal, progress)
+    play = _Play(policy, env, sampling, samples, explore, scored, privileged, seed, batch, journal, progress)
     moments = play.open()
     flights = deque(play.submit(moments[i::groups]) for i in range(min(groups, len(moments))))
     try:
@@ -133,6 +137,7 @@ class _Play:
     sampling: Sampling
     samples: int
     explore: bool
+    scored: bool
     privileged: dict[tuple[str, int], Tensor] | None
     seed: int
     batch: int
@@ -184,10 +189,11 @@ class _Play:
             outcomes = future.result()
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
-            for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
+            scores = self._scores(moment, group, actions)
+            for k, (reply, action, outcome, score) in enumerate(zip(group, actions, outcomes, scores, strict=True)):
                 drawn = action, mean, self.sigma
                 self.out.transitions.append(
-                    Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated)
+                    Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated, score)
                 )
             if after is not None and not outcomes[0].truncated:
                 following.append(after)
@@ -217,6 +223,15 @@ class _Play:
         prefixes = [self.prefixes[m.key] for m in moments]
         replies = self.policy.write(prefixes, requests, self.sampling, self.batch, self.progress) if requests else []
         return [replies[i : i + self.samples] for i in range(0, len(replies), self.samples)]
+
+    def _scores(
+        self, moment: TimeStep, replies: Sequence[str], actions: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        known = [action for action in actions if action is not None]
+        if not self.scored or len(known) < len(replies):
+            return [None] * len(replies)
+        ids = [self.policy.backbone.chat.reply(reply) for reply in replies]
+        return list(self.policy.scores(self.prefixes[moment.key], -1, ids, known))
 
     def store(self, flight: _Flight) -> None:
         """Add the turns of a flight to the journal, each as it ends."""

@@ -148,6 +148,16 @@ class Policy:
         with self.active():
             return branch_log_probs(self.backbone, prefix, branches, self.readout.layer)
 
+    def scores(
+        self, prefix: Prefix, t: int, replies: Sequence[Sequence[int]], actions: Sequence[Tensor]
+    ) -> Float[Tensor, "n d_a"]:
+        """∇_a log p(u|h, a) of replies to turn T, each under its action: which way an action makes a reply likelier."""
+        with torch.enable_grad():
+            given = torch.stack(list(actions)).detach().requires_grad_()
+            branches = [self.branch(prefix, t, ids, a) for ids, a in zip(replies, given, strict=True)]
+            (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), given)
+        return found
+
     @torch.no_grad()
     def write(
         self,
