@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
-from pamdp.models.attention import additive
+from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.kv_cache import SlotCache
 
@@ -62,7 +63,7 @@ def generate(
     progress: Callable[[int], None] | None = None,
     layer: int = -1,
 ) -> list[list[int]]:
-    """Token ids of one reply for each row, without the end-of-turn token.
+    """Token ids of one reply for each row, without the token that ended it (one of `chat.ends`).
 
     Args:
       batch: most rows decoded at once.
@@ -110,8 +111,9 @@ class _Writing:
         self.backbone, self.prefixes, self.rows, self.sampling = backbone, prefixes, rows, sampling
         self.places, self.layer = places, layer
         device = backbone.device
-        longest = max(row.length + _embeddings(row) for row in rows)
-        self.cache = SlotCache(prefixes[rows[0].prefix].cache, places, longest + sampling.max_tokens)
+        longest = max(row.length + _embeddings(row) for row in rows) + sampling.max_tokens
+        backbone.require_room(longest)
+        self.cache = SlotCache(prefixes[rows[0].prefix].cache, places, longest)
         steered = any(row.steer is not None for row in rows)
         # A row's table of what it has said is filled up with its first token: a token said twice is penalised once.
         self.said = torch.zeros(places, sampling.max_tokens, dtype=torch.long, device=device)
@@ -120,6 +122,7 @@ class _Writing:
         self.at = torch.zeros(places, dtype=torch.long, device=device)
         self.count = torch.zeros(places, dtype=torch.long, device=device)
         self.steer = torch.zeros(places, backbone.d, dtype=backbone.dtype, device=device) if steered else None
+        self.ends = torch.tensor(backbone.chat.ends, device=device)
         self.owner: list[int] = []
         self.columns: list[int] = []
         self.spoken: list[int] = []
@@ -134,14 +137,16 @@ class _Writing:
     def _join(self, chosen: Sequence[int]) -> None:
         first = len(self.owner)
         rows = [self.rows[i] for i in chosen]
-        parts = []
+        parts, ids = [], []
         for place, row in enumerate(rows, start=first):
             prefix, length = self.prefixes[row.prefix], row.length
             if row.inject is None:
                 # The header's last token is run again to get its state.
                 length -= 1
-                parts.append(self.backbone.embed_ids([prefix.encoded.ids[length]]))
+                ids.append([prefix.encoded.ids[length]])
+                parts.append(self.backbone.embed_ids(ids[-1]))
             else:
+                ids.append([-1] * len(row.inject))
                 parts.append(row.inject.to(self.backbone.dtype))
             self.cache.fill(place, prefix.cache, length)
             self.columns.append(length)
@@ -153,29 +158,26 @@ class _Writing:
         self.at[first:last] = torch.tensor(self.columns[first:last], device=self.at.device)
         self.count[first:last] = 0
         self.uniform[first:last] = _uniform(rows, self.sampling, self.uniform.device)
-        self._pass(first, last, torch.stack(parts))
+        self._pass(first, last, torch.stack(parts), torch.tensor(ids, device=self.at.device))
         self.said[first:last] = self.token[first:last, None]
 
     def go_on(self) -> None:
         """One more token for every row, or a few where that spares waiting; never more than a row may have."""
         for _ in range(min(self.passes, self.sampling.max_tokens - max(self.spoken))):
             last = len(self.owner)
-            self._pass(0, last, torch.as_tensor(self.backbone.embed(self.token[:last]))[:, None])
+            token = self.token[:last, None]
+            self._pass(0, last, torch.as_tensor(self.backbone.embed(token)), token)
 
-    def _pass(self, first: int, last: int, step: Tensor) -> None:
-        """Run embeddings [rows, n, d] of the rows in places FIRST to LAST and draw a token for each."""
+    def _pass(self, first: int, last: int, step: Tensor, ids: Tensor) -> None:
+        """Run embeddings [rows, n, d] of tokens IDS in places FIRST to LAST and draw a token for each row."""
         n = step.shape[1]
         at = self.at[first:last, None] + torch.arange(n, device=step.device)
         width = max(self.columns[first:last]) + n
-        mask = torch.arange(width, device=step.device) <= at[:, :, None]
         self.cache.open(first, last, at, width)
-        with self.backbone.steering(self.layer, None if self.steer is None else self.steer[first:last, None]):
+        steer = None if self.steer is None else self.steer[first:last, None]
+        with self.backbone.steering(self.layer, steer), placed(at, torch.arange(width, device=step.device)[None]):
             states = self.backbone.trunk(
-                inputs_embeds=step,
-                position_ids=at,
-                attention_mask=additive(mask[:, None], step.dtype),
-                past_key_values=self.cache,
-                use_cache=True,
+                **self.backbone.inputs(step, ids), position_ids=at, past_key_values=self.cache, use_cache=True
             ).last_hidden_state[:, -1]
         count, said = self.count[first:last, None], self.said[first:last]
         uniform = self.uniform[first:last].gather(1, count)[:, 0]
@@ -191,15 +193,15 @@ class _Writing:
 
     def leave(self) -> list[tuple[int, list[int]]]:
         """Rows that have ended, with their replies; their places are free."""
-        end, now = self.backbone.chat.end, len(self.owner)
-        over = (self.said[:now] == end).any(1) | (self.count[:now] >= self.sampling.max_tokens)
+        ends, now = self.backbone.chat.ends, len(self.owner)
+        over = torch.isin(self.said[:now], self.ends).any(1) | (self.count[:now] >= self.sampling.max_tokens)
         places: list[int] = over.nonzero()[:, 0].tolist()
         if not places:
             return []
         out = []
         for place, ids in zip(places, self.said[places].tolist(), strict=True):
-            said = ids[: self.spoken[place]]
-            out.append((self.owner[place], said[: said.index(end)] if end in said else said))
+            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
+            out.append((self.owner[place], list(said)))
         for place in reversed(places):
             self._vacate(place)
         return out
