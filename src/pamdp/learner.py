@@ -61,7 +61,7 @@ class Batch:
         """Some of the transitions, over the same states."""
         rows = (self.state, self.after, self.action, self.mean, self.sigma, self.reward, self.kept)
         score = None if self.score is None else self.score[index]
-        return Batch(self.h, self.hw, *(row[index] for row in rows), score)
+        return replace(Batch(self.h, self.hw, *(row[index] for row in rows)), score=score)
 
     def own(self) -> Batch:
         """The same transitions over no more states than they name."""

@@ -125,7 +125,7 @@ METHODS: Registry[Method] = Registry(
 )
 LAYOUTS: Registry[Layout] = Registry(
     "layout",
-    _own("pamdp.data.formats", "aloe", "feedback", "jsonl", "prefeval", "spc", "trl", "pairs", "personas")
+    _own("pamdp.data.formats", "aloe", "feedback", "jsonl", "prefeval", "spc", "trl", "pairs", "personas", "readings")
     | _own("pamdp.data.formats", "prefeval-mcq", "messages", "sharegpt", "alpaca"),
 )
 CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(

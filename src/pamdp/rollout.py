@@ -267,7 +267,7 @@ def add_features(
     privileged: dict[tuple[str, int], Tensor] | None,
     out: Rollout,
 ) -> None:
-"""Add H(h) and, where PRIVILEGED is given, H(h, ω) of moments to a rollout.
+    """Add H(h) and, where PRIVILEGED is given, H(h, ω) of moments to a rollout.
 
     PREFIXES and SEEN are those of the same dialogues' earlier turns: they are extended, not computed again.
     """

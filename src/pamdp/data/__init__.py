@@ -3,7 +3,7 @@
 Owns every file format of the project. Knows nothing of models, prompts or rewards.
 """
 
-from pamdp.data.bundled import load_plain, load_sample, load_sample_pairs
+from pamdp.data.bundled import load_plain, load_sample, load_sample_pairs, load_sample_rated
 from pamdp.data.formats import Layout, pairs_of, register_layout
 from pamdp.data.jsonl import write_dialogues, write_pairs
 from pamdp.data.load import (
@@ -33,6 +33,7 @@ __all__ = [
     "load_rated",
     "load_sample",
     "load_sample_pairs",
+    "load_sample_rated",
     "pairs_of",
     "register_layout",
     "split_by_topic",

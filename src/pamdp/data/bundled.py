@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from pamdp.data.load import Loaded, LoadedPairs, read_all
+from pamdp.data.rated import RatedDialogue
 from pamdp.data.readings import ReadState, load_read_states
 from pamdp.errors import ConfigError
 
@@ -48,6 +49,13 @@ def load_sample_readings(split: ReadingSplit) -> list[ReadState]:
     """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README."""
     with _parts("readings", split, "train", "valid", "test") as paths:
         return [state for path in paths for state in load_read_states(path)]
+
+
+def load_sample_rated() -> tuple[Loaded, tuple[RatedDialogue, ...]]:
+    """The states of the training readings as dialogues, and with what readers made of the replies to them."""
+    with _parts("readings", "train", "train") as paths:
+        rated: tuple[RatedDialogue, ...] = read_all(paths, "rated", "readings")[-1]
+        return Loaded(*read_all(paths, "dialogues", "readings")), rated
 
 
 @contextmanager

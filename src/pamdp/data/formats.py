@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pamdp.data import aloe, chats, jsonl, prefeval, rated, spc, trl
+from pamdp.data import aloe, chats, jsonl, prefeval, rated, readings, spc, trl
 from pamdp.data.columns import MARKS
 from pamdp.data.fields import Fields, explain
 from pamdp.data.files import beginning
@@ -107,6 +107,13 @@ _OWN: Mapping[str, Layout] = {
     "feedback": Layout(rated.detect, {**_dialogues(jsonl.dialogue), "rated": rated.rated}),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
     "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}),
+    "readings": Layout(
+        _has("history", "replies", "readings"),
+        {
+            "dialogues": lambda record: readings.read_state(record).rated().dialogue,
+            "rated": lambda record: readings.read_state(record).rated(),
+        },
+    ),
     "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
     "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
     "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),
