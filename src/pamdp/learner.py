@@ -149,6 +149,7 @@ class Learner:
         log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
+        # A weight only: of actions that other policies drew it is off by their σ, which costs variance and no bias.
         score_sq = gaussian_score_sq(
             self.reference.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.reference.sigma)
         )
