@@ -22,7 +22,7 @@ from pamdp.baselines.config import GrpoConfig
 from pamdp.baselines.preference import messages
 from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.config import CloneConfig, Config, RLConfig
-from pamdp.learner import Learner, to_batch
+from pamdp.learner import Learner
 from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
 from pamdp.models.features import FeatureStore
@@ -30,6 +30,7 @@ from pamdp.models.policy import Policy, path
 from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout, Transition
 from pamdp.train.factory import new_policy
+from pamdp.transitions import to_batch
 
 STORED = 2000
 """Replies of an offline run."""

@@ -11,12 +11,13 @@ import torch
 
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
-from pamdp.learner import Batch, Learner, log_drawn, residuals_after, to_batch
+from pamdp.learner import Learner, residuals_after
 from pamdp.models.actor import Actor
 from pamdp.models.actor_delta import ComponentDelta, FullDelta
 from pamdp.models.critics import DualCritic
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rollout import Rollout, Transition
+from pamdp.transitions import Batch, log_drawn, to_batch
 
 D_A, WIDTH, STATES, K = 3, 5, 16, 4
 PLAIN = RLConfig(

@@ -48,7 +48,7 @@ def test_there_are_24_states_of_four_kinds() -> None:
         ("everyday", "What a brilliant, amazing idea.", "flattery a reply: 0.00 -> 0.50"),
         ("everyday", "the the the the the the", "garbled replies: 0.00 -> 0.25"),
         ("everyday", "and then it", "blemished replies: 0.00 -> 0.25"),
-        ("everyday", "One thing is this. " * 1 + " ".join(f"Word {n}." for n in range(20)), "words a reply"),
+        ("everyday", " ".join(f"Number {n} is this." for n in "abcdefghijkl"), "words a reply"),
     ],
 )
 def test_what_went_wrong_is_refused_by_name_unless_forced(kind: str, reply: str, named: str) -> None:

@@ -49,6 +49,8 @@ def test_a_profile_says_what_it_rests_on(client: TestClient) -> None:
     assert seen["inferred_from"] == 2 and seen["state"] == "thin" and "too little" in seen["note"]
     assert "no reply is written from it" in seen["used_for"]
     assert client.get("/v1/users/ann/profile", headers=SHOP).json() == seen
+    assert client.get("/v1/users/ann/profile?refresh=false", headers=SHOP).json() == seen
+    assert client.get("/v1/users/ann/profile?refresh", headers=SHOP).json()["inferred_at"] > seen["inferred_at"]
 
 
 def test_a_profiler_may_abstain(profiles: Profiles) -> None:

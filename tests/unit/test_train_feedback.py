@@ -16,7 +16,7 @@ from pamdp.data.load import load_rated
 from pamdp.data.rated import RatedDialogue, RatedReply
 from pamdp.errors import DataError, RunError, StoreError
 from pamdp.fingerprint import Fingerprint
-from pamdp.learner import to_batch
+from pamdp.models.adapters import adapter_tensors, load_adapter
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.rl.returns import max_value
@@ -27,8 +27,9 @@ from pamdp.serve.profiles import Change, Profiles
 from pamdp.serve.store import Feedback, Store
 from pamdp.serve.value import value_of
 from pamdp.train.action_space import action_space
-from pamdp.train.factory import new_policy
+from pamdp.train.factory import load_policy, new_policy, save_policy
 from pamdp.train.feedback import feedback_rollout, learn, usable
+from pamdp.transitions import to_batch
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.serving import served
 from tests.tools.spies import spy_on_reading
@@ -173,6 +174,19 @@ def test_the_space_of_actions_is_a2_and_what_it_acts_on(policy: Policy) -> None:
     torch.nn.init.ones_(moved.trained_planner.injector.a2.bias)
     assert action_space(moved) != action_space(policy)
     assert action_space(replace(policy, system="Be rude.")) != action_space(policy)
+
+
+def test_a_policy_loaded_twice_acts_in_one_space(tmp_path: Path) -> None:
+    lora = CONFIG.model_copy(update={"clone": CloneConfig(steer=0)})
+    save_policy(new_policy(make_tiny_backbone(), lora), tmp_path / "policy")
+    backbone = make_tiny_backbone()
+    one, two = (load_policy(tmp_path / "policy", backbone) for _ in range(2))
+    assert one.adapter is not None and two.adapter is not None and one.adapter.name != two.adapter.name
+    assert action_space(one) == action_space(two)
+    with torch.no_grad():
+        weights = adapter_tensors(backbone, two.adapter.name)
+        load_adapter(backbone, two.adapter.name, {name: value + 0.1 for name, value in weights.items()})
+    assert action_space(one) != action_space(two)
 
 
 def test_no_profile_reaches_what_the_policy_reads(

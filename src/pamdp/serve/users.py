@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from pamdp.serve import profiles as memory
 from pamdp.serve.callers import Caller, Who, belongs, namespaced
@@ -22,6 +22,10 @@ USED_FOR = (
     "V(h, w), what a reply is expected to be worth to this user, and judging; no reply is written from it: the policy "
     "never reads it, so editing it changes no reply by itself"
 )
+
+
+Flag = Annotated[bool, BeforeValidator(lambda value: True if value == "" else value)]
+"""An option of a query that may stand alone: `?refresh`."""
 
 
 class Statement(BaseModel):
@@ -65,7 +69,7 @@ def users_router(profiles: Profiles, who: Who) -> APIRouter:
     Own = Annotated[str, Depends(own)]
 
     @router.get("/{user:path}/profile")
-    def see(id: Own, refresh: bool = False) -> dict[str, Any]:
+    def see(id: Own, refresh: Flag = False) -> dict[str, Any]:
         return shown(profiles.infer(id) if refresh else profiles.read(id))
 
     @router.patch("/{user:path}/profile")
