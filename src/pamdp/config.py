@@ -77,6 +77,8 @@ class CloneConfig(Settings):
       rejected: what stands in for a rejected reply where the data have none: nothing, or the bare backbone's reply.
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper. So it is where no history has two replies.
+      directions: along which directions they do: those in which preferred and rejected replies differ most ("contrasts"),
+        or those that change most what is said ("likelihood").
       gain: how far A1's actions reach where they shift: RMS of what depends on the state, that of contrasts being 1.
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
@@ -94,6 +96,7 @@ class CloneConfig(Settings):
     lora_layers: Literal["above", "all"] = "above"
     rejected: Literal["data", "backbone"] = "data"
     steer: float = Field(default=1.0, ge=0)
+    directions: Literal["contrasts", "likelihood"] = "contrasts"
     gain: float = Field(default=2.0, gt=0)
     noise: float = Field(default=0.5, ge=0)
     context_dropout: float = Field(default=0.5, ge=0, le=1)

@@ -345,3 +345,29 @@ def test_what_was_not_drawn_teaches_critics_only() -> None:
     learner.update(replace(batch, sigma=torch.zeros_like(batch.sigma)), _g())
     assert torch.equal(learner.actor().a1.weight, learner.reference.a1.weight)
     assert bool(learner.critics.v_h.head.bias.detach().abs() > 0)
+
+
+def test_replies_teach_along_their_scores_whatever_their_actions_were() -> None:
+    learner = _learner(replace_config(gradient="reply", kl=0.0))
+    batch = _batch(learner)
+    score = torch.zeros_like(batch.action)
+    score[:, 1] = batch.reward  # rewarded replies become likelier with the second number of the action
+    learner.fit(batch)
+    for _ in range(20):
+        learner.update(replace(batch, score=score, sigma=torch.zeros_like(batch.sigma)), _g())
+    moved = _moved(learner, batch)
+    assert moved[1] > 0.05
+    assert moved[[0, 2]].abs().max() < moved[1] / 4
+
+
+def test_a_reply_without_a_score_teaches_critics_only() -> None:
+    learner = _learner(replace_config(gradient="reply"))
+    batch = replace(_batch(learner), score=torch.zeros(STATES * K, D_A))
+    assert not batch.acts.any()
+    learner.fit(batch)
+    learner.update(batch, _g())
+    assert _moved(learner, batch).abs().max() == 0
+
+
+def replace_config(**changes: object) -> RLConfig:
+    return PLAIN.model_copy(update=changes)
