@@ -71,12 +71,17 @@ def offline(
 ) -> None:
     """Offline reinforcement learning (eqs. 6, 9, 12, 14) from a cloned policy.
 
+    On an export of `pamdp feedback export`, users' rewards take the place of the judge's.
+
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
     from pamdp.judges.graders import named
+    from pamdp.llm.ledger import Ledger
     from pamdp.models.embedded import load_backbone
+    from pamdp.train import feedback
     from pamdp.train import offline as loop
     from pamdp.train.env_factory import NAMED, make_rewards, may_change
+    from pamdp.train.factory import rated_part
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, require_reward, split_of
@@ -86,14 +91,23 @@ def offline(
     if judge is not None:
         settings = settings.model_copy(update={"judge": named(settings.judge, judge)})
     split = split_of(settings)
+    rated = rated_part(settings.data, split)
+    settings = feedback.with_clip(settings) if rated else settings
     require_unseen(split.test, [start])
-    require_reward(settings, start)
+    if not rated:
+        require_reward(settings, start)
     bare, own = backbones(settings, load_backbone)
-    rewards, ledger = make_rewards(settings, lambda: bare)
-    with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume, (*may_change(), *NAMED)) as writing:
+    ledger, judges = Ledger(), []
+    if not rated:
+        rewards, ledger = make_rewards(settings, lambda: bare)
+        judges = [rewards]
+    with open_run(run, settings, fingerprint_of(split, bare, judges), resume, (*may_change(), *NAMED)) as writing:
         copy_policy(start, run / "policy")
         cloned = load_start(run / "policy", own, settings)
-        loop.offline(cloned, split.train, rewards, settings, writing, bare=bare, ledger=ledger)
+        if rated:
+            feedback.learn(cloned, rated, settings, writing)
+        else:
+            loop.offline(cloned, split.train, judges[0], settings, writing, bare=bare, ledger=ledger)
         last = writing.metrics()[-1]
     said = (f"trained into {run}; next: pamdp eval {run} --controls", *_costs(ledger))
     show(as_json, {"run": str(run), "costs": ledger.to_json(), **last}, *said)

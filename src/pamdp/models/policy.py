@@ -165,6 +165,31 @@ class Policy:
         with self.active():
             return branch_log_probs(self.backbone, prefix, branches, self.readout.layer)
 
+    def sensitivities(self, prefix: Prefix, replies: Sequence[tuple[int, Sequence[int]]]) -> Float[Tensor, "n d"]:
+        """∇_s log p(u|h) of replies (turn, ids), s being added to their hidden states where actions shift them."""
+        with torch.enable_grad():
+            kind = torch.promote_types(self.backbone.dtype, torch.float32)
+            shifts = torch.zeros(
+                len(replies), self.backbone.d, device=self.backbone.device, dtype=kind, requires_grad=True
+            )
+            branches = [
+                Branch(length, ids, self.backbone.embed_ids(prefix.encoded.ids[length : length + 1]), None, shift)
+                for (t, ids), shift in zip(replies, shifts, strict=True)
+                for length in [prefix.encoded.heads[t] - 1]
+            ]
+            (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), shifts)
+        return found
+
+    def scores(
+        self, prefix: Prefix, t: int, replies: Sequence[Sequence[int]], actions: Sequence[Tensor]
+    ) -> Float[Tensor, "n d_a"]:
+        """∇_a log p(u|h, a) of replies to turn T, each under its action: which way an action makes a reply likelier."""
+        with torch.enable_grad():
+            given = torch.stack(list(actions)).detach().requires_grad_()
+            branches = [self.branch(prefix, t, ids, a) for ids, a in zip(replies, given, strict=True)]
+            (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), given)
+        return found
+
     @torch.no_grad()
     def write(
         self,

@@ -105,9 +105,9 @@ def rollout_recorded(
     users = [RecordedUser(dialogue, config.profile == "inferred") for dialogue in dialogues]
     return [
         collect(
-            policy, DialogueEnv(users[start : start + config.dialogues], reward), Sampling(config.max_reply),
-            samples=config.samples, privileged=privileged, seed=seed, progress=progress, journal=journal,
-            groups=groups,
+            policy, DialogueEnv(users[start : start + config.dialogues], reward),
+            Sampling(config.max_reply, config.temperature), samples=config.samples, privileged=privileged, seed=seed,
+            scored=config.gradient == "reply" and reward is not None, progress=progress, journal=journal, groups=groups,
         )
         for start in range(0, len(users), config.dialogues)
     ]  # fmt: skip

@@ -98,8 +98,8 @@ class _Simulated:
             Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
         ):
             rollout = collect(
-                policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
-                journal=journal, progress=bar.advance,
+                policy, env, Sampling(settings.max_reply, settings.temperature), privileged={}, seed=seed,
+                groups=online.groups, scored=settings.gradient == "reply", journal=journal, progress=bar.advance,
             )  # fmt: skip
         self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures(rollout).items()}
         return [rollout]
