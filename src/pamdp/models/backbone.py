@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -73,7 +73,8 @@ class Prefix:
 class Backbone:
     """Any Hugging Face causal LM with a key-value cache, its tokenizer with a chat template, and its adapters.
 
-    NAME and REVISION identify the weights in fingerprints and checkpoints.
+    NAME and REVISION identify the weights in fingerprints and checkpoints. Adapters may lose their last policy in any
+    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Backbone:
         self.head: nn.Module = model.get_output_embeddings()
         self.embed: nn.Module = model.get_input_embeddings()
         self.d = int(model.config.hidden_size)
+        self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
         self.model.requires_grad_(False)
         self.model.eval()
 

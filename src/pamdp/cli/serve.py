@@ -1,0 +1,63 @@
+"""`pamdp serve`: a trained assistant behind OpenAI's protocol; `pamdp serve-key`: a key for a client of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pamdp.cli.options import Json, Overrides, Plugins, Sources, show
+from pamdp.errors import ConfigError
+from pamdp.settings import load
+
+app = typer.Typer()
+
+
+@app.command()
+def serve(
+    *,
+    run: Annotated[str, typer.Argument(help="Run directory, policy's folder, or `shipped`.")] = "shipped",
+    host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs --keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8300,
+    keys: Annotated[Path | None, typer.Option(help="TOML file of keys; see `pamdp serve-key`.")] = None,
+    config: Sources,
+    plugin: Plugins,
+    overrides: Overrides,
+) -> None:
+    """Serve a trained assistant over OpenAI's chat completions, with the models `pamdp`, `clone` and `vanilla`.
+
+    Needs the extra `serve`. Settings are limits (`places`, `queue`, `context`, `max_tokens`, `n`, `timeout`, `body_kb`,
+    `cache_mb`, `grace`) and `explore`.
+
+    Example: `pamdp serve shipped --port 8300 places=16`
+    """
+    from pamdp.serve.config import ServeConfig
+    from pamdp.serve.keys import Keys, read_keys
+
+    if "=" in run:
+        overrides, run = [run, *overrides], "shipped"
+    settings = load(ServeConfig, config, overrides)
+    known = Keys() if keys is None else read_keys(keys)
+    try:
+        from pamdp.serve.server import serve as start
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serving needs {error.name}, which is missing: pip install 'pamdp[serve]'") from error
+    start(run, settings, known, host, port)
+
+
+@app.command("serve-key")
+def serve_key(*, name: Annotated[str, typer.Argument(help="Whose key it is.")], as_json: Json = False) -> None:
+    """Make a key for a client: printed once, with the lines that make it known to a server.
+
+    Example: `pamdp serve-key alice`
+    """
+    from pamdp.serve.keys import new_key
+
+    secret, lines = new_key(name)
+    document = {"name": name, "key": secret, "lines": lines}
+    show(as_json, document, f"the key, for {name}; it is shown this once:", secret, "", "for the server's --keys file:")
+    if not as_json:
+        print(lines, end="")

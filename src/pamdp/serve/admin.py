@@ -1,0 +1,68 @@
+"""What a server tells of itself, and how another policy takes a policy's place.
+
+Knows nothing of replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from pamdp.serve.models import TRAINED, Models, load_models, reusing
+from pamdp.serve.service import Admin, Asking, Report, Service, This, log
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def health(this: This) -> JSONResponse:
+    """Whether requests are answered; needs no key."""
+    ready = not this.stopping and this.engine.alive
+    status = "ready" if ready else "stopping" if this.stopping else "failed"
+    return JSONResponse({"ready": ready, "status": status}, 200 if ready else 503)
+
+
+@router.get("/v1/models")
+async def models(this: This, asking: Asking) -> dict[str, object]:
+    """The models that can be asked."""
+    rows = [
+        {"id": m.name, "object": "model", "created": m.created, "owned_by": "pamdp", "version": m.version}
+        for m in this.models.values()
+    ]
+    return {"object": "list", "data": rows}
+
+
+@router.get("/metrics")
+async def metrics(this: This, asking: Admin) -> Response:
+    """Counters, for Prometheus."""
+    return Response(generate_latest(this.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Reload(BaseModel):
+    """Another policy to serve: a run or a policy's folder on the server; FORCE skips the check."""
+
+    path: str
+    force: bool = False
+
+
+@router.post("/v1/admin/reload")
+async def reload(asked: Reload, this: This, asking: Admin) -> JSONResponse:
+    """Load a policy and serve it from now on; replies under way end under the old one."""
+    found, report = await asyncio.wrap_future(this.engine.call(lambda: _loaded(this, asked)))
+    if not report.passed:
+        return JSONResponse({"reloaded": False, "report": dict(report.details)}, 409)
+    this.models = found
+    versions = {name: model.version for name, model in found.items()}
+    log.info("serving %s from now on, by order of key %s", versions[TRAINED][:16], asking.name)
+    return JSONResponse({"reloaded": True, "versions": versions, "report": dict(report.details)})
+
+
+def _loaded(this: Service, asked: Reload) -> tuple[Models, Report]:
+    found = load_models(asked.path, reusing(this.models, this.load))
+    if asked.force or this.check is None:
+        return found, Report(True)
+    return found, this.check(this.models[TRAINED].policy, found[TRAINED].policy)
