@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from openai import APIError, AsyncOpenAI
+from openai.types.chat import ChatCompletionMessageParam
 
 from benchmarks.arena import Options
 from benchmarks.inputs import dialogues
@@ -50,13 +51,15 @@ class Tally:
 
 async def talk(client: AsyncOpenAI, model: str, dialogue: Dialogue, tokens: int, tally: Tally) -> None:
     """Play the user's side of a dialogue; what the server replies is part of it."""
-    history = [{"role": "system", "content": load("assistant")}] if model not in ("pamdp", "vanilla") else []
+    history: list[ChatCompletionMessageParam] = []
+    if model not in ("pamdp", "vanilla"):  # pamdp says it by itself
+        history.append({"role": "system", "content": load("assistant")})
     for turn in dialogue.turns:
         history.append({"role": "user", "content": turn.user})
         start, first, text = time.perf_counter(), 0.0, ""
         stream = await client.chat.completions.create(
-            model=model, messages=history, max_tokens=tokens, temperature=0.0, stream=True  # type: ignore[arg-type]
-        )  # fmt: skip
+            model=model, messages=history, max_tokens=tokens, temperature=0.0, stream=True
+        )
         async for chunk in stream:
             if chunk.choices and (piece := chunk.choices[0].delta.content):
                 first = first or time.perf_counter() - start

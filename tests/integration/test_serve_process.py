@@ -63,9 +63,9 @@ def process(log: Path, *options: str) -> Iterator[Process]:
 
 
 def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Path, tmp_path: Path) -> None:
-    with process(tmp_path / "log", str(run), "--port", "0", "places=4") as server:
+    with process(tmp_path / "log", str(run), "--port", "0", "max_tokens=1500", "grace=300") as server:
         client = server.client()
-        stream = iter(client.chat.completions.create(**ENDLESS))
+        stream = iter(client.chat.completions.create(**{**ENDLESS, "max_tokens": 1500}))
         next(stream)
         server.popen.send_signal(signal.SIGTERM)
         health = server.url.removesuffix("/v1") + "/healthz"
@@ -76,7 +76,7 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Pat
             client.chat.completions.create(model="pamdp", messages=HELLO)
         assert refused.value.status_code == 503 and "retry-after" in refused.value.response.headers
         last = list(stream)[-1]
-        assert last.choices[0].finish_reason in ("stop", "length")
+        assert last.choices[0].finish_reason == "length"
         assert server.popen.wait(60) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
@@ -108,6 +108,8 @@ def test_keys_from_a_file_and_a_log_without_secrets(run: Path, tmp_path: Path) -
         assert server.client(secret).chat.completions.create(model="clone", messages=HELLO).choices
         with pytest.raises(openai.AuthenticationError):
             server.client(secret[:-1]).chat.completions.create(model="clone", messages=HELLO)
+        server.popen.terminate()
+        assert server.popen.wait(60) == 0
     log = (tmp_path / "log").read_text()
     assert "POST /v1/chat/completions 200" in log and "POST /v1/chat/completions 401" in log
     assert secret[:-1] not in log and "hello there" not in log

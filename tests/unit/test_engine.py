@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 import torch
 
-from pamdp.engines.engine import Engine, instructed
+from pamdp.engines.batch import instructed
+from pamdp.engines.engine import Engine
 from pamdp.engines.job import Ended, Event, Failed, Job, Piece, Started
 from pamdp.engines.prefix_cache import PrefixCache, size
 from pamdp.engines.speech import Speech

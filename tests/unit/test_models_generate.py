@@ -62,8 +62,8 @@ def test_several_action_embeddings(backbone: Backbone, monkeypatch: pytest.Monke
     noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = [DecodeRow(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
     seen: list[torch.Tensor] = []
-    pick = generation._pick
-    monkeypatch.setattr(generation, "_pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
+    pick = generation.pick
+    monkeypatch.setattr(generation, "pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
     for row in rows:
         seen.clear()
         [found] = generate(backbone, prefixes, [row], GREEDY)

@@ -49,7 +49,9 @@ def serve(
 
 
 @app.command("serve-key")
-def serve_key(*, name: Annotated[str, typer.Argument(help="Whose key it is.")], as_json: Json = False) -> None:
+def serve_key(
+    *, name: Annotated[str, typer.Argument(help="Whose key it is.")], plugin: Plugins, as_json: Json = False
+) -> None:
     """Make a key for a client: printed once, with the lines that make it known to a server.
 
     Example: `pamdp serve-key alice`
@@ -57,7 +59,8 @@ def serve_key(*, name: Annotated[str, typer.Argument(help="Whose key it is.")], 
     from pamdp.serve.keys import new_key
 
     secret, lines = new_key(name)
-    document = {"name": name, "key": secret, "lines": lines}
-    show(as_json, document, f"the key, for {name}; it is shown this once:", secret, "", "for the server's --keys file:")
-    if not as_json:
-        print(lines, end="")
+    show(as_json, {"name": name, "key": secret, "lines": lines})
+    if not as_json:  # plain lines: a console would break a long one
+        print(
+            f"the key, for {name}; it is shown this once:\n{secret}\n\nfor the server's --keys file:\n{lines}", end=""
+        )

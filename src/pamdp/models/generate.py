@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pamdp.models.attention import additive
 from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.draw import pick, uniform
 from pamdp.models.kv_cache import SlotCache
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ class Writing:
             if self.steer is not None:
                 self.steer[place] = 0 if row.steer is None else row.steer.to(self.steer)
             if entry.sampling.temperature > 0:
-                draws = _uniform(row.seed, entry.sampling.max_tokens)
+                draws = uniform(row.seed, entry.sampling.max_tokens)
                 self.uniform[place, : len(draws)] = draws.to(self.uniform)
         last = first + len(chosen)
         self.owner += chosen
@@ -199,9 +200,9 @@ class Writing:
                 use_cache=True,
             ).last_hidden_state[:, -1]
         count, said = self.count[first:last, None], self.said[first:last]
-        uniform = self.uniform[first:last].gather(1, count)[:, 0]
+        at_random = self.uniform[first:last].gather(1, count)[:, 0]
         logits = self.backbone.head(states).float()
-        token = self._draw(self.owner[first:last], logits, said[:, : max(self.spoken[first:last])], uniform)
+        token = self._draw(self.owner[first:last], logits, said[:, : max(self.spoken[first:last])], at_random)
         said.scatter_(1, count, token[:, None])
         self.token[first:last] = token
         self.count[first:last] += 1
@@ -210,17 +211,17 @@ class Writing:
             self.columns[place] += n
             self.spoken[place] += 1
 
-    def _draw(self, rows: Sequence[Entry], logits: Tensor, said: Tensor, uniform: Tensor) -> Tensor:
+    def _draw(self, rows: Sequence[Entry], logits: Tensor, said: Tensor, at_random: Tensor) -> Tensor:
         """One token per row, [rows]; those that are drawn in the same way together."""
         ways: dict[tuple[float, ...], list[int]] = {}
         for i, entry in enumerate(rows):
             way = entry.sampling
             ways.setdefault((way.temperature, way.top_p, way.repetition_penalty), []).append(i)
         if len(ways) == 1:
-            return _pick(logits, said, uniform, rows[0].sampling)
+            return pick(logits, said, at_random, rows[0].sampling)
         token = torch.empty_like(self.token[: len(rows)])
         for some in ways.values():
-            token[some] = _pick(logits[some], said[some], uniform[some], rows[some[0]].sampling)
+            token[some] = pick(logits[some], said[some], at_random[some], rows[some[0]].sampling)
         return token
 
     def _spoken(self) -> Iterator[tuple[Entry, int]]:
@@ -252,7 +253,7 @@ class Writing:
     def _said(self, places: Sequence[int]) -> list[tuple[int, list[int]]]:
         """What rows have said, up to the token that ended them."""
         end, out = self.backbone.chat.end, []
-        for place, ids in zip(places, self.said[list(places)].tolist(), strict=True):
+        for place, ids in zip(places, self.said[list(places), : max(self.spoken, default=0)].tolist(), strict=True):
             said = ids[: self.spoken[place]]
             out.append((self.owner[place].key, said[: said.index(end)] if end in said else said))
         return out
@@ -278,25 +279,3 @@ def _close_up(entries: list[T], place: int) -> None:
 def _embeddings(row: DecodeRow) -> int:
     """How many action embeddings a row has."""
     return 0 if row.inject is None else len(row.inject)
-
-
-def _uniform(seed: int, n: int) -> Tensor:
-    """Uniform numbers [n] of one row."""
-    return torch.rand(n, generator=torch.Generator().manual_seed(seed))
-
-
-def _pick(logits: Tensor, said: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """One token per row, [rows]: greedy, or the inverse of the nucleus' distribution at UNIFORM."""
-    if sampling.repetition_penalty != 1.0:
-        old = logits.gather(1, said)
-        new = torch.where(old > 0, old / sampling.repetition_penalty, old * sampling.repetition_penalty)
-        logits = logits.scatter(1, said, new)
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probs, order = (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True)
-    mass = probs.cumsum(-1)
-    inside = (mass - probs) < sampling.top_p
-    total = (probs * inside).sum(-1)
-    place = torch.searchsorted(mass, (uniform * total)[:, None]).clamp_max(logits.shape[1] - 1)
-    place = torch.minimum(place[:, 0], inside.sum(-1) - 1)
-    return order.gather(1, place[:, None])[:, 0]

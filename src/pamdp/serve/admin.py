@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
-from pamdp.serve.models import TRAINED, Models, load_models, reusing
+from pamdp.serve.models import TRAINED, Model, Models, load_models, reusing
 from pamdp.serve.service import Admin, Asking, Report, Service, This, log
 
 router = APIRouter()
@@ -29,11 +29,19 @@ async def health(this: This) -> JSONResponse:
 @router.get("/v1/models")
 async def models(this: This, asking: Asking) -> dict[str, object]:
     """The models that can be asked."""
-    rows = [
-        {"id": m.name, "object": "model", "created": m.created, "owned_by": "pamdp", "version": m.version}
-        for m in this.models.values()
-    ]
-    return {"object": "list", "data": rows}
+    return {"object": "list", "data": [_row(model) for model in this.models.values()]}
+
+
+@router.get("/v1/models/{name}")
+async def model(name: str, this: This, asking: Asking) -> dict[str, object]:
+    """One of them."""
+    return _row(this.model(name))
+
+
+def _row(model: Model) -> dict[str, object]:
+    return {
+        "id": model.name, "object": "model", "created": model.created, "owned_by": "pamdp", "version": model.version,
+    }  # fmt: skip
 
 
 @router.get("/metrics")

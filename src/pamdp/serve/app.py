@@ -87,6 +87,7 @@ class Watch:
                 status = message["status"]
             await send(message)
 
+        self.this.active += 1
         try:
             if length.isdigit() and int(length) > limit:
                 await _drain(receive)
@@ -96,6 +97,7 @@ class Watch:
             else:
                 await self.app(scope, limited, noted)
         finally:
+            self.this.active -= 1
             route = getattr(scope.get("route"), "path", "other")
             self.this.metrics.requests.labels(route, status).inc()
             log.info("%s %s %s %.0f ms", scope["method"], route, status, 1000 * (time.monotonic() - start))

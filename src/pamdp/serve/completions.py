@@ -30,6 +30,8 @@ from pamdp.serve.service import Asking, Service, This
 
 T = TypeVar("T")
 router = APIRouter()
+LEAST = 0.001
+"""A `top_p` or temperature that is smaller lets one token remain, and would only overflow."""
 GONE = 499
 """Status of a request whose client did not wait for the answer; nobody sees it but the log."""
 
@@ -90,8 +92,8 @@ class Exchange:
         usual = Sampling()
         sampling = Sampling(
             min(most, config.max_tokens),
-            usual.temperature if asked.temperature is None else asked.temperature,
-            usual.top_p if asked.top_p is None else asked.top_p,
+            usual.temperature if asked.temperature is None else asked.temperature * (asked.temperature >= LEAST),
+            usual.top_p if asked.top_p is None else max(LEAST, asked.top_p),
             trim=not asked.stream,
         )
         user = self.asking.user(asked.user)
@@ -168,7 +170,7 @@ class Exchange:
 
     async def stream(self, prompt: Started, events: AsyncGenerator[Event]) -> AsyncIterator[Mapping[str, str]]:
         """The answer in pieces, as server-sent events."""
-        told = self.asked.stream_options is not None and self.asked.stream_options.include_usage
+        told = self.asked.stream_options is not None and bool(self.asked.stream_options.include_usage)
         more = {"usage": None} if told else {}
         written, first = 0, True
 

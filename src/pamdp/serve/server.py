@@ -83,6 +83,7 @@ def serve(
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
     app = create_app(engine, models, config, keys, recorder=recorder, routers=routers, check=check, load=load)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
+    options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
     try:
         Server(options, app.state.service).run([listening])
     finally:

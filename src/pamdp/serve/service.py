@@ -49,8 +49,8 @@ class Service:
       check: what a new policy has to pass.
       load: how backbones are loaded.
       stopping: whether new requests are refused.
-      active: requests under way.
-      waiting: how many of them nobody reads yet.
+      active: requests under way, until the last byte is sent.
+      waiting: chats that nobody has read yet.
     """
 
     engine: Engine
@@ -86,12 +86,10 @@ class Service:
             raise ApiError(429, "too many requests wait; ask again later", "queue_full", retry=1)
         if wait := caller.ask():
             raise ApiError(429, f"key {caller.name!r} has used up its limit", "rate_limit_exceeded", retry=wait)
-        self.active += 1
         caller.running += 1
         try:
             yield
         finally:
-            self.active -= 1
             caller.running -= 1
 
     def record(self, reply: ServedReply) -> None:
