@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from benchmarks.measure import machine
-from pamdp.config import GraderConfig
+from pamdp.calls_config import GraderConfig
 from pamdp.judges.base import Case
 from pamdp.judges.graders import Graders
 from pamdp.models.backbone import Backbone

@@ -36,9 +36,10 @@ from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
 from pamdp.train.factory import Split, load_policy, new_policy
-from pamdp.train.init_from import combined, latest_policy, with_sigma
+from pamdp.train.init_from import combined, latest_policy, starting
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata, require_unseen_by
+from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 from pamdp.workflows import fingerprint_of, open_run
 
@@ -136,7 +137,7 @@ def reinforce(
     config = combined(_config(asked), policy.config, "the policy").model_copy(update={"data": IN_MEMORY})
     plain = bare or policy.backbone
     judging = JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge
-    start = with_sigma(policy, config.rl.sigma)
+    start = starting(policy, config)
     with _run(run, config, _fingerprint(dialogues, plain, judging), resume) as opened:
         return offline(start, dialogues, judging, config, opened, bare=bare)
 
@@ -195,6 +196,7 @@ def evaluate(
     plain = bare or next((p.backbone for p in policies.values() if p.config.clone.backbone != "full"), None)
     if plain is None:
         raise ConfigError("all weights of these policies were cloned; give `bare`, the plain backbone, for Vanilla")
+    dialogues = fitting(first, dialogues)
     graders = [JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge for judge in judges]
     rl = first.config.rl.model_copy(update={} if max_reply is None else {"max_reply": max_reply})
     every = {VANILLA: Policy(plain, readout=first.readout), **policies}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,12 @@ EVERY = 30.0
 def note(text: str) -> None:
     """One line for whoever watches or keeps the error stream; machines read the other one."""
     print(f"pamdp: {text}", file=sys.stderr, flush=True)
+
+
+@cache
+def note_once(text: str) -> None:
+    """A note that is not repeated in this process."""
+    note(text)
 
 
 class Progress:

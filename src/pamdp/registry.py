@@ -19,7 +19,7 @@ from pamdp.errors import ConfigError
 
 if TYPE_CHECKING:  # for the readers of types only: nothing above this layer is loaded here
     from pamdp.baselines.method import Method
-    from pamdp.config import EndpointConfig
+    from pamdp.calls_config import EndpointConfig
     from pamdp.data.formats import Layout
     from pamdp.env.user import User
     from pamdp.judges.base import Judge

@@ -25,6 +25,7 @@ from pamdp.models.backbone import Prefix
 from pamdp.models.critics import privileged_prefixes
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
+from pamdp.progress import note
 from pamdp.seeds import seed_of
 from pamdp.types import Outcome, TimeStep
 
@@ -63,6 +64,8 @@ class Rollout:
     moments: dict[tuple[str, int], TimeStep]
     features_h: dict[tuple[str, int], Tensor]
     features_hw: dict[tuple[str, int], Tensor]
+    dropped: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many first turns did not fit into the backbone, of states whose history is read without them."""
 
     def answered(self, t: Transition) -> bool:
         """Whether a judge could say something of a reply: ω_t is known, and the user answered or the dialogue ended."""
@@ -111,6 +114,9 @@ def collect(
             with suppress(PamdpError):
                 play.store(flight)
         raise
+    if dropped := play.out.dropped:
+        turns = sum(dropped.values())
+        note(f"model.overflow=drop: {turns} first turns of {len(dropped)} histories were left out of what is read")
     return play.out
 
 
@@ -238,8 +244,13 @@ def _features(
     out: Rollout,
 ) -> None:
     """H(h) and H(h, ω) of moments; prefixes of the same dialogues are extended, not computed again."""
+    read = [policy.fitted(moment.history) for moment in moments]
+    for moment, history in zip(moments, read, strict=True):
+        if dropped := (len(moment.history) - len(history)) // 2:
+            out.dropped[moment.key, moment.t] = dropped
+            prefixes.pop(moment.key, None)  # what is left does not continue it
     known = [prefixes.get(moment.key) for moment in moments]
-    for moment, prefix in zip(moments, policy.prefixes([m.history for m in moments], known), strict=True):
+    for moment, prefix in zip(moments, policy.prefixes(read, known), strict=True):
         out.moments[moment.key, moment.t] = moment
         prefixes[moment.key] = prefix
         out.features_h[moment.key, moment.t] = policy.features(prefix)

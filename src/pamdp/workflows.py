@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from rich.console import RenderableType
 
-from pamdp.config import Config, GraderConfig
+from pamdp.calls_config import GraderConfig
+from pamdp.config import Config
 from pamdp.data.check import without_persona
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
@@ -31,6 +32,7 @@ from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
 from pamdp.train.factory import Split, load_policy, load_split, with_planner
+from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -85,20 +87,21 @@ def evaluate_policies(
       record: what else to note of this evaluation beside who graded.
       readings: of these replies, by blind readers, who then are a judge more.
     """
-    backbone = next(iter(policies.values())).backbone
+    first = next(iter(policies.values()))
+    backbone, test = first.backbone, fitting(replace(first, config=config), split.test)
     made = Graders(grader, lambda: backbone)
     graders = [made.judge(name) for name in judges]
     for name in judges:
         made.check(name)
-    replies = {name: write_replies(policy, split.test, config.rl, what=name) for name, policy in policies.items()}
+    replies = {name: write_replies(policy, test, config.rl, what=name) for name, policy in policies.items()}
     if readings is not None:
         require_same_replies(readings, replies)
     pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
     rows = []
     for name in controls:
         if name in policies:
-            rows += action_controls(policies[name], split.test, graders, config.rl, replies[name], name)
-    judgements = evaluate(replies, pairs, split.test, graders, rows, path, judgements_of(readings) if readings else ())
+            rows += action_controls(policies[name], test, graders, config.rl, replies[name], name)
+    judgements = evaluate(replies, pairs, test, graders, rows, path, judgements_of(readings) if readings else ())
     read = reading_tables(readings, judgements) if readings else {}
     said: dict[str, Json] = {**record, **({"readers": readings.read_by} if readings else {})}
     write_json(path / "evaluation.json", {**said, "judges": [in_role(judge, "evaluation") for judge in graders]})

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.config import CloneConfig, Config, DataConfig, EndpointConfig, ModelConfig, RLConfig
+from pamdp.calls_config import EndpointConfig
+from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import write_dialogues
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, Verdict

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.config import EndpointConfig, OnlineConfig, SimulatorConfig
+from pamdp.calls_config import EndpointConfig, SimulatorConfig
+from pamdp.config import OnlineConfig
 from pamdp.errors import ConfigError, DataError, EndpointError
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import read_json_lines

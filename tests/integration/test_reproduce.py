@@ -271,6 +271,14 @@ def test_a_missing_judge_is_found_before_any_training(config: ReproduceConfig, t
     assert bench.said == [] and not (tmp_path / "run").exists()
 
 
+def test_histories_longer_than_a_backbone_are_found_before_training(config: ReproduceConfig, tmp_path: Path) -> None:
+    clone = config.clone.model_copy(update={"max_context": 2048})
+    reply = max(config.clone.max_reply, config.rl.max_reply)
+    with pytest.raises(ConfigError, match=rf"tiny has 2048 positions.*set clone\.max_context={2048 - reply}$"):
+        Bench().run(config.model_copy(update={"clone": clone}), SMALL, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_missing_piece_is_named(config: ReproduceConfig, whole: tuple[Path, Bench], tmp_path: Path) -> None:
     file = whole[0] / "ALOE-tiny" / "seed-1" / "BC.jsonl"
     text = file.read_text(encoding="utf-8")

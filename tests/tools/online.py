@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from pamdp.config import DataConfig, JudgeConfig, OnlineConfig, RLConfig
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import DataConfig, OnlineConfig, RLConfig
 from pamdp.data import load_sample, write_dialogues
 from pamdp.env.references import WrittenReferences
 from pamdp.errors import EndpointError

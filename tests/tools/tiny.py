@@ -8,7 +8,6 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pamdp.models.attention import use_grouped_attention
 from pamdp.models.backbone import Backbone
 
 CHATML = (
@@ -73,5 +72,4 @@ def make_tiny_backbone(seed: int = 0, dtype: torch.dtype = torch.float32) -> Bac
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    use_grouped_attention(model)  # as models/embedded.py does
     return Backbone(model.to(dtype), tokenizer, name="tiny", revision=str(seed))

@@ -59,7 +59,7 @@ def test_scores_do_not_depend_on_what_was_scored_before(scorer: LikelihoodScorer
 
 def test_the_second_state_of_a_person_costs_less(scorer: LikelihoodScorer) -> None:
     rows: list[int] = []
-    scorer.backbone.trunk.layers[0].register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1]))  # type: ignore[index,union-attr]
+    scorer.backbone.layers[0].mlp.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1]))  # type: ignore[index,union-attr]
     for persona, text in (STATES[0], STATES[1]):
         scorer.score(persona, _ask(text), REPLIES)
     longest = len(scorer.group(STATES[1][0], _ask(STATES[1][1]), REPLIES))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.config import EndpointConfig, GraderConfig
+from pamdp.calls_config import EndpointConfig, GraderConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
 from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.judges.base import Case, Verdict, register_judge

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.config import EndpointConfig
+from pamdp.calls_config import EndpointConfig
 from pamdp.errors import ConfigError, ContextLengthError, EndpointError, JudgeError
 from pamdp.judges.base import Case, Verdict
 from pamdp.judges.pairwise import PairwiseJudge

@@ -21,7 +21,7 @@ DRAWN = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1
 def backbone(make_backbone: Callable[..., Backbone]) -> Backbone:
     """In float64, and so fond of the end token that rows end at different times."""
     backbone = make_backbone(dtype=torch.float64)
-    backbone.head.weight.data[backbone.chat.end] *= 2.5
+    backbone.model.lm_head.weight.data[backbone.chat.end] *= 2.5
     return backbone
 
 
@@ -128,7 +128,7 @@ def test_draws_follow_the_nucleus_of_the_models_own_distribution(tiny_backbone: 
 
 def test_a_repeated_token_0_is_penalised_too(backbone: Backbone) -> None:
     """Token 0 is also what stands for "nothing said yet" in a padded table."""
-    backbone.head.weight.data[0] *= 3
+    backbone.model.lm_head.weight.data[0] *= 3
     prefixes = prefixes_of(backbone, NURSE)
     length = prefixes[0].encoded.heads[0]
     noise = torch.randn(16, 1, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -159,7 +159,7 @@ def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeyp
     first: list[int] = []
     run, join = generation.Writing._pass, generation.Writing._join
     monkeypatch.setattr(
-        generation.Writing, "_pass", lambda self, a, b, step: (sizes.append(b - a), run(self, a, b, step))[1]
+        generation.Writing, "_pass", lambda self, a, b, *given: (sizes.append(b - a), run(self, a, b, *given))[1]
     )
     monkeypatch.setattr(
         generation.Writing, "_join", lambda self, chosen: (first.append(len(chosen)), join(self, chosen))[1]
@@ -232,3 +232,17 @@ def test_no_token_allowed_no_reply(backbone: Backbone) -> None:
 
 def test_no_rows_no_replies(backbone: Backbone) -> None:
     assert generate(backbone, [], [], GREEDY) == []
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_every_end_token_of_the_model_ends_a_reply(make_backbone: Callable[..., Backbone], temperature: float) -> None:
+    backbone = make_backbone(dtype=torch.float64)
+    prefixes = prefixes_of(backbone, *CHATS)
+    rows, sampling = all_rows(prefixes, backbone.d, "none"), Sampling(12, temperature, repetition_penalty=1.0)
+    before = generate(backbone, prefixes, rows, sampling)
+    other = next(ids[3] for ids in before if len(ids) > 5 and ids[3] not in ids[:3])
+    backbone.model.generation_config.eos_token_id = [backbone.chat.end, other]
+    again = Backbone(backbone.model, backbone.tokenizer)
+    assert again.chat.ends == (backbone.chat.end, other) and again.chat.end == backbone.chat.end
+    cut = [ids[: ids.index(other)] if other in ids else ids for ids in before]
+    assert cut != before and generate(again, prefixes, rows, sampling) == cut

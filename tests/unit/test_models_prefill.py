@@ -8,7 +8,6 @@ from transformers import MistralConfig, MistralForCausalLM, StableLmConfig, Stab
 
 from pamdp.errors import ModelError
 from pamdp.models import prefill as prefilling
-from pamdp.models.attention import use_grouped_attention
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.prefill import prefill
 from tests.tools.chats import ECHO, NURSE, SYSTEM
@@ -87,7 +86,6 @@ def test_layers_that_cannot_keep_histories_apart_run_one_by_one(kind: str) -> No
             if kind == "drops"
             else MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=8, initializer_range=0.3))
         ).double()
-    use_grouped_attention(model)
     backbone = Backbone(model, tiny.tokenizer)
     encoded = [backbone.chat.history(chat, SYSTEM) for chat in CHATS]
     for mine, one in zip(prefill(backbone, encoded, 1), encoded, strict=True):

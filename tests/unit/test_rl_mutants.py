@@ -17,6 +17,7 @@ from types import CodeType
 from typing import NamedTuple
 
 import pytest
+from transformers import AttentionInterface, AttentionMaskInterface
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"\| ([^|]+) \| `([\w.]+)` \| `([^`]+)` \| `([^`]+)` \| `([\w/.]+)::(\w+)(?:\[(\w+)\])?` \|")
@@ -76,6 +77,8 @@ def owned(name: str) -> bool:
 def imported_afresh(finder: MutantFinder | None) -> Iterator[None]:
     """Within, the package is imported anew, through the finder; afterwards all is as before."""
     modules = {name: sys.modules.pop(name) for name in list(sys.modules) if owned(name)}
+    # What the package tells transformers of attention is told anew, too.
+    told = [(kind, dict(kind._global_mapping)) for kind in (AttentionInterface, AttentionMaskInterface)]
     if finder:
         sys.meta_path.insert(0, finder)
     try:
@@ -86,6 +89,8 @@ def imported_afresh(finder: MutantFinder | None) -> Iterator[None]:
         for name in [name for name in sys.modules if owned(name)]:
             del sys.modules[name]
         sys.modules.update(modules)
+        for kind, before in told:
+            kind._global_mapping.update(before)
         for name, module in modules.items():
             parent, _, child = name.rpartition(".")
             if parent in sys.modules:

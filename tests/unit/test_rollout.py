@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import Reward
 from pamdp.env.user import RecordedUser
+from pamdp.errors import ModelError
 from pamdp.judges.base import Case, Verdict
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Readout
@@ -181,3 +183,25 @@ def test_the_critics_features_are_those_of_one_deep_pass(policy: Policy) -> None
         with torch.no_grad():
             deep = policy.features(policy.backbone.prefix(encoded, policy.readout.layer))
         torch.testing.assert_close(rollout.features_hw[name], deep)
+
+
+def test_states_too_long_for_the_backbone_are_read_without_their_first_turns(
+    policy: Policy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the dialogue had begun later; what was left out is counted."""
+    dialogue = _dialogues()[2]
+    system = render("assistant_for", persona=dialogue.persona.text)
+    model = policy.config.model.model_copy(update={"overflow": "drop"})
+    short = replace(policy, system=system, config=policy.config.model_copy(update={"model": model}))
+    room = short.config.clone.max_reply + model.n_embeddings
+    limit = len(policy.backbone.chat.history(dialogue.history(2)[2:], system).ids) + room
+    monkeypatch.setattr(policy.backbone.model.config, "max_position_embeddings", limit)
+    rollout = _play(short, [dialogue])
+    assert rollout.dropped == {("d2", 2): 1}
+    assert "model.overflow=drop: 1 first turns of 1 histories" in capsys.readouterr().err
+    later = _play(short, [replace(dialogue, turns=dialogue.turns[1:])])
+    assert not later.dropped
+    for features, alone in ((rollout.features_h, later.features_h), (rollout.features_hw, later.features_hw)):
+        assert torch.allclose(features["d2", 2], alone["d2", 1], atol=1e-9)
+    with pytest.raises(ModelError, match=r"model\.overflow=drop"):
+        _play(replace(policy, system=system), [dialogue])

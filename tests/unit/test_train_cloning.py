@@ -26,6 +26,7 @@ from pamdp.train.factory import load_clone_pairs, load_policy, new_policy, save_
 from pamdp.train.offline import offline
 from pamdp.types import Dialogue
 from tests.tools.methods import VowelJudge
+from tests.tools.tiny import make_tiny_backbone
 
 CONFIG = Config(
     model=ModelConfig(d_a=8, depth=0.5),
@@ -193,3 +194,17 @@ def test_a_stored_policy_knows_its_settings_and_its_users(tiny_backbone: Backbon
     save_policy(policy, tmp_path / "policy")
     loaded = load_policy(tmp_path / "policy", tiny_backbone)
     assert (loaded.config, loaded.users) == (CONFIG, {"a", "b"})
+
+
+def test_a_base_model_without_template_and_pad_token_is_cloned_and_reinforced(tmp_path: Path) -> None:
+    bare = make_tiny_backbone()
+    tokenizer = bare.tokenizer
+    tokenizer.chat_template, tokenizer.pad_token = None, None
+    bare.model.config.pad_token_id = bare.model.generation_config.pad_token_id = None
+    backbone = Backbone(bare.model, tokenizer, "base", "0")
+    policy = _cloned(backbone, tmp_path / "clone")
+    with Run.create(tmp_path / "rl", CONFIG, PRINT) as run:
+        trained = offline(policy, plain_dialogues(2), VowelJudge(), CONFIG, run)
+    histories = [d.history(t) for d in plain_dialogues(2) for t in range(2)]
+    alone = [trained.replies([history], Sampling(6))[0] for history in histories]
+    assert trained.replies(histories, Sampling(6)) == alone and any(alone)

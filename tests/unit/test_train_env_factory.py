@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.config import Config, EndpointConfig, EvalConfig, GraderConfig
+from pamdp.calls_config import EndpointConfig, GraderConfig
+from pamdp.config import Config, EvalConfig
 from pamdp.data import load_sample
 from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser

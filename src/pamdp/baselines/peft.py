@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
+
 from pamdp.baselines.config import OppuConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
 from pamdp.baselines.sft import SFTExample, cut, fit, sft_example
 from pamdp.baselines.tune import require_trl
 from pamdp.config import Config
+from pamdp.models.adapters import linear_names
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
@@ -24,9 +27,6 @@ from pamdp.models.recorded import Replies
 from pamdp.prompts.render import load, render
 from pamdp.runs import Run
 from pamdp.types import Dialogue, History
-
-USER_TARGETS = ("q_proj", "v_proj")
-"""The modules that a user's own adapter changes."""
 
 
 def oppu(job: Job) -> PersonalReplier:
@@ -89,14 +89,23 @@ class PersonalReplier:
             mask[head:stop] = [1] * (stop - head)
         return {"input_ids": ids, "completion_mask": mask}
 
+    def targets(self) -> list[str]:
+        """Full names of the modules that a user's own adapter changes: for a Llama q_proj and v_proj, as in OPPU.
+
+        PEFT knows as much of many families; where it does not, all linear modules.
+        """
+        names = linear_names(self.backbone)
+        known = PEFT_TARGETS.get(self.backbone.model.config.get_text_config().model_type, ("q_proj", "v_proj"))
+        return [name for name in names if name.split(".")[-1] in known] or names
+
     @contextmanager
     def personal(self, history: History) -> Iterator[Backbone]:
         """The backbone with this user's adapter inside the block, and exactly as before after it."""
-        example, model = self.own_example(history), self.backbone.model
+        example, model, targets = self.own_example(history), self.backbone.model, self.targets()
         kept = {
             name: weight.detach().clone()
             for name, weight in model.named_parameters()
-            if name.split(".")[-2] in USER_TARGETS
+            if name.removesuffix(".bias").removesuffix(".weight") in targets
         }
         # A handful of steps has no room to warm up: the first of them would be taken at a learning rate of 0.
         changes = {"epochs": self.oppu.user_epochs, "lr": self.oppu.user_lr, "warmup": 0.0}
@@ -106,7 +115,7 @@ class PersonalReplier:
                 yield self.backbone
             else:
                 seed = self.config.seed
-                yield fit(self.backbone, [example], own, self.run, seed, USER_TARGETS, log=False)
+                yield fit(self.backbone, [example], own, self.run, seed, targets, log=False)
         finally:
             model.load_state_dict(kept, strict=False)
 

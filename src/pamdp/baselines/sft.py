@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from pamdp.baselines.config import FitConfig, TuneConfig
 from pamdp.baselines.method import Budget, Job, Method, no_preferred, register, untrained
@@ -15,7 +16,6 @@ from pamdp.baselines.replies import PolicyReplier
 from pamdp.baselines.tune import make_trainer, require_trl, run_trainer
 from pamdp.config import Config
 from pamdp.errors import DataError
-from pamdp.models.adapters import TARGETS
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.policy import Policy, path
@@ -39,7 +39,7 @@ def fit(
     config: FitConfig,
     run: Run,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: list[str] | Literal["all-linear"] = "all-linear",
     log: bool = True,
 ) -> Backbone:
     """Fit BACKBONE to the replies: its adapter, which is then merged, where CONFIG describes one; else every weight.

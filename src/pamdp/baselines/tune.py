@@ -19,7 +19,6 @@ from peft import LoraConfig, PeftModel
 
 from pamdp.baselines.config import FitConfig, LoraFitConfig
 from pamdp.errors import ModelError
-from pamdp.models.adapters import TARGETS
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
 from pamdp.runs import Run
@@ -47,7 +46,7 @@ def make_trainer(
     fit: FitConfig,
     folder: Path,
     seed: int,
-    targets: Sequence[str] = TARGETS,
+    targets: list[str] | Literal["all-linear"] = "all-linear",
     given: Mapping[str, object] = MappingProxyType({}),
     **settings: object,
 ) -> Trainer:
@@ -84,7 +83,7 @@ def make_trainer(
     adapter = None
     if isinstance(fit, LoraFitConfig):
         shape = {"r": fit.rank, "lora_alpha": fit.alpha, "lora_dropout": fit.dropout}
-        adapter = LoraConfig(**shape, target_modules=list(targets), task_type="CAUSAL_LM")
+        adapter = LoraConfig(**shape, target_modules=targets, task_type="CAUSAL_LM")
     backbone.model.requires_grad_(adapter is None)
     trainer: Trainer = getattr(trl, f"{kind}Trainer")(
         backbone.model, args=getattr(trl, f"{kind}Config")(**shared | settings), train_dataset=Dataset.from_list(rows),

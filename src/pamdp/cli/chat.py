@@ -81,7 +81,7 @@ def notes(policy: Policy, critics: DualCritic | None, profiler: Profiler, histor
     """What a reply to HISTORY came of: V(h) and the action; and what can be told about the user so far, in words."""
     from pamdp.async_bridge import run
 
-    prefix = policy.prefix(history)
+    prefix = policy.prefix(policy.fitted(history))
     if (action := policy.mean_action(prefix)) is not None:
         value = "" if critics is None else f"V(h) {float(critics.v_h(policy.features(prefix))):+.2f}, "
         yield f"{value}|a| {float(action.norm()):.2f}, a {', '.join(f'{x:+.1f}' for x in action[:6].tolist())}, ..."

@@ -151,8 +151,7 @@ class Batch:
         return encoded
 
     def _context(self) -> int:
-        seen = getattr(self.backbone.model.config.get_text_config(), "max_position_embeddings", None)
-        return min(self.limits.context, seen or self.limits.context)
+        return min(self.limits.context, self.backbone.positions or self.limits.context)
 
     def _room(self, policy: Policy, encoded: Encoded) -> int:
         return self._context() - len(encoded.ids) - policy.config.model.n_embeddings

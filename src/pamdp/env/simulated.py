@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from typing import Literal
 
-from pamdp.config import EndpointConfig
+from pamdp.calls_config import EndpointConfig
 from pamdp.env.profile import Profiler
 from pamdp.errors import AnswerError
 from pamdp.llm.ask import Asking, ask, readable, unquoted

@@ -164,7 +164,7 @@ class Likelihood:
         context = self.backbone.chat.history((Message("user", load("recognise_ask")),), who).ids
         row = pack([Group(context, ids)], self.backbone.device)
         with self.backbone.adapter(None):
-            last = int(self.backbone.model.config.num_hidden_layers)
+            last = len(self.backbone.layers)
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
             before = [states[at] for at, _ in row.predicts]
             found = reply_log_probs(self.backbone, before, [row.ids[own].tolist() for _, own in row.predicts])

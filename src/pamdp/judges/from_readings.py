@@ -43,7 +43,7 @@ def train_from_readings(
     backbone: Backbone, states: Sequence[ReadState], valid: Sequence[ReadState], epochs: int = 3, seed: int = 0
 ) -> tuple[RewardModel, SignalsScorer, dict[str, float]]:
     """Both judges, fitted on STATES; their temperatures, on VALID, states of other users."""
-    layers = int(backbone.model.config.num_hidden_layers)
+    layers = len(backbone.layers)
     first = round(FIRST * layers)
     last = max(first + 1, round(LAST * layers))
     with Progress("reward model", len(states) * (1 + epochs)) as bar:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pamdp.async_bridge import run
-from pamdp.config import GraderConfig
+from pamdp.calls_config import GraderConfig
 from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge
 from pamdp.judges.pairwise import PairwiseJudge

@@ -42,7 +42,7 @@ class LikelihoodScorer:
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head, cut
-        self.layers = int(backbone.model.config.num_hidden_layers)
+        self.layers = len(backbone.layers)
         self._weights: tuple[int, ...] = ()
         self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
         self._base: dict[tuple[History, str], Tensor] = {}

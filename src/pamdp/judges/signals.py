@@ -79,7 +79,7 @@ class SignalsScorer:
 
     def _log_probs(self, contexts: Sequence[History], replies: Sequence[str]) -> list[Float[Tensor, " n"]]:
         """Mean log p of a token of each reply, its end included, after each of the contexts."""
-        chat, layers = self.backbone.chat, int(self.backbone.model.config.num_hidden_layers)
+        chat, layers = self.backbone.chat, len(self.backbone.layers)
         ids = [chat.reply(reply) for reply in replies]
         groups = [Group(chat.history(context, load("assistant")).ids, ids) for context in contexts]
         row = pack(groups, self.backbone.device)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from pamdp.config import EndpointConfig
+from pamdp.calls_config import EndpointConfig
 from pamdp.errors import PamdpError
 from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message

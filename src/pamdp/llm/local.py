@@ -103,7 +103,7 @@ class LocalChat:
     def _encode(self, messages: Messages, room: int) -> Encoded | ContextLengthError:
         system = "\n".join(m.content for m in messages if m.role == "system")
         encoded = self.backbone.chat.history([m for m in messages if m.role != "system"], system)
-        limit = getattr(self.backbone.model.config, "max_position_embeddings", None)
+        limit = self.backbone.positions
         if limit is not None and len(encoded.ids) + room > limit:
             return ContextLengthError(
                 f"{len(encoded.ids)} tokens of prompt and {room} of answer do not fit into the {limit} of "

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pamdp.config import EndpointConfig
+from pamdp.calls_config import EndpointConfig
 from pamdp.errors import ConfigError
 from pamdp.llm.ask import Asking
 from pamdp.llm.cache import Cached

@@ -11,13 +11,14 @@ from functools import partial
 from typing import Literal
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
+from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
-
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Adapter:
@@ -49,16 +50,37 @@ def add_adapter(
     One of the same name is replaced.
     """
     backbone.delete_adapter(name)
-    layers = list(range(first_layer, last or int(backbone.model.config.num_hidden_layers)))
+    # Modules are told by the names of weights: of names of modules PEFT takes some for experts' of all layers.
+    modules = dict.fromkeys(f"{module}.lora_A.weight" for module in linear_names(backbone, first_layer, last))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="named by their weights")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Several adapters on one model are meant: one writes, one judges.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        warnings.filterwarnings("ignore", message="While injecting the PEFT adapters, an inconsistency")
+        # GPT-2's modules hold their weights the other way round; PEFT sees it, sets it and says so.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         torch.manual_seed(seed)
-        backbone.model.add_adapter(
-            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(TARGETS), layers_to_transform=layers), name
-        )
+        inject_adapter_in_model(config, backbone.model, name, state_dict=modules)
+    backbone.model._hf_peft_config_loaded = True  # as its own `add_adapter` does, which takes no names of weights
+    backbone.model.set_adapter(name)
     backbone.model.requires_grad_(False)
     backbone.switch(None)
+
+
+def linear_names(backbone: Backbone, first: int = 0, last: int | None = None) -> list[str]:
+    """Full names of all linear modules of the layers FIRST to LAST, whatever the model calls them.
+
+    As PEFT's "all-linear", which knows no layers. A ModelError where there are none.
+    """
+    root = next(name for name, module in backbone.model.named_modules() if module is backbone.layers)
+    wanted, names = range(len(backbone.layers))[first:last], list[str]()
+    for name, module in backbone.layers.named_modules():
+        inside = name.startswith(tuple(f"{known}." for known in names))  # an adapter's own parts
+        if isinstance(module, (nn.Linear, Conv1D, BaseTunerLayer)) and not inside and int(name.split(".")[0]) in wanted:
+            names.append(name)
+    if not names:
+        raise ModelError(f"no linear modules are found in {backbone.name or 'this model'}: it cannot carry an adapter")
+    return [f"{root}.{name}" for name in names]
 
 
 def train_backbone(backbone: Backbone, what: Literal["frozen", "lora", "full"], adapter: str | None = None) -> None:

@@ -2,19 +2,25 @@
 
 Owns how a masked pass reads keys and values: each once. transformers copies them for every query head wherever a mask
 meets more than one new token, which is the case in every pass over branches and in the first pass of every reply; on a
-CPU those copies cost more than the attention. Owns also how several histories attend whose new tokens stand in one row.
+CPU those copies cost more than the attention. Owns also how several histories attend whose new tokens stand in one row,
+and where the tokens of a pass stand. What a layer may see of a token's past is transformers' to say (masking_utils).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from pamdp.errors import ModelError
 
 NAME = "pamdp_grouped"
 """Name of this attention among those of transformers."""
@@ -36,6 +42,7 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
         super().__init__(layers=[])
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
+        self.given: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
         past = [cache.get_seq_length() for cache in caches]
         # What n new tokens may see of p past ones and of themselves, [1, 1, n, p + n].
         self.masks = [
@@ -45,12 +52,15 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""
+        self.given = keys, values
         return keys, values
 
     def parts(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
         """Query, keys, values and mask of each history, from those [1, heads, n, d] of the whole row."""
+        if key is not self.given[0] or value is not self.given[1]:
+            raise RuntimeError("this layer keeps something else than what it attends to")
         self.layers_seen.add(layer)
         split = (torch.split(x, self.new, dim=2) for x in (query, key, value))
         for cache, mask, q, k, v in zip(self.caches, self.masks, *split, strict=True):
@@ -119,5 +129,71 @@ def use_grouped_attention(model: PreTrainedModel) -> None:
         model.set_attn_implementation(NAME)
 
 
+Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A mask function of transformers: may the query at one position see the key at another (batch, head, query, key)?"""
+
+
+@dataclass(slots=True)
+class _Placement:
+    """What `placed` was told, and whether a model asked for it."""
+
+    at: Tensor
+    columns: Tensor
+    sees: Tensor | None
+    asked: bool = False
+
+
+_placement: ContextVar[_Placement | None] = ContextVar("placement", default=None)
+
+
+@contextmanager
+def placed(at: Tensor, columns: Tensor, sees: Tensor | None = None) -> Iterator[None]:
+    """Say where the tokens of passes inside the block stand, in whatever order they lie in memory.
+
+    Each layer's own rule (causal, a sliding window, chunks) is asked about these positions.
+
+    Args:
+      at: positions of the new tokens, [rows or 1, n].
+      columns: positions of all keys, those of the new tokens among them, [rows or 1, width].
+      sees: what a token may look at besides, boolean, [rows or 1, 1, n, width]; None: at all that the rule lets it.
+
+    Raises:
+      ModelError: no mask was asked for: the model makes its own, and what was computed is wrong.
+    """
+    placement = _Placement(at, columns, sees)
+    token = _placement.set(placement)
+    try:
+        yield
+    finally:
+        _placement.reset(token)
+    if not placement.asked:
+        raise ModelError("this model cannot be used: it does not ask transformers what a token may see")
+
+
+def _masks(standard: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """A mask interface of transformers: STANDARD, or inside `placed` the mask of what stands there."""
+
+    def mask(*given: object, **named: object) -> Tensor | None:
+        placement = _placement.get()
+        return standard(*given, **named) if placement is None else _mask_of(placement, **named)  # type: ignore[arg-type]
+
+    return mask
+
+
+def _mask_of(
+    placement: _Placement, mask_function: Rule, dtype: torch.dtype, use_vmap: bool = False, **_: object
+) -> Tensor:
+    """The additive mask of a placement under a layer's rule, [rows or 1, 1, n, width]."""
+    placement.asked = True
+    at, columns, sees = placement.at, placement.columns, placement.sees
+    if use_vmap:
+        raise ModelError("this model adds a rule of its own to causal attention; it cannot be used")
+    batch = torch.arange(len(at), device=at.device)[:, None, None, None]
+    head = batch.new_zeros(1, 1, 1, 1)
+    may = mask_function(batch, head, at[:, None, :, None], columns[:, None, None, :])
+    return additive(may if sees is None else may & sees, dtype)
+
+
 AttentionInterface.register(NAME, grouped_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+for _name, _standard in ((NAME, sdpa_mask), ("sdpa", sdpa_mask), ("eager", eager_mask)):
+    AttentionMaskInterface.register(_name, _masks(_standard))

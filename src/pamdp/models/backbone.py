@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from pamdp.errors import ModelError
+from pamdp.models.attention import use_grouped_attention
 from pamdp.models.chat import ChatEncoder, Encoded
+from pamdp.models.families import ends_of, inputs_of, logits_of, most_positions, require_usable, trunk_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +73,24 @@ class Prefix:
 
 
 class Backbone:
-    """Any Hugging Face causal LM with a key-value cache, its tokenizer with a chat template, and its adapters.
+    """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
-    NAME and REVISION identify the weights in fingerprints and checkpoints. Adapters may lose their last policy in any
-    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes.
+    NAME and REVISION identify the weights in fingerprints and checkpoints. A ModelError for a model that cannot be used
+    (`families.require_usable`). Adapters may lose their last policy in any thread; `defer` takes them off: at once,
+    unless a thread that owns the model does it between two passes.
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", revision: str = ""
     ) -> None:
         self.model, self.tokenizer, self.name, self.revision = model, tokenizer, name, revision
-        self.chat = ChatEncoder(tokenizer)
-        self.trunk: nn.Module = model.get_decoder()
-        self.head: nn.Module = model.get_output_embeddings()
-        self.embed: nn.Module = model.get_input_embeddings()
-        self.d = int(model.config.hidden_size)
+        require_usable(model)
+        use_grouped_attention(model)
+        self.chat = ChatEncoder(tokenizer, ends_of(model))
+        self.trunk, self.layers = trunk_of(model)
+        self.embed: nn.Embedding = model.get_input_embeddings()
+        self.most = most_positions(model)
+        self.d = int(model.config.get_text_config().hidden_size)
         self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
         self.model.requires_grad_(False)
         self.model.eval()
@@ -100,6 +105,12 @@ class Backbone:
         """The weights' type."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that the model has positions for, all turned alike; None where it sets no limit."""
+        limits = getattr(self.model.config.get_text_config(), "max_position_embeddings", None), self.most
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @contextmanager
     def adapter(self, name: str | None) -> Iterator[None]:
@@ -162,6 +173,7 @@ class Backbone:
           before: a prefix of the same dialogue's earlier turn (see `continues`); only what is new is run.
           shallow: stop at LAYER: enough for read-outs; `final` then is `states`, and only shallow passes continue it.
         """
+        self.require_room(len(encoded.ids))
         done = continues(encoded, before)
         ids = torch.tensor([encoded.ids[done:]], device=self.device)
         cache = DynamicCache() if before is None else fork(before.cache)
@@ -181,7 +193,7 @@ class Backbone:
         """
         final: Tensor | None = None
         with self.reading(layer, shallow) as caught:
-            final = self.trunk(use_cache=True, **inputs).last_hidden_state[0]
+            final = self.trunk(**{"use_cache": True, **inputs}).last_hidden_state[0]
         states = caught[0].reshape(-1, self.d) if caught else final
         assert states is not None
         return states, states if final is None else final
@@ -196,14 +208,15 @@ class Backbone:
         if layer == -1:
             yield caught
             return
-        block = self.trunk.get_submodule(f"layers.{layer - 1}") if layer > 0 else self.embed
 
-        def catch(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> None:
-            caught.append(out[0] if isinstance(out, tuple) else out)
+        def catch(_module: nn.Module, given: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...] = ()) -> None:
+            found = out if layer else given
+            caught.append(found[0] if isinstance(found, tuple) else found)
             if shallow:
                 raise _Caught
 
-        with block.register_forward_hook(catch), suppress(_Caught):
+        first = self.layers[0].register_forward_pre_hook
+        with self.layers[layer - 1].register_forward_hook(catch) if layer else first(catch), suppress(_Caught):
             yield caught
 
     @contextmanager
@@ -221,14 +234,30 @@ class Backbone:
         def add(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
             return (out[0] + vectors, *out[1:]) if isinstance(out, tuple) else out + vectors
 
-        with self.trunk.get_submodule(f"layers.{layer - 1}").register_forward_hook(add):
+        with self.layers[layer - 1].register_forward_hook(add):
             yield
 
     def layer_at(self, depth: float) -> int:
         """The hidden layer at a share of the backbone's depth; 1 gives -1, the last layer after the final norm."""
-        layers = int(self.model.config.num_hidden_layers)
+        layers = len(self.layers)
         layer = round(depth * layers)
         return -1 if layer >= layers else layer
+
+    def require_room(self, tokens: int) -> None:
+        """A ModelError for a text of more TOKENS than keep their meaning beside shorter ones."""
+        if self.most is not None and tokens > self.most:
+            raise ModelError(
+                f"{tokens} tokens are too many for {self.name or 'this model'}: beyond {self.most} it turns all "
+                "positions otherwise; shorten the dialogues or the replies"
+            )
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits [n, vocabulary] of final states [n, d]."""
+        return logits_of(self.model, self.trunk, states)
+
+    def inputs(self, embeds: Tensor, ids: Tensor) -> dict[str, Tensor]:
+        """What the trunk is given for embeddings [rows, n, d] of tokens IDS [rows, n], -1 where one is no token's."""
+        return inputs_of(self.trunk, embeds, ids)
 
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""

@@ -6,12 +6,12 @@ costs another forward pass of theirs; short passes, which fit anyway, go on as t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from pamdp.errors import ModelError
@@ -38,8 +38,9 @@ def checkpointed(backbone: Backbone, tokens: int) -> Iterator[None]:
             raise ModelError(f"the pass ran under the adapter {name!r}, its gradient under {backbone.active!r}")
         yield
 
-    named = backbone.trunk.named_modules()
-    found = [module for name, module in named if re.fullmatch(r"layers\.\d+\.mlp", name)]
+    found: list[nn.Module] = [
+        mlp for layer in backbone.layers if isinstance(mlp := getattr(layer, "mlp", None), nn.Module)
+    ]
     blocks = [block for block in found if "forward" not in vars(block)]
     for block in blocks:
         # An attribute of the module hides its method for as long as it is there.

@@ -50,8 +50,10 @@ def privileged_prefixes(policy: Policy, moments: Sequence[TimeStep], before: Seq
 
     BEFORE is what this gave for an earlier turn of each dialogue, or None; it is left out where the profile changed.
     """
+    systems = [render("assistant_for", persona=m.privileged.text) for m in moments]
     encoded = [
-        policy.backbone.chat.history(m.history, render("assistant_for", persona=m.privileged.text)) for m in moments
+        policy.backbone.chat.history(policy.fitted(m.history, system), system)
+        for m, system in zip(moments, systems, strict=True)
     ]
     earlier = [
         None if p is None or e.ids[: len(p.encoded.ids)] != p.encoded.ids else p

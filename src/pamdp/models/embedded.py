@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from pamdp.errors import ModelError
-from pamdp.models.attention import use_grouped_attention
+from pamdp.models.alike import require_alike
 from pamdp.models.backbone import Backbone
 
 EMBEDDED = "embedded"
@@ -39,7 +39,7 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
     """The backbone NAME: "embedded", a local folder, or a Hugging Face model name.
 
     Raises:
-      ModelError: the model is not there; the message says which command brings it.
+      ModelError: the model is not there, and the message says which command brings it; or it cannot be used.
     """
     path = str(embedded_path()) if name == EMBEDDED else name
     if os.sep in name and name.startswith((".", "/")) and not Path(name).is_dir():
@@ -48,9 +48,8 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
     hf_logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
-        )
+        # SDPA where the model has it; soft caps and sinks are left to the model's own attention.
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -60,9 +59,9 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
         if progress:
             hf_logging.enable_progress_bar()
     revision = str(getattr(model.config, "_commit_hash", None) or _digest(path))
-    model = model.to(device)
-    use_grouped_attention(model)
-    return Backbone(model, tokenizer, name, revision)
+    backbone = Backbone(model.to(device), tokenizer, name, revision)
+    require_alike(backbone)
+    return backbone
 
 
 def embedded_path() -> Path:

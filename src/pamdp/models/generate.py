@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pamdp.models.attention import additive
+from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone, Prefix
 from pamdp.models.draw import pick, uniform
 from pamdp.models.kv_cache import SlotCache
@@ -77,7 +78,7 @@ def generate(
     progress: Callable[[int], None] | None = None,
     layer: int = -1,
 ) -> list[list[int]]:
-    """Token ids of one reply for each row, without the end-of-turn token.
+    """Token ids of one reply for each row, without the token that ended it (one of `chat.ends`).
 
     Args:
       batch: most rows decoded at once.
@@ -120,6 +121,7 @@ class Writing:
     ) -> None:
         self.backbone, self.places, self.layer = backbone, places, layer
         device = backbone.device
+        backbone.require_room(longest + tokens)
         self.cache = SlotCache(like.cache, places, longest + tokens)
         # A row's table of what it has said is filled up with its first token: a token said twice is penalised once.
         self.said = torch.zeros(places, tokens, dtype=torch.long, device=device)
@@ -127,6 +129,7 @@ class Writing:
         self.token = torch.zeros(places, dtype=torch.long, device=device)
         self.at = torch.zeros(places, dtype=torch.long, device=device)
         self.count = torch.zeros(places, dtype=torch.long, device=device)
+        self.ends = torch.tensor(backbone.chat.ends, device=device)
         self.steer: Tensor | None = None
         self.owner: list[Entry] = []
         self.columns: list[int] = []
@@ -154,14 +157,16 @@ class Writing:
 
     def _join(self, chosen: Sequence[Entry]) -> None:
         first = len(self.owner)
-        parts = []
+        parts, ids = [], []
         for place, entry in enumerate(chosen, start=first):
             prefix, row, length = entry.prefix, entry.row, entry.row.length
             if row.inject is None:
                 # The header's last token is run again to get its state.
                 length -= 1
-                parts.append(self.backbone.embed_ids([prefix.encoded.ids[length]]))
+                ids.append([prefix.encoded.ids[length]])
+                parts.append(self.backbone.embed_ids(ids[-1]))
             else:
+                ids.append([-1] * len(row.inject))
                 parts.append(row.inject.to(self.backbone.dtype))
             self.cache.fill(place, prefix.cache, length)
             self.columns.append(length)
@@ -175,29 +180,26 @@ class Writing:
         self.owner += chosen
         self.at[first:last] = torch.tensor(self.columns[first:last], device=self.at.device)
         self.count[first:last] = 0
-        self._pass(first, last, torch.stack(parts))
+        self._pass(first, last, torch.stack(parts), torch.tensor(ids, device=self.at.device))
         self.said[first:last] = self.token[first:last, None]
 
     def go_on(self) -> None:
         """One more token for every row, or a few where that spares waiting; never more than a row may have."""
         for _ in range(min(self.passes, *(entry.sampling.max_tokens - n for entry, n in self._spoken()))):
             last = len(self.owner)
-            self._pass(0, last, torch.as_tensor(self.backbone.embed(self.token[:last]))[:, None])
+            token = self.token[:last, None]
+            self._pass(0, last, torch.as_tensor(self.backbone.embed(token)), token)
 
-    def _pass(self, first: int, last: int, step: Tensor) -> None:
-        """Run embeddings [rows, n, d] of the rows in places FIRST to LAST and draw a token for each."""
+    def _pass(self, first: int, last: int, step: Tensor, ids: Tensor) -> None:
+        """Run embeddings [rows, n, d] of tokens IDS in places FIRST to LAST and draw a token for each row."""
         n = step.shape[1]
         at = self.at[first:last, None] + torch.arange(n, device=step.device)
         width = max(self.columns[first:last]) + n
-        mask = torch.arange(width, device=step.device) <= at[:, :, None]
         self.cache.open(first, last, at, width)
-        with self.backbone.steering(self.layer, None if self.steer is None else self.steer[first:last, None]):
+        steer = None if self.steer is None else self.steer[first:last, None]
+        with self.backbone.steering(self.layer, steer), placed(at, torch.arange(width, device=step.device)[None]):
             states = self.backbone.trunk(
-                inputs_embeds=step,
-                position_ids=at,
-                attention_mask=additive(mask[:, None], step.dtype),
-                past_key_values=self.cache,
-                use_cache=True,
+                **self.backbone.inputs(step, ids), position_ids=at, past_key_values=self.cache, use_cache=True
             ).last_hidden_state[:, -1]
         count, said = self.count[first:last, None], self.said[first:last]
         at_random = self.uniform[first:last].gather(1, count)[:, 0]
@@ -236,7 +238,7 @@ class Writing:
         """Rows that have ended, with their replies; their places are free."""
         now = len(self.owner)
         full = torch.tensor([n >= entry.sampling.max_tokens for entry, n in self._spoken()], device=self.said.device)
-        over = (self.said[:now] == self.backbone.chat.end).any(1) | full
+        over = torch.isin(self.said[:now], self.ends).any(1) | full
         places: list[int] = over.nonzero()[:, 0].tolist()
         if not places:
             return []
@@ -252,10 +254,10 @@ class Writing:
 
     def _said(self, places: Sequence[int]) -> list[tuple[int, list[int]]]:
         """What rows have said, up to the token that ended them."""
-        end, out = self.backbone.chat.end, []
+        ends, out = self.backbone.chat.ends, []
         for place, ids in zip(places, self.said[list(places), : max(self.spoken, default=0)].tolist(), strict=True):
-            said = ids[: self.spoken[place]]
-            out.append((self.owner[place].key, said[: said.index(end)] if end in said else said))
+            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
+            out.append((self.owner[place].key, list(said)))
         return out
 
     def _vacate(self, place: int) -> None:

@@ -7,7 +7,8 @@ sequence a turn, at a fraction of the work (docs/performance.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from pamdp.errors import ShapeError
-from pamdp.models.attention import additive
+from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone, Prefix, fork
 from pamdp.models.checkpointing import checkpointed
 
@@ -33,6 +34,7 @@ class Branch:
       inject: action embeddings that stand between history and reply, [n, d], or None.
       hidden: token span of the prefix that this branch may not see (context dropout), or None.
       steer: added to the hidden states of the branch's tokens at the layer that is steered, [d], or None.
+      tokens: the tokens that `inject` embeds, where it embeds tokens.
     """
 
     length: int
@@ -40,6 +42,7 @@ class Branch:
     inject: Tensor | None = None
     hidden: tuple[int, int] | None = None
     steer: Tensor | None = None
+    tokens: Sequence[int] = ()
 
 
 def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int = -1) -> list[Tensor]:
@@ -51,6 +54,7 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
     for index, branch in enumerate(branches):
         if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
             raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
+        backbone.require_room(branch.length + len(_injected(branch)) + len(branch.ids))
     # The last reply token predicts nothing. Looked up all at once: each look-up has a gradient as large as the table.
     looked_up = torch.split(
         backbone.embed_ids([token for branch in branches for token in branch.ids[:-1]]),
@@ -62,17 +66,18 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
         for branch, tokens in zip(branches, looked_up, strict=True)
     ]
     sizes = [len(part) for part in parts]
-    starts = zip(branches, sizes, strict=True)
-    positions = [torch.arange(branch.length, branch.length + n, device=device) for branch, n in starts]
-    owner = [index for index, n in enumerate(sizes) for _ in range(n)]
+    ids = [token for branch in branches for token in (*_injected(branch), *branch.ids[:-1])]
     flat = torch.cat(parts)
     states = flat
     if len(flat):
-        with backbone.steering(layer, _steers(branches, parts)), checkpointed(backbone, len(flat)):
+        with (
+            backbone.steering(layer, _steers(branches, parts)),
+            checkpointed(backbone, len(flat)),
+            _placed(branches, sizes, prefix, device) as positions,
+        ):
             states = backbone.trunk(
-                inputs_embeds=flat[None].to(backbone.dtype),
-                position_ids=torch.cat(positions)[None],
-                attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), device), backbone.dtype),
+                **backbone.inputs(flat[None].to(backbone.dtype), torch.tensor([ids], device=device)),
+                position_ids=positions,
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
             ).last_hidden_state[0]
@@ -90,17 +95,32 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
 def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch], layer: int) -> list[Tensor]:
     """Mean hidden state of each reply, read in its context at LAYER, each [d]; the branches carry no action."""
     ids = [token for branch in branches for token in branch.ids]
-    owner = [index for index, branch in enumerate(branches) for _ in branch.ids]
-    positions = [branch.length + k for branch in branches for k in range(len(branch.ids))]
-    states, _ = backbone.run(
-        layer,
-        shallow=True,
-        input_ids=torch.tensor([ids], device=backbone.device),
-        position_ids=torch.tensor([positions], device=backbone.device),
-        attention_mask=additive(_mask(branches, owner, len(prefix.encoded.ids), backbone.device), backbone.dtype),
-        past_key_values=fork(prefix.cache),
-    )
-    return [own.mean(0).float() for own in torch.split(states, [len(branch.ids) for branch in branches])]
+    sizes = [len(branch.ids) for branch in branches]
+    with _placed(branches, sizes, prefix, backbone.device) as positions:
+        states, _ = backbone.run(
+            layer,
+            shallow=True,
+            input_ids=torch.tensor([ids], device=backbone.device),
+            position_ids=positions,
+            past_key_values=fork(prefix.cache),
+        )
+    return [own.mean(0).float() for own in torch.split(states, sizes)]
+
+
+def _injected(branch: Branch) -> Sequence[int]:
+    """The tokens that a branch's embeddings stand for, -1 for an action's."""
+    return branch.tokens or [-1] * (0 if branch.inject is None else len(branch.inject))
+
+
+@contextmanager
+def _placed(branches: Sequence[Branch], sizes: Sequence[int], prefix: Prefix, device: torch.device) -> Iterator[Tensor]:
+    """A pass over branches of SIZES tokens inside the block; gives their positions, [1, tokens]."""
+    starts = [(branch.length, n) for branch, n in zip(branches, sizes, strict=True)]
+    at = torch.cat([torch.arange(start, start + n, device=device) for start, n in starts])[None]
+    seen = torch.arange(len(prefix.encoded.ids), device=device)[None]
+    owner = [index for index, n in enumerate(sizes) for _ in range(n)]
+    with placed(at, torch.cat([seen, at], 1), _mask(branches, owner, seen.shape[1], device)):
+        yield at
 
 
 def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:

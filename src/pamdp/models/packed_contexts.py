@@ -1,7 +1,7 @@
 """Several short contexts, each with its branches, in one row of tokens: one pass for a batch of judge's cases.
 
 Owns the row: tokens, positions and the block mask that keeps everything apart; and running it in two parts, so that
-what lies below a trained layer is computed once and kept. Needs a Llama-like trunk (layers, rotary_emb, norm).
+what lies below a trained layer is computed once and kept.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from pamdp.models.attention import additive
+from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone
+from pamdp.models.families import entering, require_own_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +81,33 @@ def run_layers(
 ) -> Tensor:
     """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d].
 
-    CACHE holds keys and values of what the row has seen; those of the row are added.
+    CACHE holds keys and values of what the row has seen; those of the row are added. A ModelError where the model
+    cannot begin behind a layer.
     """
-    trunk = backbone.trunk
-    x = backbone.embed(row.ids)[None] if states is None else states[None]
-    positions, mask = row.positions[None], additive(row.mask, x.dtype)
-    # A trunk is an nn.Module to mypy, whose attributes may be tensors as well as modules.
-    rotary = trunk.rotary_emb(x, position_ids=positions)  # type: ignore[operator]
-    for layer in list(trunk.layers)[first:last]:  # type: ignore[arg-type]
-        out = layer(x, attention_mask=mask, position_embeddings=rotary, position_ids=positions, past_key_values=cache)
-        x = out[0] if isinstance(out, tuple) else out
-    return torch.as_tensor(x[0])
+    if first:
+        require_own_keys(backbone.model)
+    at = row.positions[None]
+    seen = torch.arange(row.mask.shape[3] - at.shape[1], device=at.device)[None]
+    with placed(at, torch.cat([seen, at], 1), row.mask):
+        return _run(backbone, row.ids, at, states, first, last, cache)
 
 
 def final_norm(backbone: Backbone, states: Tensor) -> Tensor:
-    """The trunk's last normalisation."""
-    # As above: mypy takes the attribute of an nn.Module for a tensor, too.
-    return torch.as_tensor(backbone.trunk.norm(states))  # type: ignore[operator]
+    """The trunk's last normalisation: what is left of it behind all its layers."""
+    ids = torch.zeros(len(states), dtype=torch.long, device=states.device)
+    return _run(backbone, ids, ids[None], states, len(backbone.layers), -1)
+
+
+def _run(
+    backbone: Backbone,
+    ids: Tensor,
+    at: Tensor,
+    states: Tensor | None,
+    first: int,
+    last: int,
+    cache: DynamicCache | None = None,
+) -> Tensor:
+    # Without a cache and a mask transformers looks for several texts in the positions; a mask of ones keeps it from it.
+    given = {"attention_mask": torch.ones_like(ids)[None]} if cache is None else {"past_key_values": cache}
+    with entering(backbone.layers[:first], torch.empty(0) if states is None else states[None]):
+        return backbone.run(last, True, input_ids=ids[None], position_ids=at, use_cache=cache is not None, **given)[0]

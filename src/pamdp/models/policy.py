@@ -20,10 +20,12 @@ from pamdp.errors import ModelError
 from pamdp.models.actor import Actor, Planner
 from pamdp.models.adapters import Adapter
 from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.chat import Encoded
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.form import whole_sentences
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
+from pamdp.models.positions import within_positions
 from pamdp.models.prefill import prefill
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message, as_history
@@ -82,18 +84,32 @@ class Policy:
         with self.backbone.adapter(None if self.adapter is None else self.adapter.name):
             yield
 
+    def encode(self, messages: Sequence[Message]) -> Encoded:
+        """Tokens of a history under the policy's instruction; a ModelError where the backbone has too few positions."""
+        encoded, limit = self.backbone.chat.history(messages, self.system), self.backbone.positions
+        if limit is not None and len(encoded.ids) > limit:
+            within_positions(self.backbone, tuple(messages), self.system, 0, drop=False)
+        return encoded
+
+    def fitted(self, history: History, system: str | None = None) -> History:
+        """HISTORY with room for a reply, under another SYSTEM text if given; see `ModelConfig.overflow`."""
+        config = self.config
+        room = max(config.rl.max_reply, config.clone.max_reply) + config.model.n_embeddings
+        system = self.system if system is None else system
+        return within_positions(self.backbone, history, system, room, config.model.overflow == "drop")
+
     def prefix(self, messages: Sequence[Message], before: Prefix | None = None, shallow: bool = False) -> Prefix:
         """The clean pass over a history (text only: earlier actions are not part of h), continuing BEFORE if given.
 
         A SHALLOW one is only as deep as H(h) is read.
         """
-        encoded = self.backbone.chat.history(messages, self.system)
+        encoded = self.encode(messages)
         with self.active(), checkpointed(self.backbone, len(encoded.ids)):
             return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
 
     def prefixes(self, histories: Sequence[History], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
         """The clean passes over several histories, many tokens at a time."""
-        encoded = [self.backbone.chat.history(messages, self.system) for messages in histories]
+        encoded = [self.encode(messages) for messages in histories]
         with self.active():
             return prefill(self.backbone, encoded, self.readout.layer, before)
 
@@ -134,7 +150,8 @@ class Policy:
         inject, steer = self._guide(action)
         if inject is None and self.planner is not None and action is not None:
             # The header's last token runs again, shifted: it is what the reply's first token is read from.
-            length, inject = length - 1, self.backbone.embed_ids(prefix.encoded.ids[length - 1 : length])
+            header = prefix.encoded.ids[length - 1 : length]
+            return Branch(length - 1, ids, self.backbone.embed_ids(header), hidden, steer, header)
         return Branch(length, ids, inject, hidden, steer)
 
     def _guide(self, action: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
@@ -177,7 +194,7 @@ class Policy:
     def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
         """The replies to some histories, under the mean action."""
         with torch.no_grad():
-            prefixes = self.prefixes(histories)
+            prefixes = self.prefixes([self.fitted(history) for history in histories])
         requests = [Request(i, -1, self.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
         return self.write(prefixes, requests, sampling)
 
@@ -196,7 +213,7 @@ class Policy:
           DataError: the messages are no chat that ends with the user's.
         """
         with torch.no_grad():
-            prefix = self.prefix(as_history(messages))
+            prefix = self.prefix(self.fitted(as_history(messages)))
         request = Request(0, -1, self.mean_action(prefix), seed)
         return self.write([prefix], [request], Sampling(max_tokens))[0]
 

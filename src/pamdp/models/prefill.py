@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from pamdp.models.attention import NAME, SideBySide
 from pamdp.models.backbone import Backbone, Prefix, continues, fork, grown
 from pamdp.models.chat import Encoded
+from pamdp.models.families import sees_all
 
 TOKENS = 512
 """Most tokens that run together: beyond it products are no faster, and what lies between them leaves the caches."""
@@ -34,6 +35,8 @@ def prefill(
     """
     earlier = list(before) or [None] * len(histories)
     out: list[Prefix] = []
+    for encoded in histories:
+        backbone.require_room(len(encoded.ids))
     for chosen in _together(backbone, histories, earlier):
         run, known = [histories[i] for i in chosen], [earlier[i] for i in chosen]
         if len(chosen) == 1:
@@ -59,11 +62,8 @@ def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence
 
 
 def _attends_so(backbone: Backbone) -> bool:
-    """Whether the model has the attention that keeps histories apart, in every layer; one that forgets has masks."""
-    config = backbone.model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    forgets = getattr(config, "sliding_window", None) is not None if kinds is None else set(kinds) != {"full_attention"}
-    return backbone.model.config._attn_implementation == NAME and not forgets
+    """Whether the model has the attention that keeps histories apart; a layer that forgets needs masks instead."""
+    return backbone.model.config._attn_implementation == NAME and sees_all(backbone.model)
 
 
 def _pass(

@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 from pydantic import Field, field_validator, model_validator
 
 from pamdp.baselines.config import REINFORCED, TuneConfig
-from pamdp.config import CloneConfig, Config, DataConfig, GraderConfig, JudgeConfig, ModelConfig, OnlineConfig, RLConfig
+from pamdp.calls_config import GraderConfig, JudgeConfig
+from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, OnlineConfig, RLConfig
 from pamdp.registry import ADVANTAGES
 from pamdp.settings import Settings, load
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job
 from pamdp.baselines.replies import Scores, veil
-from pamdp.errors import DataError, RunError
+from pamdp.errors import ConfigError, DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
 from pamdp.evaluation.scores import Scored
@@ -65,9 +65,21 @@ class Offline:
 
     @cached_property
     def _probes(self) -> dict[str, tuple[ChatEncoder, str]]:
-        """Encoder and revision of every backbone; its weights go: every method loads a backbone of its own."""
-        loaded = ((name, self.load(name)) for name in self.grid.config.models)
-        return {name: (probe.chat, probe.revision) for name, probe in loaded}
+        """Encoder and revision of every backbone; its weights go: every method loads a backbone of its own.
+
+        A ConfigError where the longest histories do not fit into one.
+        """
+        config, found = self.grid.config, dict[str, tuple[ChatEncoder, str]]()
+        needed = config.clone.max_context + max(config.clone.max_reply, config.rl.max_reply)
+        for name in config.models:
+            probe = self.load(name)
+            if probe.positions is not None and probe.positions < needed:
+                raise ConfigError(
+                    f"{name} has {probe.positions} positions, and clone.max_context={config.clone.max_context} with a "
+                    f"reply takes {needed}; set clone.max_context={probe.positions + config.clone.max_context - needed}"
+                )
+            found[name] = probe.chat, probe.revision
+        return found
 
     @cached_property
     def _splits(self) -> dict[str, dict[int, Split]]:

@@ -22,6 +22,7 @@ from pamdp.runs import Run
 from pamdp.train.bc import Cloner
 from pamdp.train.examples import CloneExample, with_synthetic_rejected, within_context
 from pamdp.train.factory import policy_weights, save_policy, set_weights
+from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -49,6 +50,8 @@ def clone(
     train, test = (
         within_context(policy.backbone.chat, part, settings.max_context, policy.system) for part in (train, test)
     )
+    train, test = fitting(policy, train), fitting(policy, test)
+    pairs = [replace(pair, history=policy.fitted(pair.history)) for pair in pairs]
     if settings.rejected == "backbone":
         train = with_synthetic_rejected(policy, train, settings.max_reply)
     cloner = Cloner(policy, settings, store)

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pamdp.config import Config, EndpointConfig, JudgeConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig
+from pamdp.config import Config
 from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pamdp.config import Config, EndpointConfig
+from pamdp.calls_config import EndpointConfig
+from pamdp.config import Config
 from pamdp.llm.ledger import Price
 from pamdp.llm.stack import HERE
 from pamdp.prompts.render import load

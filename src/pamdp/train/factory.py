@@ -136,7 +136,7 @@ def vanilla(policy: Policy, bare: Backbone | None, config: Config, part: str) ->
             f"{part}.reference=vanilla: cloning changed every weight (clone.backbone=full); give `bare`, a backbone of "
             f"its own for Vanilla, or set {part}.reference=clone"
         )
-    return Policy(bare or policy.backbone, readout=policy.readout)
+    return Policy(bare or policy.backbone, readout=policy.readout, config=policy.config)
 
 
 def policy_weights(policy: Policy) -> dict[str, dict[str, torch.Tensor]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pamdp.config import Config
@@ -19,6 +20,8 @@ from pamdp.train.policy_metadata import read_metadata
 
 FIXED = ("model", "clone")
 """Parts of the settings that a clone has settled."""
+FREE = "overflow"
+"""The setting of `model` that is not settled."""
 
 
 def policy_folder(source: str) -> Path:
@@ -35,8 +38,8 @@ def latest_policy(source: str | Path) -> Path:
 def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str]) -> Config:
     """The settings of a run that reinforces the policy in START: what was cloned is what is reinforced.
 
-    `model` and `clone` are those of the clone. `data` and `rl.sigma` are, where nothing else is asked for; settings of
-    the data are asked for one by one, but those of another `data.path` start from the defaults.
+    `model` and `clone` are those of the clone. `data`, `model.overflow` and `rl.sigma` are, where nothing else is asked
+    for; settings of the data are asked for one by one, but those of another `data.path` start from the defaults.
 
     Raises:
       ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
@@ -50,7 +53,7 @@ def combined(asked: Config, cloned: Config, where: str) -> Config:
     wrong = [
         f"{part}.{name}={value!r} is asked for, but {where} was cloned with {known[f'{part}.{name}']!r}"
         for part in FIXED
-        for name in sorted(getattr(asked, part).model_fields_set)
+        for name in sorted(getattr(asked, part).model_fields_set - {FREE})
         if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
     ]
     if wrong:
@@ -59,19 +62,22 @@ def combined(asked: Config, cloned: Config, where: str) -> Config:
     if "path" not in named or data.path == cloned.data.path:
         data = cloned.data.model_copy(update={name: getattr(data, name) for name in named})
     rl = asked.rl if "sigma" in asked.rl.model_fields_set else asked.rl.model_copy(update={"sigma": cloned.rl.sigma})
-    return asked.model_copy(update={"model": cloned.model, "clone": cloned.clone, "data": data, "rl": rl})
+    free = {FREE} & asked.model.model_fields_set
+    model = cloned.model.model_copy(update={name: getattr(asked.model, name) for name in free})
+    return asked.model_copy(update={"model": model, "clone": cloned.clone, "data": data, "rl": rl})
 
 
 def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
-    """The cloned policy in START, with the σ that CONFIG asks for.
+    """The cloned policy in START, as CONFIG asks for it."""
+    return starting(load_policy(start, backbone), config)
+
+
+def starting(policy: Policy, config: Config) -> Policy:
+    """POLICY with the σ and the `model.overflow` that CONFIG asks for.
 
     Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
     """
-    return with_sigma(load_policy(start, backbone), config.rl.sigma)
-
-
-def with_sigma(policy: Policy, sigma: float) -> Policy:
-    """POLICY with another σ, given as `rl.sigma` is."""
     actor = copy.deepcopy(policy.trained_planner.actor)
-    actor.sigma.mul_(sigma / policy.config.rl.sigma)
-    return policy.with_actor(actor)
+    actor.sigma.mul_(config.rl.sigma / policy.config.rl.sigma)
+    model = policy.config.model.model_copy(update={FREE: getattr(config.model, FREE)})
+    return replace(policy.with_actor(actor), config=policy.config.model_copy(update={"model": model}))

@@ -24,6 +24,7 @@ from pamdp.progress import Progress
 from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.train.factory import vanilla
+from pamdp.train.positions import fitting
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, History
 
@@ -38,6 +39,7 @@ def offline(
     bare: Backbone | None = None,
 ) -> Policy:
     """Improve a cloned POLICY on recorded dialogues, as `reinforce` does; BARE is for `vanilla` references."""
+    dialogues = fitting(policy, dialogues)
     reward = Reward(judge, reference_replies(policy, dialogues, config, bare), config.rl.soft)
     states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()
 

@@ -32,6 +32,7 @@ from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import policy_weights, vanilla
+from pamdp.train.positions import require_positions
 from pamdp.train.reinforce import reinforce
 from pamdp.types import Dialogue, TimeStep
 
@@ -53,6 +54,7 @@ def online(
     All else is as in `reinforce`; BARE is for `vanilla` references. An EndpointError where a model cannot be reached;
     what is done is saved.
     """
+    require_positions(policy, dialogues, config)
     costs = run.path / "costs.json"
     if costs.is_file():
         world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
