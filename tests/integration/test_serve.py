@@ -27,6 +27,7 @@ from pamdp.types import Message
 from tests.tools.serving import Running, as_json, make_models, said, serving
 
 HELLO = as_json(said("hello there"))
+WEB = httpx.Client(timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +132,7 @@ def test_messages_are_taken_as_they_come(running: Running) -> None:
 )
 def test_what_cannot_be_done_is_refused_by_name(running: Running, fields: dict[str, object], param: str | None) -> None:
     sent = json.dumps({"model": "pamdp", "messages": HELLO, **fields})
-    answer = httpx.post(
-        f"{running.url}/v1/chat/completions", content=sent, headers={"content-type": "application/json"}
-    )
+    answer = WEB.post(f"{running.url}/v1/chat/completions", content=sent, headers={"content-type": "application/json"})
     error = answer.json()["error"]
     assert answer.status_code == (404 if param == "model" else 400), error
     assert set(error) == {"message", "type", "param", "code"}
@@ -156,25 +155,25 @@ def test_errors_are_the_clients_exceptions(running: Running) -> None:
 def test_bodies_that_are_none(running: Running) -> None:
     url = f"{running.url}/v1/chat/completions"
     for content in (b"{", b"\xff\xfe", b"[1, 2]", b"null", b'"text"', b"", b"{" * 5000):
-        answer = httpx.post(url, content=content, headers={"content-type": "application/json"})
+        answer = WEB.post(url, content=content, headers={"content-type": "application/json"})
         assert answer.status_code == 400 and answer.json()["error"]["message"], content
-    large = httpx.post(url, json={"model": "pamdp", "messages": as_json(said("x" * 10_000_000))}, timeout=60)
+    large = WEB.post(url, json={"model": "pamdp", "messages": as_json(said("x" * 10_000_000))})
     assert large.status_code == 413 and large.json()["error"]["code"] == "request_too_large"
 
     def pieces() -> Iterator[bytes]:
         for _ in range(40):
             yield b" " * 10_000
 
-    assert httpx.post(url, content=pieces(), headers={"content-type": "application/json"}).status_code == 413
-    assert httpx.get(f"{running.url}/nowhere").json()["error"]["type"] == "not_found_error"
-    assert httpx.get(url).status_code == 405
+    assert WEB.post(url, content=pieces(), headers={"content-type": "application/json"}).status_code == 413
+    assert WEB.get(f"{running.url}/nowhere").json()["error"]["type"] == "not_found_error"
+    assert WEB.get(url).status_code == 405
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl(running: Running) -> None:
     sent = json.dumps({"model": "pamdp", "messages": HELLO, "stream": True})
     command = ["curl", "-sN", f"{running.url}/v1/chat/completions", "-H", "Content-Type: application/json", "-d", sent]
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout.splitlines()
     data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     assert data[-1] == "[DONE]"
     pieces = [json.loads(line)["choices"][0]["delta"].get("content", "") for line in data[:-1]]
@@ -231,11 +230,11 @@ def test_what_is_kept_of_a_chat_is_its_users(running: Running) -> None:
     assert again[1] > 0 and first[1] == other[1] == elsewhere[1] == 0
 
 
-ENDLESS = {"model": "pamdp", "messages": HELLO, "max_tokens": 400, "n": 4}
+ENDLESS = {"model": "pamdp", "messages": HELLO, "max_tokens": 1500, "n": 4}
 
 
 def test_whoever_goes_away_frees_the_places(models: Models) -> None:
-    with serving(models, Keys(), "places=4", "max_tokens=400") as running:
+    with serving(models, Keys(), "places=4", "max_tokens=1500") as running:
         client = running.client()
         stream = client.chat.completions.create(**ENDLESS, stream=True)
         next(iter(stream))
@@ -249,7 +248,7 @@ def test_whoever_goes_away_frees_the_places(models: Models) -> None:
 
 
 def test_a_client_that_reads_nothing_keeps_nobody_waiting(models: Models) -> None:
-    with serving(models, Keys(), "places=4", "max_tokens=400") as running:
+    with serving(models, Keys(), "places=4", "max_tokens=1500") as running:
         body = json.dumps({**ENDLESS, "n": 2, "stream": True})
         lazy = socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])))
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
@@ -293,7 +292,7 @@ def test_a_full_queue_says_when_to_come_again(models: Models) -> None:
 
 
 def test_patience_ends(models: Models) -> None:
-    with serving(models, Keys(), "timeout=0.2") as running:
+    with serving(models, Keys(), "timeout=2.0") as running:
         client = running.client()
         for stream in (False, True):
             with held(running), pytest.raises(openai.InternalServerError) as late:
@@ -303,8 +302,21 @@ def test_patience_ends(models: Models) -> None:
         assert running.this.waiting == 0 and not running.records
 
 
+def test_a_request_that_does_not_end_is_given_up(models: Models) -> None:
+    with serving(models, Keys(), "timeout=0.2") as running:
+        half = socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])))
+        half.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b'Content-Length: 100\r\n\r\n{"model": '
+        )
+        half.settimeout(300)
+        assert b" 408 " in half.recv(100)
+        half.close()
+        running.rests()
+
+
 def test_a_stream_that_takes_too_long_ends_with_an_error(models: Models) -> None:
-    with serving(models, Keys(), "places=4", "max_tokens=400") as running:
+    with serving(models, Keys(), "places=4", "max_tokens=1500") as running:
         stream = iter(running.client().chat.completions.create(**ENDLESS, stream=True))
         next(stream)
         object.__setattr__(running.this.config, "timeout", 0.0)
@@ -335,10 +347,10 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
         for wrong in ("wrong", secrets["alice"] + "x", secrets["alice"][:-1], "é" * 9, "\x7f"):
             headers = {"authorization": f"Bearer {wrong}".encode()}
             for path in ("/v1/models", "/v1/mine", "/metrics"):
-                answer = httpx.get(url + path, headers=headers)
+                answer = WEB.get(url + path, headers=headers)
                 assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
-        assert httpx.get(f"{url}/v1/models").status_code == 401
-        assert httpx.get(f"{url}/healthz").json() == {"ready": True, "status": "ready"}
+        assert WEB.get(f"{url}/v1/models").status_code == 401
+        assert WEB.get(f"{url}/healthz").json() == {"ready": True, "status": "ready"}
         with pytest.raises(openai.AuthenticationError):
             running.client("no key").chat.completions.create(model="pamdp", messages=HELLO)
         alice, bob = running.client(secrets["alice"]), running.client(secrets["bob"])
@@ -354,14 +366,14 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
         running.rests()
         bob.chat.completions.create(model="pamdp", messages=HELLO)
         assert {record.user for record in running.records} == {"alice/bob", "bob"}
-        owned = httpx.get(f"{url}/v1/mine", headers={"authorization": f"Bearer {secrets['bob']}"}).json()
+        owned = WEB.get(f"{url}/v1/mine", headers={"authorization": f"Bearer {secrets['bob']}"}).json()
         assert owned == {"user": "bob", "of": "bob/u1"}
         for path, method in (("/metrics", "GET"), ("/v1/admin/reload", "POST")):
             for name, status in (("bob", 403), ("root", 200 if method == "GET" else 400)):
                 headers = {"authorization": f"Bearer {secrets[name]}"}
-                answer = httpx.request(method, url + path, headers=headers, json={"path": "/nowhere"})
+                answer = WEB.request(method, url + path, headers=headers, json={"path": "/nowhere"})
                 assert answer.status_code == status, (path, name, answer.text)
-        httpx.get(f"{url}/v1/models?key={secrets['root']}")
+        WEB.get(f"{url}/v1/models?key={secrets['root']}")
     # What the clients in this process log of themselves is theirs.
     ours = [record for record in caplog.records if not record.name.startswith(("http", "openai"))]
     said = "".join(f"{record.getMessage()} {record.__dict__}" for record in ours)
@@ -372,7 +384,7 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
 def test_metrics_count(running: Running) -> None:
     list(running.client().chat.completions.create(model="pamdp", messages=HELLO, stream=True))
     running.rests()
-    text = httpx.get(f"{running.url}/metrics").text
+    text = WEB.get(f"{running.url}/metrics").text
     assert 'pamdp_requests_total{path="/v1/chat/completions",status="200"} 1.0' in text
     assert 'pamdp_tokens_total{kind="completion",model="pamdp"} 16.0' in text
     assert 'pamdp_first_token_seconds_count{model="pamdp"} 1.0' in text
@@ -394,12 +406,10 @@ def test_explored_actions_are_written_down_with_their_sigma(models: Models) -> N
 def test_a_record_that_fails_costs_no_reply(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "served", lambda reply: 1 / 0)
     assert running.client().chat.completions.create(model="pamdp", messages=HELLO).choices
-    assert "pamdp_unrecorded_replies_total 1.0" in httpx.get(f"{running.url}/metrics").text
+    assert "pamdp_unrecorded_replies_total 1.0" in WEB.get(f"{running.url}/metrics").text
 
 
 def test_without_keys_only_this_machine_by_its_own_name(running: Running) -> None:
-    assert httpx.get(f"{running.url}/v1/models", headers={"host": "evil.example"}).status_code == 400
-    plain = httpx.post(
-        f"{running.url}/v1/admin/reload", content='{"path": "x"}', headers={"content-type": "text/plain"}
-    )
+    assert WEB.get(f"{running.url}/v1/models", headers={"host": "evil.example"}).status_code == 400
+    plain = WEB.post(f"{running.url}/v1/admin/reload", content='{"path": "x"}', headers={"content-type": "text/plain"})
     assert plain.status_code == 400, "what a page may send without asking is no JSON"

@@ -25,6 +25,7 @@ from pamdp.serve.service import Report
 from tests.tools.serving import as_json, said, save_run, serving
 
 HELLO = as_json(said("hello there"))
+WEB = httpx.Client(timeout=300)
 ENDLESS = {"model": "pamdp", "messages": HELLO, "max_tokens": 300, "stream": True}
 
 
@@ -49,7 +50,7 @@ class Process:
         self.url = line.split()[-1]
 
     def client(self, key: str = "none") -> OpenAI:
-        return OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=120)
+        return OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=300)
 
 
 @contextmanager
@@ -63,13 +64,13 @@ def process(log: Path, *options: str) -> Iterator[Process]:
 
 
 def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Path, tmp_path: Path) -> None:
-    with process(tmp_path / "log", str(run), "--port", "0", "max_tokens=1500", "grace=300") as server:
+    with process(tmp_path / "log", str(run), "--port", "0", "max_tokens=800", "timeout=600", "grace=600") as server:
         client = server.client()
-        stream = iter(client.chat.completions.create(**{**ENDLESS, "max_tokens": 1500}))
+        stream = iter(client.chat.completions.create(**{**ENDLESS, "max_tokens": 800}))
         next(stream)
         server.popen.send_signal(signal.SIGTERM)
         health = server.url.removesuffix("/v1") + "/healthz"
-        while (answer := httpx.get(health)).status_code == 200:
+        while (answer := WEB.get(health)).status_code == 200:
             time.sleep(0.01)
         assert answer.json() == {"ready": False, "status": "stopping"}
         with pytest.raises(openai.InternalServerError) as refused:
@@ -77,7 +78,7 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Pat
         assert refused.value.status_code == 503 and "retry-after" in refused.value.response.headers
         last = list(stream)[-1]
         assert last.choices[0].finish_reason == "length"
-        assert server.popen.wait(60) == 0
+        assert server.popen.wait(600) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
@@ -109,7 +110,7 @@ def test_keys_from_a_file_and_a_log_without_secrets(run: Path, tmp_path: Path) -
         with pytest.raises(openai.AuthenticationError):
             server.client(secret[:-1]).chat.completions.create(model="clone", messages=HELLO)
         server.popen.terminate()
-        assert server.popen.wait(60) == 0
+        assert server.popen.wait(600) == 0
     log = (tmp_path / "log").read_text()
     assert "POST /v1/chat/completions 200" in log and "POST /v1/chat/completions 401" in log
     assert secret[:-1] not in log and "hello there" not in log
@@ -132,12 +133,12 @@ def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None
             assert len(prints) == 1
             return prints.pop() + "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
 
-        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=120) as client, httpx.AsyncClient() as web:
+        async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=300) as client, httpx.AsyncClient() as web:
             before = [asyncio.create_task(text(client)) for _ in range(4)]
             while not running.this.engine.running:
                 await asyncio.sleep(0.01)
             reload = f"{url}/v1/admin/reload"
-            answers = [await web.post(reload, json={"path": str(other)}, timeout=120) for _ in range(2)]
+            answers = [await web.post(reload, json={"path": str(other)}, timeout=300) for _ in range(2)]
             after = [asyncio.create_task(text(client)) for _ in range(4)]
             return await asyncio.gather(*before), answers, await asyncio.gather(*after)
 
@@ -154,9 +155,9 @@ def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None
         assert len(set(before)) == len(set(after)) == 1 and before[0][16:] != after[0][16:]
         assert seen[0][0] is seen[1][0] and seen[1][1] is running.this.models["pamdp"].policy
         assert running.this.models["vanilla"].policy.backbone is backbone, "the same weights are not loaded twice"
-        wrong = httpx.post(f"{running.url}/v1/admin/reload", json={"path": str(tmp_path)}, timeout=60)
+        wrong = WEB.post(f"{running.url}/v1/admin/reload", json={"path": str(tmp_path)})
         assert wrong.status_code == 400 and "no policy in" in wrong.json()["error"]["message"]
-        forced = httpx.post(f"{running.url}/v1/admin/reload", json={"path": str(run), "force": True}, timeout=60)
+        forced = WEB.post(f"{running.url}/v1/admin/reload", json={"path": str(run), "force": True})
         assert forced.status_code == 200 and forced.json()["versions"]["pamdp"] == old
 
 

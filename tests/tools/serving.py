@@ -100,7 +100,7 @@ class Running:
 
     def client(self, key: str = "none") -> OpenAI:
         """OpenAI's own client, which asks once."""
-        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=300)
 
     def alone(self, model: str, history: Sequence[Message], max_tokens: int = 16) -> str:
         """What the policy replies by itself; in the engine's thread, which owns the models."""

@@ -52,7 +52,7 @@ class Asked:
 
     def wait(self) -> list[Ended]:
         while None in self.ended:
-            match self.events.get(timeout=60):
+            match self.events.get(timeout=300):
                 case Started() as started:
                     self.started = started
                 case Piece(index, text):

@@ -5,6 +5,7 @@ Owns the limit of a request's size, and the one line that is logged of each: no 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -54,7 +55,7 @@ def create_app(
         app.include_router(router)
     if keys.open:
         # A page in this machine's browser must not reach a server without keys under a name of its own.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]", "["])
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
     app.add_middleware(Watch, this=app.state.service)
     return app
 
@@ -69,13 +70,17 @@ class Watch:
         """Handle a request, or hand on what is none."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        status, size, start = 500, 0, time.monotonic()
+        status, size, sent, start = 500, 0, False, time.monotonic()
         limit = self.this.config.body_kb * 1024
         length = dict(scope["headers"]).get(b"content-length", b"0")
 
         async def limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, sent
+            try:
+                message = await asyncio.wait_for(receive(), None if sent else self.this.config.timeout)
+            except TimeoutError as error:
+                raise errors.ApiError(408, "the request did not come to its end", "timeout") from error
+            sent = not message.get("more_body")
             size += len(message.get("body", b""))
             if size > limit:
                 raise _too_large(limit)
