@@ -138,7 +138,8 @@ def test_what_cannot_be_done_is_refused_by_name(running: Running, fields: dict[s
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["param"] or "").startswith(param or ""), error
     assert param is not None or error["code"] == "context_length_exceeded"
-    assert running.this.active == 0 and not running.records
+    running.rests()
+    assert not running.records and running.this.waiting == 0
 
 
 def test_errors_are_the_clients_exceptions(running: Running) -> None:
