@@ -35,6 +35,7 @@ class Batch:
       h, hw: features of all states, [states, F].
       state, after: index of h and of h′ for each transition, [n]; after is -1 where the dialogue ended.
       action, mean: [n, d_a]; mean is that of the policy which drew the action.
+      sigma: its σ, [n]; 0 where no action was drawn.
       reward: [n], 0 where masked.
       kept: [n], False where the transition is masked.
     """
@@ -45,12 +46,18 @@ class Batch:
     after: Tensor
     action: Tensor
     mean: Tensor
+    sigma: Tensor
     reward: Tensor
     kept: Tensor
 
+    @property
+    def acts(self) -> Tensor:
+        """[n], whether a transition teaches the actor: it is not masked, and its action was drawn from a density."""
+        return self.kept & (self.sigma > 0)
+
     def pick(self, index: Tensor) -> Batch:
         """Some of the transitions, over the same states."""
-        rows = (self.state, self.after, self.action, self.mean, self.reward, self.kept)
+        rows = (self.state, self.after, self.action, self.mean, self.sigma, self.reward, self.kept)
         return Batch(self.h, self.hw, *(row[index] for row in rows))
 
     def own(self) -> Batch:
@@ -85,6 +92,7 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
         torch.tensor([-1 if t.next is None or (ends_at_horizon and t.truncated) else index[t.next] for t in rows]),
         torch.stack([t.action for t in rows if t.action is not None]),
         torch.stack([t.mean for t in rows if t.mean is not None]),
+        torch.tensor([t.sigma for t in rows]),
         torch.tensor([t.reward or 0.0 for t in rows]),
         torch.tensor([t.reward is not None for t in rows]),
     )
@@ -141,6 +149,7 @@ class Learner:
         log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
+        # A weight only: of actions that other policies drew it is off by their σ, which costs variance and no bias.
         score_sq = gaussian_score_sq(
             self.reference.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.reference.sigma)
         )
@@ -191,12 +200,12 @@ class Learner:
             # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
             delta = delta - _leave_one_out(batch, delta, torch.zeros_like(delta))
         if self.config.permute:
-            kept = batch.kept.nonzero()[:, 0]
+            acts = batch.acts.nonzero()[:, 0]
             shuffled = delta.clone()
-            shuffled[kept] = delta[kept[torch.randperm(len(kept), generator=generator)]]
+            shuffled[acts] = delta[acts[torch.randperm(len(acts), generator=generator)]]
             delta = shuffled
         if self.config.normalize:
-            spread = _spread(delta[batch.kept])
+            spread = _spread(delta[batch.acts])
             delta = delta / spread if spread > 1e-6 else delta  # equal advantages, or only one, have no unit
         return delta
 
@@ -224,12 +233,12 @@ class Learner:
         mean = self.delta(features)
         with torch.no_grad():
             cloned = self.reference(features)
-            old = gaussian_log_prob(part.action, part.mean, sigma)
+            old = log_drawn(part)
         log_prob, kl = gaussian_log_prob(part.action, mean, sigma), gaussian_kl(mean, cloned, sigma)
         if clip is None:
-            loss = actor_loss(log_prob, delta, kl, self.config.kl, part.kept)
+            loss = actor_loss(log_prob, delta, kl, self.config.kl, part.acts)
         else:
-            gain = surrogate_loss(log_prob, old, delta, clip, part.kept)
+            gain = surrogate_loss(log_prob, old, delta, clip, part.acts)
             loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -245,6 +254,15 @@ class Learner:
         """Take up a checkpoint's numbers."""
         self.updates = int(state["updates"])
         self.odc.load_state_dict({k[4:]: v for k, v in state.items() if k.startswith("odc.")})
+
+
+def log_drawn(batch: Batch) -> Tensor:
+    """Log density of every action under what it was drawn from, the bottom of the importance ratio, [n]; 0 undrawn."""
+    out = torch.zeros_like(batch.reward)
+    for sigma in {*batch.sigma.tolist()} - {0.0}:
+        rows = batch.sigma == sigma
+        out[rows] = gaussian_log_prob(batch.action[rows], batch.mean[rows], sigma)
+    return out
 
 
 def residuals_after(batch: Batch, inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:

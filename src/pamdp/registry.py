@@ -125,8 +125,8 @@ METHODS: Registry[Method] = Registry(
 )
 LAYOUTS: Registry[Layout] = Registry(
     "layout",
-    _own("pamdp.data.formats", "aloe", "jsonl", "prefeval", "spc", "trl", "pairs", "prefeval-mcq", "personas")
-    | _own("pamdp.data.formats", "messages", "sharegpt", "alpaca"),
+    _own("pamdp.data.formats", "aloe", "feedback", "jsonl", "prefeval", "spc", "trl", "pairs", "personas")
+    | _own("pamdp.data.formats", "prefeval-mcq", "messages", "sharegpt", "alpaca"),
 )
 CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(
     "kind of chat model", _own("pamdp.llm.local", "embedded", "local") | _own("pamdp.llm.openai", "openai")

@@ -40,6 +40,7 @@ class Transition:
       key, t, k: dialogue, turn and sample.
       action: a, [d_a]; None where the policy has no planner.
       mean: mean of the action's distribution when it was drawn, [d_a].
+      sigma: its standard deviation then; 0 where nothing was drawn: such a transition is for critics only.
       reward: r, or None: masked.
       next: (dialogue, turn) of h′, or None where the dialogue ended for good.
       truncated: the horizon T was hit: nobody replies to h′.
@@ -51,6 +52,7 @@ class Transition:
     reply: str
     action: Tensor | None
     mean: Tensor | None
+    sigma: float
     reward: float | None
     next: tuple[str, int] | None
     truncated: bool = False
@@ -146,6 +148,12 @@ class _Play:
     seen: dict[str, Prefix] = field(default_factory=dict)
     out: Rollout = field(default_factory=lambda: Rollout([], {}, {}, {}))
 
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the actions: 0 where they are the mean, or there is no planner."""
+        planner = self.policy.planner
+        return float(planner.actor.sigma) if planner is not None and self.explore else 0.0
+
     def open(self) -> list[TimeStep]:
         """The first moments, in the order of the environment's users."""
         known = {} if self.journal is None else self.journal.openings
@@ -161,7 +169,7 @@ class _Play:
     def submit(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         with self.policy.active():  # once for all: switching has its price
-            _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
+            add_features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         drawn = [self._act(m) if p is None else _stored(p) for m, p in zip(moments, known, strict=True)]
         asked = [i for i, played in enumerate(known) if played is None]
@@ -183,8 +191,9 @@ class _Play:
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
             for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
+                drawn = action, mean, self.sigma
                 self.out.transitions.append(
-                    Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name, outcome.truncated)
+                    Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated)
                 )
             if after is not None and not outcomes[0].truncated:
                 following.append(after)
@@ -194,7 +203,7 @@ class _Play:
                 last.append(after)
         if last:
             with self.policy.active():
-                _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
+                add_features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
         for key in ended:
             self.prefixes.pop(key, None)
             self.seen.pop(key, None)
@@ -235,7 +244,7 @@ class _Play:
             )
 
 
-def _features(
+def add_features(
     policy: Policy,
     moments: Sequence[TimeStep],
     prefixes: dict[str, Prefix],
@@ -243,7 +252,10 @@ def _features(
     privileged: dict[tuple[str, int], Tensor] | None,
     out: Rollout,
 ) -> None:
-    """H(h) and H(h, ω) of moments; prefixes of the same dialogues are extended, not computed again."""
+    """Add H(h) and, where PRIVILEGED is given, H(h, ω) of moments to a rollout.
+
+    PREFIXES and SEEN are those of the same dialogues' earlier turns: they are extended, not computed again.
+    """
     read = [policy.fitted(moment.history) for moment in moments]
     for moment, history in zip(moments, read, strict=True):
         if dropped := (len(moment.history) - len(history)) // 2:

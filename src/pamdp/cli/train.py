@@ -67,10 +67,14 @@ def offline(
 ) -> None:
     """Offline reinforcement learning (eqs. 6, 9, 12, 14) from a cloned policy.
 
+    On an export of `pamdp feedback export`, users' rewards take the place of the judge's.
+
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
     from pamdp.models.embedded import load_backbone
+    from pamdp.train import feedback
     from pamdp.train import offline as loop
+    from pamdp.train.factory import rated_part
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, split_of
@@ -78,12 +82,18 @@ def offline(
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
     split = split_of(settings)
+    rated = rated_part(settings.data, split)
+    settings = feedback.with_clip(settings) if rated else settings
     require_unseen(split.test, [start])
     bare, own = backbones(settings, load_backbone)
-    rewards = JUDGES[judge](lambda: bare)
-    with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume) as writing:
+    judges = [] if rated else [JUDGES[judge](lambda: bare)]
+    with open_run(run, settings, fingerprint_of(split, bare, judges), resume) as writing:
         copy_policy(start, run / "policy")
-        loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)
+        policy = load_start(run / "policy", own, settings)
+        if rated:
+            feedback.learn(policy, rated, settings, writing)
+        else:
+            loop.offline(policy, split.train, judges[0], settings, writing, bare=bare)
         last = writing.metrics()[-1]
     show(as_json, {"run": str(run), **last}, f"trained into {run}; next: pamdp eval {run} --controls")
 

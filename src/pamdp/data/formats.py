@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pamdp.data import aloe, chats, jsonl, prefeval, spc, trl
+from pamdp.data import aloe, chats, jsonl, prefeval, rated, spc, trl
 from pamdp.data.columns import MARKS
 from pamdp.data.fields import Fields, explain
 from pamdp.data.files import beginning
@@ -23,7 +23,7 @@ from pamdp.errors import ConfigError, DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
-Kind = Literal["dialogues", "pairs", "personas"]
+Kind = Literal["dialogues", "pairs", "personas", "rated"]
 """What a layout can hold; the functions of load.py are called after them."""
 _LOOK_AT = 50
 """Records that detection looks at before it gives up; the first ones may be broken."""
@@ -104,6 +104,7 @@ def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[
 
 _OWN: Mapping[str, Layout] = {
     "aloe": Layout(aloe.detect, _dialogues(aloe.dialogue)),
+    "feedback": Layout(rated.detect, {**_dialogues(jsonl.dialogue), "rated": rated.rated}),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
     "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}),
     "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),

@@ -43,4 +43,5 @@ class ServedReply:
 class Recorder(Protocol):
     """Where served replies go. Returns once the record would survive a crash."""
 
-    def served(self, reply: ServedReply) -> None: ...
+    def served(self, reply: ServedReply) -> None:
+        """Write one down."""

@@ -24,12 +24,14 @@ from pamdp.data import (
     load_dialogues,
     load_pairs,
     load_plain,
+    load_rated,
     load_sample,
     load_sample_pairs,
     split_by_topic,
     split_by_user,
     spread,
 )
+from pamdp.data.rated import RatedDialogue
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
@@ -86,6 +88,15 @@ def load_split(config: DataConfig) -> Split:
         whole = Split(*parts, loaded.sha256, len(loaded.skipped), loaded.repaired)
     learn, evaluate = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
     return replace(whole, train=learn, test=evaluate)
+
+
+def rated_part(config: DataConfig, split: Split) -> tuple[RatedDialogue, ...]:
+    """What users said of replies, where the data are an export of feedback: of the dialogues that are learned from."""
+    if config.path in BUNDLED:
+        return ()
+    learned = {dialogue.id for dialogue in split.train}
+    rated = load_rated(config.path, config.format, config.skip_bad)
+    return tuple(dialogue for dialogue in rated if dialogue.id in learned)
 
 
 def load_clone_pairs(config: Config) -> LoadedPairs:
