@@ -19,9 +19,9 @@ from openai import AsyncOpenAI, OpenAI
 
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
+from pamdp.serve.check import Measure, Report
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import load_models, version
-from pamdp.serve.service import Report
 from tests.tools.serving import as_json, said, save_run, serving
 
 HELLO = as_json(said("hello there"))
@@ -72,7 +72,7 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Pat
         health = server.url.removesuffix("/v1") + "/healthz"
         while (answer := WEB.get(health)).status_code == 200:
             time.sleep(0.01)
-        assert answer.json() == {"ready": False, "status": "stopping"}
+        assert answer.json() == {"ready": False, "status": "stopping", "unrecorded": 0}
         with pytest.raises(openai.InternalServerError) as refused:
             client.chat.completions.create(model="pamdp", messages=HELLO)
         assert refused.value.status_code == 503 and "retry-after" in refused.value.response.headers
@@ -118,7 +118,7 @@ def test_keys_from_a_file_and_a_log_without_secrets(run: Path, tmp_path: Path) -
 
 def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None:
     other = save_run(run.parent / "other", seed=7)
-    reports = [Report(False, {"why": "worse"}), Report(True, {"why": "as good"})]
+    reports = [Report((Measure("flattery a reply", 0, new, new, 0.5),), ()) for new in (1.0, 0.5)]
     seen: list[tuple[Policy, Policy]] = []
 
     def check(old: Policy, new: Policy) -> Report:
@@ -148,7 +148,9 @@ def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None
         del models
         before, answers, after = asyncio.run(load(running.url))
         assert [answer.status_code for answer in answers] == [409, 200]
-        assert answers[0].json() == {"reloaded": False, "report": {"why": "worse"}}
+        measure = {"name": "flattery a reply", "old": 0, "new": 1, "worse": 1, "bound": 0.5, "ok": False}
+        report = {"ok": False, "measures": [measure], "replies": []}
+        assert answers[0].json() == {"reloaded": False, "report": report} and answers[1].json()["report"]["ok"]
         new = answers[1].json()["versions"]["pamdp"]
         assert new == version(other / "trained") != old
         assert {text[:16] for text in before} == {old[:16]} and {text[:16] for text in after} == {new[:16]}

@@ -26,7 +26,9 @@ from pamdp.models.policy import Policy
 from pamdp.serve.app import create_app
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
+from pamdp.serve.memory import install
 from pamdp.serve.models import Model, Models
+from pamdp.serve.profiles import Profiles
 from pamdp.serve.served import ServedReply
 from pamdp.serve.server import Server
 from pamdp.serve.service import Check, Service
@@ -123,15 +125,18 @@ def serving(
     *settings: str,
     check: Check | None = None,
     routers: Sequence[APIRouter] = (),
+    profiles: Profiles | None = None,
     **more: Any,
 ) -> Iterator[Running]:
-    """A real server on a port of its own, in this process."""
+    """A real server on a port of its own, in this process; what it serves goes to PROFILES, or else to `records`."""
     config = load(ServeConfig, (), settings)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
     records: list[ServedReply] = []
     running = Running("", None, None, records)  # type: ignore[arg-type]  # filled in below
     app = create_app(engine, models, config, keys, recorder=running, check=check, routers=routers, **more)
     running.this = app.state.service
+    if profiles is not None:
+        install(app, profiles)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
     running.server = Server(options, running.this)
     listening = socket.create_server(("127.0.0.1", 0))

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from fastapi import FastAPI, Header
 from fastapi.testclient import TestClient
 
-from pamdp.serve.callers import Caller
+from pamdp.serve import errors
+from pamdp.serve.callers import Asker
 from pamdp.serve.feedback import feedback_router
 from pamdp.serve.profiles import Profiles
 from pamdp.serve.served import ServedReply
@@ -33,7 +34,7 @@ def served(
     )
 
 
-def caller(authorization: str = Header("shop")) -> Caller:
+def caller(authorization: str = Header("shop")) -> Asker:
     """The key's name stands in the header; `admin` may ask for everybody."""
     return authorization, authorization, authorization == "admin"
 
@@ -41,6 +42,7 @@ def caller(authorization: str = Header("shop")) -> Caller:
 def client_of(profiles: Profiles) -> TestClient:
     """An app of nothing but the two routers."""
     app = FastAPI()
+    errors.install(app)
     app.include_router(users_router(profiles, caller))
     app.include_router(feedback_router(profiles.store, caller))
     return TestClient(app)

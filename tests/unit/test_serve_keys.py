@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pamdp.errors import ConfigError
+from pamdp.serve.callers import belongs, namespaced
 from pamdp.serve.keys import Caller, Key, Keys, new_key, read_keys
 
 
@@ -23,7 +24,7 @@ def test_a_new_key_is_known_by_its_lines(tmp_path: Path) -> None:
     assert made["alice"][0] != new_key("alice")[0] and len(made["alice"][0]) > 40
 
 
-@pytest.mark.parametrize("name", ["a/b", "", "a b", 'x"', "ä", "a" * 65])
+@pytest.mark.parametrize("name", ["a/b", "a:b", "", "a b", 'x"', "ä", "a" * 65])
 def test_names_cannot_be_mistaken_for_users_of_others(name: str) -> None:
     with pytest.raises(ConfigError):
         new_key(name)
@@ -56,8 +57,8 @@ def test_limits_come_back_with_time() -> None:
 
 
 def test_users_of_keys_are_apart() -> None:
-    a, b = (Caller(name, Key(sha256="0" * 64)) for name in ("a", "b"))
-    assert len({a.user(None), a.user("x"), b.user(None), b.user("x"), b.user("a")}) == 5
+    ids = {namespaced(key, user) for key, user in (("a", None), ("a", "x"), ("b", None), ("b", "x"), ("b", "a"))}
+    assert len(ids) == 5 and {id for id in ids if belongs(id, "a")} == {"a", "a:x"}
 
 
 def test_without_keys_everybody_is_the_owner() -> None:

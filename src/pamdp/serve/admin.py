@@ -12,18 +12,20 @@ from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
+from pamdp.serve.check import Report
 from pamdp.serve.models import TRAINED, Model, Models, load_models, reusing
-from pamdp.serve.service import Admin, Asking, Report, Service, This, log
+from pamdp.serve.service import Admin, Asking, Service, This, log
 
 router = APIRouter()
 
 
 @router.get("/healthz")
 async def health(this: This) -> JSONResponse:
-    """Whether requests are answered; needs no key."""
+    """Whether requests are answered, and how many replies could not be written down; needs no key."""
     ready = not this.stopping and this.engine.alive
     status = "ready" if ready else "stopping" if this.stopping else "failed"
-    return JSONResponse({"ready": ready, "status": status}, 200 if ready else 503)
+    told = {"ready": ready, "status": status, "unrecorded": this.unrecorded}
+    return JSONResponse(told, 200 if ready else 503)
 
 
 @router.get("/v1/models")
@@ -61,16 +63,19 @@ class Reload(BaseModel):
 async def reload(asked: Reload, this: This, asking: Admin) -> JSONResponse:
     """Load a policy and serve it from now on; replies under way end under the old one."""
     found, report = await asyncio.wrap_future(this.engine.call(lambda: _loaded(this, asked)))
-    if not report.passed:
-        return JSONResponse({"reloaded": False, "report": dict(report.details)}, 409)
+    said = None if report is None else report.document
+    if report is not None and not report.ok:
+        return JSONResponse({"reloaded": False, "report": said}, 409)
     this.models = found
     versions = {name: model.version for name, model in found.items()}
     log.info("serving %s from now on, by order of key %s", versions[TRAINED][:16], asking.name)
-    return JSONResponse({"reloaded": True, "versions": versions, "report": dict(report.details)})
+    return JSONResponse({"reloaded": True, "versions": versions, "report": said})
 
 
-def _loaded(this: Service, asked: Reload) -> tuple[Models, Report]:
-    found = load_models(asked.path, reusing(this.models, this.load))
-    if asked.force or this.check is None:
-        return found, Report(True)
-    return found, this.check(this.models[TRAINED].policy, found[TRAINED].policy)
+def _loaded(this: Service, asked: Reload) -> tuple[Models, Report | None]:
+    found, report = load_models(asked.path, reusing(this.models, this.load)), None
+    if this.check is not None and not asked.force:
+        report = this.check(this.models[TRAINED].policy, found[TRAINED].policy)
+    if report is None or report.ok:
+        this.loaded(found)
+    return found, report

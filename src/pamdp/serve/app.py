@@ -49,7 +49,7 @@ def create_app(
       load: how a backbone is loaded.
     """
     app = FastAPI(title="pamdp", docs_url=None, redoc_url=None)
-    app.state.service = Service(engine, models, config, keys, recorder, check, load)
+    app.state.service = Service(engine, models, config, keys, recorder, check, load=load)
     errors.install(app)
     for router in (completions.router, admin.router, *routers):
         app.include_router(router)

@@ -21,6 +21,7 @@ from sse_starlette import EventSourceResponse
 from pamdp.engines.job import Ended, Event, Failed, Job, Piece, Started
 from pamdp.models.generate import Sampling
 from pamdp.serve import protocol
+from pamdp.serve.callers import namespaced
 from pamdp.serve.errors import ApiError, body, of_pamdp
 from pamdp.serve.keys import Caller
 from pamdp.serve.models import Model
@@ -96,7 +97,7 @@ class Exchange:
             usual.top_p if asked.top_p is None else max(LEAST, asked.top_p),
             trim=not asked.stream,
         )
-        user = self.asking.user(asked.user)
+        user = namespaced(self.asking.name, asked.user)
 
         def emit(event: Event) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody listens

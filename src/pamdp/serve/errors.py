@@ -12,7 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from pamdp.errors import PamdpError
+from pamdp.errors import AnswerError, ContextLengthError, EndpointError, PamdpError, StoreError
+from pamdp.serve.store import Conflict
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -42,11 +43,11 @@ def body(status: int, message: str, code: str | None = None, param: str | None =
 
 def of_pamdp(error: PamdpError) -> tuple[int, str | None]:
     """Status and code of a failure of pamdp's own: what a client can mend is its fault."""
-    from pamdp.errors import ContextLengthError, EndpointError
-
     if isinstance(error, ContextLengthError):
         return 400, "context_length_exceeded"
-    return (503, None) if isinstance(error, EndpointError) else (400, None)
+    if isinstance(error, Conflict):
+        return 409, "conflict"
+    return (503, "unavailable") if isinstance(error, StoreError | AnswerError | EndpointError) else (400, None)
 
 
 def install(app: FastAPI) -> None:
@@ -71,7 +72,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(PamdpError)
     async def ours(_: Request, error: PamdpError) -> JSONResponse:
         status, code = of_pamdp(error)
-        return JSONResponse(body(status, str(error), code), status)
+        return JSONResponse(body(status, str(error), code), status, {"Retry-After": "1"} if status == 503 else None)
 
     @app.exception_handler(Exception)
     async def unknown(_: Request, error: Exception) -> JSONResponse:

@@ -21,7 +21,7 @@ from pamdp.errors import ConfigError
 from pamdp.settings import Settings, load
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-"""A key's name; it has no slash, which parts it from the names of its users."""
+"""A key's name; it has no colon, which parts it from the names of its users."""
 WINDOW = 60.0
 
 
@@ -64,10 +64,6 @@ class Caller:
         self.name, self.admin, self._key, self._clock = name, key.admin, key, clock
         self._asked: deque[float] = deque()
         self.running = 0
-
-    def user(self, field: str | None) -> str:
-        """The id of a user of this key, whom a client names by FIELD; no other key's user has it."""
-        return f"{self.name}/{field}" if field else self.name
 
     def ask(self) -> float:
         """Count a request; more than 0: none is left, and so many seconds until there is."""

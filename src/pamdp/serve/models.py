@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pamdp.models.backbone import Backbone
+from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
-from pamdp.train.factory import load_policy, shipped, with_planner
+from pamdp.rl.returns import max_value
+from pamdp.train.factory import load_critics, load_policy, shipped, with_planner
 from pamdp.train.init_from import latest_policy
-from pamdp.train.policy_metadata import read_metadata
+from pamdp.train.policy_metadata import learned_from, read_metadata
+from pamdp.train.reinforce import R_MAX
 from pamdp.workflows import backbones
 
 TRAINED, CLONE, PLAIN = "pamdp", "clone", "vanilla"
@@ -29,12 +32,16 @@ class Model:
 
     Attributes:
       version: sha256 of the planner's file, or the backbone's revision where there is none.
+      run: the run that it is of, or its folder where it is of none.
+      critics: V(h) and V(h, w) of what was trained; None where none are stored.
       created: when it was loaded, in seconds since 1970.
     """
 
     name: str
     policy: Policy
     version: str
+    run: str = ""
+    critics: DualCritic | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -50,16 +57,33 @@ def load_models(source: str, load: Load) -> Models:
     about = read_metadata(latest)
     bare, own = backbones(about.config, load)
     cloned = shipped() if source == "shipped" else latest.parent / "policy"
-    found = {}
+    run = run_of(source)
+    found = []
     if cloned != latest and (cloned / PLANNER).is_file():
         clone = load_policy(cloned, own)
-        found[TRAINED] = replace(with_planner(clone, latest / PLANNER), config=about.config), version(latest)
-        found[CLONE] = clone, version(cloned)
+        trained, users = with_planner(clone, latest / PLANNER), frozenset(learned_from(about))
+        found = [Model(CLONE, clone, version(cloned), run)]
+        policy = replace(trained, config=about.config, users=users)
     else:
-        found[TRAINED] = load_policy(latest, own), version(latest)
-    plain = Policy(bare, readout=found[TRAINED][0].readout, config=about.config)
-    found[PLAIN] = plain, f"{bare.name}@{bare.revision}"
-    return {name: Model(name, policy, version) for name, (policy, version) in found.items()}
+        policy = load_policy(latest, own)
+    critics = load_critics(latest, policy.width, max_value(R_MAX, about.config.rl.gamma, about.config.rl.horizon))
+    plain = Policy(bare, readout=policy.readout, config=about.config)
+    found = [
+        Model(TRAINED, policy, version(latest), run, critics), *found,
+        Model(PLAIN, plain, f"{bare.name}@{bare.revision}"),
+    ]  # fmt: skip
+    return {model.name: model for model in found}
+
+
+def run_of(source: str) -> str:
+    """The run that the policy of SOURCE is of, by its whole path; `shipped`, or the policy's folder, if it is of none.
+
+    What trains a policy again (erasing.py) begins there.
+    """
+    if source == "shipped":
+        return source
+    latest = latest_policy(source).resolve()
+    return str(latest.parent if (latest.parent / "policy").is_dir() else latest)
 
 
 def version(folder: Path) -> str:

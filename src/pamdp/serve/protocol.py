@@ -91,7 +91,7 @@ class ChatRequest(BaseModel):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     n: int | None = Field(default=None, ge=1)
     stop: Text | list[Text] | None = None
-    user: Text | None = Field(default=None, max_length=256)
+    user: Text | None = Field(default=None, max_length=256, pattern=r"^[^\x00]*$")
 
     @field_validator("stop")
     @classmethod

@@ -8,22 +8,21 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Sequence
 from ipaddress import ip_address
 from types import FrameType
 
 import uvicorn
-from fastapi import APIRouter
 
 from pamdp.engines.engine import Engine
 from pamdp.errors import ConfigError
 from pamdp.models.embedded import load_backbone
 from pamdp.serve.app import create_app
+from pamdp.serve.check import check
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
+from pamdp.serve.memory import install, open_profiles
 from pamdp.serve.models import Load, load_models
-from pamdp.serve.served import Recorder
-from pamdp.serve.service import Check, Service
+from pamdp.serve.service import Service
 
 
 class Server(uvicorn.Server):
@@ -62,15 +61,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8300,
     *,
-    recorder: Recorder | None = None,
-    routers: Sequence[APIRouter] = (),
-    check: Check | None = None,
+    store_key: str | None = None,
     load: Load = load_backbone,
 ) -> None:
-    """Serve the models of the run SOURCE until a signal ends it; see `create_app`.
+    """Serve the models of the run SOURCE until a signal ends it; what is served is kept where CONFIG says.
 
     Raises:
       ConfigError: others could reach a server without keys, or the port is taken.
+      StoreError: the store cannot be opened, or not with STORE_KEY.
     """
     require_loopback(host, keys)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -79,16 +77,21 @@ def serve(
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
+    profiles = open_profiles(config, source, store_key)
     models = load_models(source, load)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
-    app = create_app(engine, models, config, keys, recorder=recorder, routers=routers, check=check, load=load)
+    app = create_app(engine, models, config, keys, check=check, load=load)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
     options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
     try:
+        if profiles is not None:
+            install(app, profiles)
         Server(options, app.state.service).run([listening])
     finally:
         engine.stop()
         listening.close()
+        if profiles is not None:
+            profiles.close()
 
 
 def require_loopback(host: str, keys: Keys) -> None:

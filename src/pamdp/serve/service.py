@@ -6,7 +6,7 @@ Owns admission (keys, limits, the queue, a server that stops). Knows nothing of 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -17,6 +17,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pamdp.engines.engine import Engine
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
+from pamdp.serve.callers import Asker, namespaced
+from pamdp.serve.check import Report
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.errors import ApiError
 from pamdp.serve.keys import Caller, Keys
@@ -27,16 +29,10 @@ from pamdp.serve.served import Recorder, ServedReply
 log = logging.getLogger("pamdp.serve")
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What was found about a policy that is to take another's place."""
-
-    passed: bool
-    details: Mapping[str, object] = field(default_factory=dict)
-
-
 Check = Callable[[Policy, Policy], Report]
 """From the policy in use and the one that is to follow it; runs in the engine's thread, replies wait meanwhile."""
+Loaded = Callable[[Models], None]
+"""Is told of models before they reply to anybody; runs in the engine's thread."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +43,7 @@ class Service:
       models: by name; replaced whole.
       recorder: where finished replies go.
       check: what a new policy has to pass.
+      loaded: is told of new models.
       load: how backbones are loaded.
       stopping: whether new requests are refused.
       active: requests under way, until the last byte is sent.
@@ -59,6 +56,7 @@ class Service:
     keys: Keys
     recorder: Recorder | None = None
     check: Check | None = None
+    loaded: Loaded = lambda _: None
     load: Load = load_backbone
     stopping: bool = False
     active: int = 0
@@ -92,6 +90,11 @@ class Service:
         finally:
             caller.running -= 1
 
+    @property
+    def unrecorded(self) -> int:
+        """How many replies could not be written down."""
+        return int(self.metrics.registry.get_sample_value("pamdp_unrecorded_replies_total") or 0)
+
     def record(self, reply: ServedReply) -> None:
         """Write a reply down; a reply that cannot be is given all the same, and the failure logged and counted."""
         if self.recorder is None:
@@ -123,6 +126,11 @@ def caller(this: This, given: Annotated[HTTPAuthorizationCredentials | None, Dep
 
 
 Asking = Annotated[Caller, Depends(caller)]
+
+
+def who(asking: Asking) -> Asker:
+    """The same for routes that know nothing of keys (callers.py)."""
+    return asking.name, namespaced(asking.name, None), asking.admin
 
 
 def admin(asking: Asking) -> Caller:
