@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pamdp import cli
 from pamdp.serve.store import Feedback, Store
-from tests.tools.serving import served
+from tests.tools.storing import served
 
 RUN = CliRunner()
 

@@ -22,7 +22,7 @@ from pamdp.train.action_space import action_space
 from pamdp.train.factory import load_policy, new_policy, save_policy
 from pamdp.train.policy_metadata import read_metadata
 from tests.tools.chats import chat
-from tests.tools.serving import client_of
+from tests.tools.storing import client_of
 from tests.tools.tiny import make_tiny_backbone
 
 RUN = CliRunner()

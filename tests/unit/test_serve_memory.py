@@ -14,7 +14,7 @@ from pamdp.serve import database
 from pamdp.serve.profiles import Profiles
 from pamdp.serve.store import Store
 from tests.tools.scripted import ScriptedChat
-from tests.tools.serving import client_of, served
+from tests.tools.storing import client_of, served
 
 ANSWER = "[1] drinks tea\n[1, 2] works nights\n[9] was made up"
 SHOP, OTHER, ADMIN = ({"Authorization": key} for key in ("shop", "other", "admin"))
@@ -92,7 +92,7 @@ def test_a_key_sees_its_own_users_only(client: TestClient) -> None:
             answer = client.request(method, url, headers=OTHER, json=body if method == "PATCH" else None)
             assert answer.status_code == 404
             assert answer.json() == {"error": {
-                "message": "there is no such user", "type": "invalid_request_error", "param": None, "code": "not_found",
+                "message": "there is no such user", "type": "not_found_error", "param": None, "code": "not_found",
             }}  # fmt: skip
     assert client.get("/v1/users/shop:ann/profile", headers=SHOP).status_code == 200
     assert client.get("/v1/users/shop:ann/profile", headers=ADMIN).status_code == 200

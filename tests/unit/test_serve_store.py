@@ -28,7 +28,7 @@ from pamdp.serve.sealing import read_key
 from pamdp.serve.store import Conflict, Feedback, Store
 from pamdp.serve.tables import FeedbackRow, Table
 from tests.tools.cli_docs import ROOT
-from tests.tools.serving import served
+from tests.tools.storing import served
 
 Fernet = pytest.importorskip("cryptography.fernet").Fernet
 CANARY = "Marzipanflöte 🎺"
@@ -101,7 +101,7 @@ def test_feedback_is_on_replies_of_the_same_user_to_the_same_history(store: Stor
 
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     file = tmp_path / "store.db"
-    program = [sys.executable, "-m", "tests.tools.serving", str(file)]
+    program = [sys.executable, "-m", "tests.tools.storing", str(file)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(25)]

@@ -31,8 +31,8 @@ from pamdp.train.factory import load_policy, new_policy, save_policy
 from pamdp.train.feedback import feedback_rollout, learn, usable
 from pamdp.transitions import to_batch
 from pamdp.types import Dialogue, Persona, Turn
-from tests.tools.serving import served
 from tests.tools.spies import spy_on_reading
+from tests.tools.storing import served
 from tests.tools.tiny import make_tiny_backbone
 
 CANARY = "Marzipan"

@@ -33,13 +33,14 @@ def asking(end: EndpointConfig) -> Asking:
 
 
 def build_chat_models(
-    ends: Mapping[str, tuple[Role, EndpointConfig]], ledger: Ledger, cache: Path | None = None
+    ends: Mapping[str, tuple[Role, EndpointConfig]], ledger: Ledger, cache: Path | None = None, remember: bool = True
 ) -> dict[str, ChatModel]:
     """A chat model for each endpoint, by the setting that describes it; nothing is called yet.
 
     Args:
       ends: setting -> on whose account its calls go, and its values.
       cache: folder of remembered answers; None: the user's cache folder.
+      remember: whether answers are; those about people who may ask to be forgotten must not be.
 
     Raises:
       ConfigError: settings of an endpoint do not fit together.
@@ -61,7 +62,8 @@ def build_chat_models(
         if end.kind not in HERE:
             model = Limited(model, _loosest([end]), shared[server])
         metered = Metered(model, ledger, role, Price(end.price_prompt, end.price_completion))
-        out[name] = Cached(Retrying(metered, end.tries), cache or cache_dir() / "answers")
+        patient = Retrying(metered, end.tries)
+        out[name] = Cached(patient, cache or cache_dir() / "answers") if remember else patient
     return out
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -76,7 +76,8 @@ class Backbone:
     """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
     NAME and REVISION identify the weights in fingerprints and checkpoints. A ModelError for a model that cannot be used
-    (`families.require_usable`).
+    (`families.require_usable`). Adapters may lose their last policy in any thread; `defer` takes them off: at once,
+    unless a thread that owns the model does it between two passes.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Backbone:
         self.embed: nn.Embedding = model.get_input_embeddings()
         self.most = most_positions(model)
         self.d = int(model.config.get_text_config().hidden_size)
+        self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
         self.model.requires_grad_(False)
         self.model.eval()
 

@@ -200,17 +200,21 @@ class Policy:
         progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """One reply for each request, u = F(a)."""
-        rows = []
-        for request in requests:
-            inject, steer = self._guide(request.action)
-            length = prefixes[request.prefix].encoded.heads[request.t]
-            rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
+        rows = [self.row(prefixes[request.prefix], request) for request in requests]
         with self.active():
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
-        texts = [self.backbone.chat.decode(ids) for ids in replies]
+        return [self.text(ids, sampling) for ids in replies]
+
+    def row(self, prefix: Prefix, request: Request) -> DecodeRow:
+        """What a request asks of a batch that decodes."""
+        inject, steer = self._guide(request.action)
+        return DecodeRow(request.prefix, prefix.encoded.heads[request.t], inject, request.seed, steer)
+
+    def text(self, ids: Sequence[int], sampling: Sampling) -> str:
+        """The words of a reply that is over."""
+        text = self.backbone.chat.decode(ids)
         # A reply of fewer tokens ended by itself, in whatever way: that is the model's to answer for.
-        broken = [sampling.trim and len(ids) == sampling.max_tokens for ids in replies]
-        return [whole_sentences(text) if cut else text for text, cut in zip(texts, broken, strict=True)]
+        return whole_sentences(text) if sampling.trim and len(ids) == sampling.max_tokens else text
 
     def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
         """The replies to some histories, under the mean action."""

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Caller = tuple[str, str, bool]
+Asker = tuple[str, str, bool]
 """Who asks: the name of the key, the user that it speaks for, and whether it may ask for everybody."""
-Who = Callable[..., Caller]
-"""A dependency of FastAPI that gives the caller, or answers 401 by itself."""
+Who = Callable[..., Asker]
+"""A dependency of FastAPI that gives the asker, or answers 401 by itself."""
 
 
-def namespaced(key: str, user: str) -> str:
-    """The id of what a client calls USER; all who talk through a key without such a name are one user, the key's."""
+def namespaced(key: str, user: str | None) -> str:
+    """The id of what a client calls USER; all who talk through a key without such a name are one user, the key's.
+
+    A key's name holds no colon (keys.py), so no other key's user has this id.
+    """
     return f"{key}:{user}" if user and user != key else key
 
 

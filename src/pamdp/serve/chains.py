@@ -1,7 +1,8 @@
 """Chats out of single replies: which histories go on in others.
 
-Owns the order of replies in chats. Knows nothing of stores. A reply is stored with its whole history, so a chat is what
-its longest history says; what was asked again or cut short by a client stands as a chat of its own.
+Owns the order of replies in chats; what a client's system message says is no part of them. Knows nothing of stores. A
+reply is stored with its whole history, so a chat is what its longest history says; what was asked again or cut short by
+a client stands as a chat of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ def beginnings(history: History) -> Iterator[History]:
 
 def chats(replies: Sequence[ServedReply]) -> list[History]:
     """The histories of some replies that no other goes on from, in the order of their first replies."""
-    histories = dict.fromkeys(reply.history for reply in replies)
+    histories = dict.fromkeys(reply.spoken for reply in replies)
     passed = {earlier for history in histories for earlier in [*beginnings(history)][:-1]}
     return [history for history in histories if history not in passed]
 
 
 def all_said(replies: Sequence[ServedReply], most: int) -> History:
     """The last MOST messages or so of a user's chats as one history, which begins and ends with the user's."""
-    last = {reply.history: reply.text for reply in replies}
+    last = {reply.spoken: reply.text for reply in replies}
     joined: list[Message] = []
     for history in chats(replies):
         joined += [*history, Message("assistant", last[history])]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
@@ -98,6 +98,13 @@ class Report:
     def ok(self) -> bool:
         """Whether the new policy may reply."""
         return all(measure.ok for measure in self.measures)
+
+    @property
+    def document(self) -> Mapping[str, object]:
+        """All of it as JSON."""
+        measures = [{**asdict(measure), "ok": measure.ok} for measure in self.measures]
+        replies = [dict(zip(("state", "old", "new"), reply, strict=True)) for reply in self.replies]
+        return {"ok": self.ok, "measures": measures, "replies": replies}
 
     def __str__(self) -> str:
         """A line for each measure."""

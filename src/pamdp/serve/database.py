@@ -126,9 +126,10 @@ class Database:
 
 def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, max_overflow=-1)
+        return create_engine(url, pool_pre_ping=True, max_overflow=-1, hide_parameters=True)
     waits = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
-    engine = create_engine(url, connect_args=waits, poolclass=QueuePool, max_overflow=-1)
+    # Errors would quote what was to be written, and end up in a log.
+    engine = create_engine(url, connect_args=waits, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

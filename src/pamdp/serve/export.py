@@ -57,7 +57,7 @@ def rated_dialogues(store: Store, named: Callable[[str], str]) -> Iterator[Rated
         replies, rated = store.replies(user), rewards(store.feedback(user))
         left = defaultdict[History, list[ServedReply]](list)
         for reply in replies:
-            left[reply.history].append(reply)
+            left[reply.spoken].append(reply)
         persona = profiles.read(user).persona
         for chat in chats(replies):
             if not all(message.content.strip() for message in chat):
@@ -105,7 +105,7 @@ def preference_lines(store: Store, named: Callable[[str], str]) -> Iterator[Mapp
                 good, bad, of = said.text or "", reply.text, [reply]
             else:
                 good, bad, of = reply.text, replies[said.over or ""].text, [reply, replies[said.over or ""]]
-            pair = PreferencePair(said.id, persona, reply.history, good, bad, said.kind)
+            pair = PreferencePair(said.id, persona, reply.spoken, good, bad, said.kind)
             yield {
                 **pair_line(pair), "user_id": named(user), "replies": [r.id for r in of],
                 "versions": [r.version for r in of], "created": said.created,

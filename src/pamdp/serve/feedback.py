@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, m
 
 from pamdp.data.fields import MAX_TEXT
 from pamdp.errors import DataError
-from pamdp.serve.callers import Caller, Who, belongs, namespaced
-from pamdp.serve.faults import FaultRoute, NotFoundError
+from pamdp.serve.callers import Asker, Who, belongs, namespaced
+from pamdp.serve.errors import ApiError
 from pamdp.serve.store import Feedback, Store
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _WAYS = ({"reply", "thumb"}, {"preferred", "over"}, {"reply", "correction"})
 
 
@@ -55,18 +55,18 @@ class Said(BaseModel):
 
 def feedback_router(store: Store, who: Who) -> APIRouter:
     """The route. A key may speak of the replies that its users were given."""
-    router = APIRouter(prefix="/v1/feedback", route_class=FaultRoute)
+    router = APIRouter(prefix="/v1/feedback")
 
     @router.post("")
     def say(
         said: Said,
-        caller: Annotated[Caller, Depends(who)],
+        asker: Annotated[Asker, Depends(who)],
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> dict[str, Any]:
-        key, _, everybody = caller
+        key, _, everybody = asker
         owner = store.owner(said.preferred or said.reply or "")
         if owner is None or not (everybody or belongs(owner, key)):
-            raise NotFoundError("there is no such reply")
+            raise ApiError(404, "there is no such reply", "not_found")
         if said.user is not None and owner != namespaced(key, said.user) and not everybody:
             raise DataError("this reply was given to another user")
         made = store.rate(said.feedback(owner), idempotency_key)

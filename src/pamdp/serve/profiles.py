@@ -119,8 +119,8 @@ class Profiles:
             self._under_way[reply.user] = self._pool.submit(self._quietly, reply.user)
 
     def close(self) -> None:
-        """Wait for what is under way."""
-        self._pool.shutdown()
+        """Wait for what is under way, and begin nothing more."""
+        self._pool.shutdown(cancel_futures=True)
 
     def read(self, user: str) -> Profile:
         """The profile of a user; an empty one of a user that is not known."""

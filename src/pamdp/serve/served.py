@@ -20,7 +20,8 @@ class ServedReply:
       user: who was talking: the client's `user` field, or else the name of its key.
       model: the name that the client asked for.
       version: of the policy that replied, so that ratios of actions are taken against the right one.
-      history: what the policy saw, its own instruction left out; ends with the user's message.
+      history: what the policy saw, its own instruction left out; a client's system message may begin it, and the
+        user's message ends it.
       text: the reply, whole.
       action, mean: u's latent action and the mean that it was drawn around, each of length d_a; None where the model
         has no planner.
@@ -38,6 +39,11 @@ class ServedReply:
     mean: tuple[float, ...] | None
     sigma: float
     created: float
+
+    @property
+    def spoken(self) -> History:
+        """The history without a client's system message: what all data hold of a chat."""
+        return self.history[1:] if self.history[0].role == "system" else self.history
 
 
 class Recorder(Protocol):
