@@ -127,7 +127,7 @@ class RLConfig(Settings):
       clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
       permute: control: shuffle the advantages, so that noise is learned (`pamdp eval RUN --permuted RUN2`).
       moves: how A1 moves: "gains" of each number of the action, along "components" of H(h), or "all" of it (the paper).
-      components: how many, where it moves along them.
+      components: how many, where it moves along them; 0: by the same for every state. 0: by the same for every state.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's
@@ -150,7 +150,7 @@ class RLConfig(Settings):
     clip: float | None = Field(default=None, gt=0)
     permute: bool = False
     moves: Literal["gains", "components", "all"] = "gains"
-    components: int = Field(default=4, ge=1)
+    components: int = Field(default=4, ge=0)
     rounds: int = Field(default=1, ge=1)
     samples: int = Field(default=8, ge=1)
     reference: Literal["clone", "vanilla", "preferred"] = "clone"
