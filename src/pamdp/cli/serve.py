@@ -15,7 +15,9 @@ app = typer.Typer()
 
 
 @app.command()
+@app.command("ui")
 def serve(
+    context: typer.Context,
     *,
     run: Annotated[str, typer.Argument(help="Run directory, policy's folder, or `shipped`.")] = "shipped",
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs --keys.")] = (
@@ -23,6 +25,7 @@ def serve(
     ),
     port: Annotated[int, typer.Option(help="Port to listen on; 0 for any that is free.", min=0, max=65535)] = 8300,
     keys: Annotated[Path | None, typer.Option(help="TOML file of keys; see `pamdp serve-key`.")] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="With a web page; `pamdp ui` is the same.")] = False,
     config: Sources,
     plugin: Plugins,
     overrides: Overrides,
@@ -45,7 +48,7 @@ def serve(
         from pamdp.serve.server import serve as start
     except ModuleNotFoundError as error:
         raise ConfigError(f"serving needs {error.name}, which is missing: pip install 'pamdp[serve]'") from error
-    start(run, settings, known, host, port)
+    start(run, settings, known, host, port, ui=ui or context.info_name == "ui")
 
 
 @app.command("serve-key")

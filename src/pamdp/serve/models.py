@@ -12,10 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pamdp.models.backbone import Backbone
+from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
-from pamdp.train.factory import load_policy, shipped, with_planner
+from pamdp.rl.returns import max_value
+from pamdp.train.factory import load_critics, load_policy, shipped, with_planner
 from pamdp.train.init_from import latest_policy
 from pamdp.train.policy_metadata import read_metadata
+from pamdp.train.reinforce import R_MAX
 from pamdp.workflows import backbones
 
 TRAINED, CLONE, PLAIN = "pamdp", "clone", "vanilla"
@@ -30,12 +33,14 @@ class Model:
     Attributes:
       version: sha256 of the planner's file, or the backbone's revision where there is none.
       created: when it was loaded, in seconds since 1970.
+      critics: V(h) and V(h, ω), where they were kept with the policy.
     """
 
     name: str
     policy: Policy
     version: str
     created: int = field(default_factory=lambda: int(time.time()))
+    critics: DualCritic | None = None
 
 
 Models = Mapping[str, Model]
@@ -59,7 +64,10 @@ def load_models(source: str, load: Load) -> Models:
         found[TRAINED] = load_policy(latest, own), version(latest)
     plain = Policy(bare, readout=found[TRAINED][0].readout, config=about.config)
     found[PLAIN] = plain, f"{bare.name}@{bare.revision}"
-    return {name: Model(name, policy, version) for name, (policy, version) in found.items()}
+    models = {name: Model(name, policy, version) for name, (policy, version) in found.items()}
+    rl, width = about.config.rl, models[TRAINED].policy.width
+    critics = load_critics(latest, width, max_value(R_MAX, rl.gamma, rl.horizon))
+    return models | {TRAINED: replace(models[TRAINED], critics=critics)}
 
 
 def version(folder: Path) -> str:

@@ -22,6 +22,7 @@ from pamdp.serve.app import create_app
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import Load, load_models
+from pamdp.serve.pages import page_router
 from pamdp.serve.served import Recorder
 from pamdp.serve.service import Check, Service
 
@@ -29,9 +30,9 @@ from pamdp.serve.service import Check, Service
 class Server(uvicorn.Server):
     """Uvicorn's server, but one that lets replies end and refuses new ones while they do."""
 
-    def __init__(self, config: uvicorn.Config, this: Service) -> None:
+    def __init__(self, config: uvicorn.Config, this: Service, ui: bool = False) -> None:
         super().__init__(config)
-        self.this = this
+        self.this, self.ui = this, ui
         self.deadline = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -40,6 +41,8 @@ class Server(uvicorn.Server):
         for host, port in {s.getsockname()[:2] for server in self.servers for s in server.sockets}:
             name = f"[{host}]" if ":" in host else host
             print(f"serving {', '.join(self.this.models)} on http://{name}:{port}/v1", flush=True)
+            if self.ui:
+                print(f"the page is at http://{name}:{port}/", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop once all replies have ended; at once when told for a second time."""
@@ -66,8 +69,9 @@ def serve(
     routers: Sequence[APIRouter] = (),
     check: Check | None = None,
     load: Load = load_backbone,
+    ui: bool = False,
 ) -> None:
-    """Serve the models of the run SOURCE until a signal ends it; see `create_app`.
+    """Serve the models of the run SOURCE until a signal ends it, with a web page if UI; see `create_app`.
 
     Raises:
       ConfigError: others could reach a server without keys, or the port is taken.
@@ -81,11 +85,12 @@ def serve(
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
     models = load_models(source, load)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
+    routers = [*routers, *([page_router(source)] if ui else [])]
     app = create_app(engine, models, config, keys, recorder=recorder, routers=routers, check=check, load=load)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
     options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
     try:
-        Server(options, app.state.service).run([listening])
+        Server(options, app.state.service, ui).run([listening])
     finally:
         engine.stop()
         listening.close()
