@@ -41,7 +41,7 @@ export function lines(series, {label, width = 340, height = 150, whole = false} 
 }
 
 // Where actions lie in the plane, from the first to the last; one scale for both directions.
-export function path(places, shares, {width = 340, height = 230} = {}) {
+export function path(places, shares, {width = 340, height = 190} = {}) {
   const reach = Math.max(1e-6, ...places.flat().map(Math.abs)) * 1.25, half = height / 2 - 8;
   const at = p => [width / 2 + p[0] / reach * (width / 2 - 14), height / 2 - p[1] / reach * half];
   const label = `The mean action of ${places.length} turns in two directions: ` + places.map((p, i) => `turn ${i + 1} at ${short(p[0])}, ${short(p[1])}`).join("; ");

@@ -70,8 +70,8 @@ async function expected(look) {
     const found = await read(`${user()}/values`);
     if (look !== looks) return;
     const list = [found.values, found.data, found.turns].find(Array.isArray);
-    if (list) personal = list.map(value => value.v_hw);
-    else personal[turns - 1] = (found.value ?? found).v_hw;
+    if (list) personal = list;
+    else personal[turns - 1] = found.value ?? found;
   } catch (error) { if (!(error instanceof Refused)) throw error; }
   draw();
 }
@@ -80,8 +80,8 @@ const points = list => [...list].map((y, i) => [i + 1, y]).filter(([, y]) => typ
 
 function draw() {
   const series = [
-    {name: "V(h)", points: points(values), style: "first"},
-    {name: "V(h, ω)", points: points(personal), style: "second"},
+    {name: "V(h)", points: points(values.length ? values : [...personal].map(told => told?.v_h)), style: "first"},
+    {name: "V(h, ω)", points: points([...personal].map(told => told?.v_hw)), style: "second"},
   ].filter(line => line.points.length);
   $("values-panel").hidden = !series.length;
   if (!series.length) return;
@@ -149,8 +149,8 @@ function editor(entry, row) {
 async function change(statement) {
   try {
     show(await read(`${user()}/profile`, {method: "PATCH", body: {statements: [statement]}}));
-    $("profile-head").focus?.();
-    if (seen) { await expected(looks); }
+    if (document.activeElement === document.body) $("profile-head").focus();  // the button that was pressed is gone
+    if (seen) await expected(looks);
   } catch (error) {
     $("profile-note").textContent = error.status === 404 ? "Say something first: nothing is remembered of you yet." : error.message;
   }
