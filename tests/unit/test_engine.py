@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -175,6 +176,17 @@ def test_what_breaks_one_batch_leaves_the_others_and_the_engine(
     with pytest.raises(ZeroDivisionError):
         engine.call(lambda: 1 / 0).result()
     assert engine.alive
+
+
+def test_a_call_that_nobody_waits_for_is_left_out_and_the_engine_goes_on(engine: Engine) -> None:
+    begun, done = threading.Event(), threading.Event()
+    first = engine.call(lambda: (begun.set(), done.wait()))
+    begun.wait()
+    second = engine.call(lambda: "unwanted")
+    assert second.cancel()
+    done.set()
+    first.result()
+    assert engine.call(lambda: "wanted").result() == "wanted" and engine.alive
 
 
 def test_instructions_of_a_client_stand_after_the_policys(policies: dict[str, Policy]) -> None:

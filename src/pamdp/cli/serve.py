@@ -15,7 +15,9 @@ app = typer.Typer()
 
 
 @app.command()
+@app.command("ui")
 def serve(
+    context: typer.Context,
     *,
     run: Annotated[str, typer.Argument(help="Run directory, policy's folder, or `shipped`.")] = "shipped",
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs --keys.")] = (
@@ -26,6 +28,7 @@ def serve(
     key_file: Annotated[
         Path | None, typer.Option(help="Key of an encrypted store; else PAMDP_STORE_KEY has it.")
     ] = None,
+    ui: Annotated[bool, typer.Option("--ui", help="With a web page; `pamdp ui` is the same.")] = False,
     config: Sources,
     plugin: Plugins,
     overrides: Overrides,
@@ -49,7 +52,7 @@ def serve(
         from pamdp.serve.server import serve as start
     except ModuleNotFoundError as error:
         raise ConfigError(f"serving needs {error.name}, which is missing: pip install 'pamdp[serve]'") from error
-    start(run, settings, known, host, port, store_key=read_key(file=key_file))
+    start(run, settings, known, host, port, store_key=read_key(file=key_file), ui=ui or context.info_name == "ui")
 
 
 @app.command("serve-key")

@@ -22,15 +22,16 @@ from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
 from pamdp.serve.memory import install, open_profiles
 from pamdp.serve.models import Load, load_models
+from pamdp.serve.pages import page_router
 from pamdp.serve.service import Service
 
 
 class Server(uvicorn.Server):
     """Uvicorn's server, but one that lets replies end and refuses new ones while they do."""
 
-    def __init__(self, config: uvicorn.Config, this: Service) -> None:
+    def __init__(self, config: uvicorn.Config, this: Service, ui: bool = False) -> None:
         super().__init__(config)
-        self.this = this
+        self.this, self.ui = this, ui
         self.deadline = float("inf")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -39,6 +40,8 @@ class Server(uvicorn.Server):
         for host, port in {s.getsockname()[:2] for server in self.servers for s in server.sockets}:
             name = f"[{host}]" if ":" in host else host
             print(f"serving {', '.join(self.this.models)} on http://{name}:{port}/v1", flush=True)
+            if self.ui:
+                print(f"the page is at http://{name}:{port}/", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop once all replies have ended; at once when told for a second time."""
@@ -63,8 +66,11 @@ def serve(
     *,
     store_key: str | None = None,
     load: Load = load_backbone,
+    ui: bool = False,
 ) -> None:
-    """Serve the models of the run SOURCE until a signal ends it; what is served is kept where CONFIG says.
+    """Serve the models of the run SOURCE until a signal ends it, with a web page if UI.
+
+    What is served is kept where CONFIG says.
 
     Raises:
       ConfigError: others could reach a server without keys, or the port is taken.
@@ -80,13 +86,14 @@ def serve(
     models = load_models(source, load)
     profiles = open_profiles(config, source, store_key)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
-    app = create_app(engine, models, config, keys, check=check, load=load)
+    routers = [page_router(source)] if ui else []
+    app = create_app(engine, models, config, keys, routers=routers, check=check, load=load)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
     options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
     try:
         if profiles is not None:
             install(app, profiles)
-        Server(options, app.state.service).run([listening])
+        Server(options, app.state.service, ui).run([listening])
     finally:
         engine.stop()
         listening.close()
