@@ -41,7 +41,7 @@ export function lines(series, {label, width = 340, height = 150, whole = false} 
 }
 
 // Where actions lie in the plane, from the first to the last; one scale for both directions.
-export function path(places, shares, {width = 340, height = 190} = {}) {
+export function path(places, {width = 340, height = 190} = {}) {
   const reach = Math.max(1e-6, ...places.flat().map(Math.abs)) * 1.25, half = height / 2 - 8;
   const at = p => [width / 2 + p[0] / reach * (width / 2 - 14), height / 2 - p[1] / reach * half];
   const label = `The mean action of ${places.length} turns in two directions: ` + places.map((p, i) => `turn ${i + 1} at ${short(p[0])}, ${short(p[1])}`).join("; ");
@@ -49,8 +49,6 @@ export function path(places, shares, {width = 340, height = 190} = {}) {
   root.append(
     svg("line", {x1: 8, x2: width - 8, y1: height / 2, y2: height / 2, class: "grid"}),
     svg("line", {x1: width / 2, x2: width / 2, y1: 8, y2: height - 8, class: "grid"}),
-    svg("text", {x: width - 8, y: height / 2 - 6, "text-anchor": "end"}, `${Math.round(100 * shares[0])} %`),
-    svg("text", {x: width / 2 + 6, y: 18}, `${Math.round(100 * shares[1])} %`),
     svg("polyline", {points: places.map(p => at(p).join(",")).join(" "), class: "line first"}),
   );
   places.forEach((p, i) => {

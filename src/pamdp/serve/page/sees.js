@@ -54,9 +54,9 @@ async function inspect(look) {
   values = found.turns.map(turn => turn.v_h);
   draw();
   $("path-panel").hidden = $("other-panel").hidden = false;
-  $("path").replaceChildren(path(found.turns.map(turn => turn.at), found.shares));
+  $("path").replaceChildren(path(found.turns.map(turn => turn.at)));
   $("path-note").textContent = found.turns.length < 2 ? "One turn, one place: the path begins with the second."
-    : `Mean actions of the turns (${found.turns[0].mean.length} numbers each) in the two directions in which they differ most.`;
+    : `Mean actions of the turns (${found.turns[0].mean.length} numbers each) in the two directions in which they differ most: ${found.shares.map(share => Math.round(100 * share)).join(" and ")} % of the variance.`;
   const others = found.others.map(other => el("option", {value: other.index}, `of ${other.user.split(/[:/]/).slice(1).join("/") || other.user}, after ${other.turns} ${other.turns === 1 ? "turn" : "turns"}`));
   $("action").replaceChildren(el("option", {value: "mean"}, "the mean action"), el("option", {value: "zero"}, "no action (zero)"),
     ...(others.length ? [el("optgroup", {label: "another conversation's action"}, ...others)] : []));
