@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pamdp.cli.options import Json, show
+from pamdp.cli.options import Json, Plugins, show
 from pamdp.errors import ConfigError
 
 app = typer.Typer(name="feedback", no_args_is_help=True, help="What users said of a server's replies.")
@@ -15,6 +15,7 @@ app = typer.Typer(name="feedback", no_args_is_help=True, help="What users said o
 
 @app.command()
 def export(
+    *,
     store: Annotated[str, typer.Argument(help="File or URL of the server's store.")],
     out: Annotated[Path, typer.Option(help="Folder to write, new or written by this before.")],
     layout: Annotated[
@@ -24,6 +25,7 @@ def export(
     key_file: Annotated[
         Path | None, typer.Option(help="Key of an encrypted store; else PAMDP_STORE_KEY has it.")
     ] = None,
+    plugin: Plugins,
     as_json: Json = False,
 ) -> None:
     """Write what users said as data to learn from: `pamdp train offline data.path=FOLDER`.
