@@ -36,7 +36,7 @@ from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
 from pamdp.train.factory import Split, load_policy, new_policy
-from pamdp.train.init_from import combined, latest_policy, starting
+from pamdp.train.init_from import combined, latest_policy, placed, starting
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata, require_unseen_by
 from pamdp.train.positions import fitting
@@ -65,7 +65,7 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
       ModelError: the language model is not there; the message says which command brings it.
     """
     folder = latest_policy(source)
-    return load_policy(folder, load_backbone(read_metadata(folder).config.model.name) if backbone is None else backbone)
+    return load_policy(folder, backbone or load_backbone(placed(read_metadata(folder).config.model)))
 
 
 def clone(

@@ -21,15 +21,18 @@ from pamdp.async_bridge import done
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
 from pamdp.journal import Journal, PlayedTurn
-from pamdp.models.backbone import Prefix
 from pamdp.models.critics import privileged_prefixes
 from pamdp.models.generate import Sampling
+from pamdp.models.place import on_host
 from pamdp.models.policy import Policy, Request
+from pamdp.models.prefix import Prefix
 from pamdp.progress import note
 from pamdp.seeds import seed_of
 from pamdp.types import Outcome, TimeStep
 
 T = TypeVar("T")
+Act = tuple[Tensor | None, Sequence[Tensor | None]]
+"""Mean of an action's distribution, and the actions under which the samples are written; None without a planner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Transitions, and the features of every state that they name."""
+    """Transitions, and the features of every state that they name; all tensors on the CPU, where a policy learns."""
 
     transitions: list[Transition]
     moments: dict[tuple[str, int], TimeStep]
@@ -125,7 +128,7 @@ class _Flight:
     """Dialogues whose replies are written and whose outcomes are awaited."""
 
     moments: list[TimeStep]
-    actions: list[tuple[Tensor | None, Sequence[Tensor | None]]]
+    actions: list[Act]
     replies: list[Sequence[str]]
     outcomes: list[Future[list[Outcome]]]
 
@@ -163,10 +166,12 @@ class _Play:
         with self.policy.active():  # once for all: switching has its price
             _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
-        drawn = [self._act(m) if p is None else _stored(p) for m, p in zip(moments, known, strict=True)]
         asked = [i for i, played in enumerate(known) if played is None]
+        acts = [self._act(moments[i]) for i in asked]
+        new = iter(_on_host(acts))
+        drawn = [next(new) if played is None else _stored(played) for played in known]
         replies: list[Sequence[str]] = [() if played is None else played.replies for played in known]
-        written = self._write([moments[i] for i in asked], [drawn[i][1] for i in asked])
+        written = self._write([moments[i] for i in asked], [actions for _, actions in acts])
         for i, group in zip(asked, written, strict=True):
             replies[i] = group
         begun = iter(self.env.begin([moments[i] for i in asked], [replies[i] for i in asked]) if asked else ())
@@ -200,10 +205,9 @@ class _Play:
             self.seen.pop(key, None)
         return following
 
-    def _act(self, moment: TimeStep) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """Mean of the action's distribution, and the actions under which the samples are written."""
+    def _act(self, moment: TimeStep) -> Act:
         seed = seed_of(self.seed, "action", moment.key, moment.t) if self.explore else None
-        return self.policy.act(self.out.features_h[moment.key, moment.t], self.samples, seed)
+        return self.policy.act(self.policy.features(self.prefixes[moment.key]), self.samples, seed)
 
     def _write(self, moments: list[TimeStep], actions: list[Sequence[Tensor | None]]) -> list[Sequence[str]]:
         requests = [
@@ -250,21 +254,30 @@ def _features(
             out.dropped[moment.key, moment.t] = dropped
             prefixes.pop(moment.key, None)  # what is left does not continue it
     known = [prefixes.get(moment.key) for moment in moments]
-    for moment, prefix in zip(moments, policy.prefixes(read, known), strict=True):
+    found = policy.prefixes(read, known)
+    for moment, prefix, own in zip(moments, found, on_host([policy.features(p) for p in found]), strict=True):
         out.moments[moment.key, moment.t] = moment
         prefixes[moment.key] = prefix
-        out.features_h[moment.key, moment.t] = policy.features(prefix)
+        out.features_h[moment.key, moment.t] = own
     if privileged is None:
         return
     new = [moment for moment in moments if (moment.key, moment.t) not in privileged]
-    for moment, prefix in zip(new, privileged_prefixes(policy, new, [seen.get(m.key) for m in new]), strict=True):
+    found = privileged_prefixes(policy, new, [seen.get(m.key) for m in new])
+    for moment, prefix, own in zip(new, found, on_host([policy.features(p) for p in found]), strict=True):
         seen[moment.key] = prefix
-        privileged[moment.key, moment.t] = policy.features(prefix)
+        privileged[moment.key, moment.t] = own
     for moment in moments:
         out.features_hw[moment.key, moment.t] = privileged[moment.key, moment.t]
 
 
-def _stored(played: PlayedTurn) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+def _on_host(acts: Sequence[Act]) -> Iterator[Act]:
+    """Means and actions as they are stored and learned from: on the CPU, by one copy for all."""
+    known = iter(on_host([x for mean, actions in acts for x in (mean, *actions) if x is not None]))
+    for mean, actions in acts:
+        yield (None if mean is None else next(known)), [None if a is None else next(known) for a in actions]
+
+
+def _stored(played: PlayedTurn) -> Act:
     """The actions of a turn that was played before."""
     mean = None if played.mean is None else torch.tensor(played.mean)
     return mean, [None if action is None else torch.tensor(action) for action in played.actions]

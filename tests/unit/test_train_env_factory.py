@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamdp.calls_config import EndpointConfig, GraderConfig
-from pamdp.config import Config, EvalConfig
+from pamdp.config import Config, EvalConfig, ModelConfig
 from pamdp.data import load_sample
 from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser
@@ -46,8 +46,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models of this machine that were loaded."""
     names = list[str]()
 
-    def bring(name: str = "embedded") -> Backbone:
-        names.append(name)
+    def bring(model: ModelConfig) -> Backbone:
+        names.append(model.name)
         return make_tiny_backbone()
 
     monkeypatch.setattr(local, "load_backbone", bring)

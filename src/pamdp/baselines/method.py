@@ -13,7 +13,7 @@ import torch
 
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.replies import Replier
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
 from pamdp.models.backbone import Backbone
@@ -47,9 +47,10 @@ class Job:
         """The run in `root/NAME`: a new one, or the interrupted one."""
         torch.manual_seed(config.seed)
         prints = tuple(in_role(judge, "reward") for judge in judges)
-        fingerprint = Fingerprint(data=self.data, model=backbone.name, revision=backbone.revision, judges=prints)
-        start = Run.resume if (self.root / name).exists() else Run.create
-        return start(self.root / name, config, fingerprint)
+        fingerprint = Fingerprint(data=self.data, judges=prints, **backbone.identity)
+        if (self.root / name).exists():
+            return Run.resume(self.root / name, config, fingerprint, MAY_CHANGE)
+        return Run.create(self.root / name, config, fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ def evaluate(
     from pamdp.models.embedded import load_backbone
     from pamdp.preflight import require_control, require_data, require_finished, require_judges
     from pamdp.runs import Run
+    from pamdp.train.init_from import placed
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
 
@@ -56,9 +57,10 @@ def evaluate(
     if (sheet or key) and not readings:
         raise ConfigError("--sheet and --key say what --readings are of; name the files of verdicts, too")
     names = [name.strip() for name in judges.split(",")]
-    grader = load(EvalConfig, config, overrides).grader
+    asked = load(EvalConfig, config, overrides)
     done = Run(run)
     settings = done.config(Config)
+    settings = settings.model_copy(update={"model": placed(settings.model, asked.model)})
     require_judges(names, done)
     require_finished(done)
     if permuted is not None:
@@ -71,7 +73,8 @@ def evaluate(
     bare, own = backbones(settings, load_backbone)
     result = evaluate_policies(
         policies_of(run, own, bare, permuted), split, names, settings, run,
-        ("BC", "PAMDP") if controls else (), grader, {} if permuted is None else {"permuted": str(permuted)}, read,
+        ("BC", "PAMDP") if controls else (), asked.grader,
+        {} if permuted is None else {"permuted": str(permuted)}, read,
     )  # fmt: skip
     show(as_json, result.json, *result.shown)
 

@@ -38,11 +38,12 @@ def bc(
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
-    from pamdp.train.factory import load_clone_pairs, new_policy
+    from pamdp.train.factory import load_clone_pairs, new_policy, require_learnable
     from pamdp.workflows import fingerprint_of, open_run, split_of, tell_of_data
 
     settings = load(Config, config, overrides)
-    backbone = load_backbone(settings.model.name)
+    require_learnable(settings)
+    backbone = load_backbone(settings.model)
     split = split_of(settings)
     pairs = load_clone_pairs(settings)
     tell_of_data(len(pairs.skipped), pairs.repaired, pairs.pairs)

@@ -19,7 +19,7 @@ from pamdp.config import Config
 from pamdp.errors import ModelError
 from pamdp.models.actor import Actor, Planner
 from pamdp.models.adapters import Adapter
-from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.chat import Encoded
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.form import whole_sentences
@@ -27,6 +27,7 @@ from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.positions import within_positions
 from pamdp.models.prefill import prefill
+from pamdp.models.prefix import Prefix
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message, as_history
 
@@ -75,7 +76,7 @@ class Policy:
     def with_actor(self, actor: Actor) -> Policy:
         """The same policy with another A1; this one stays as it is."""
         planner = copy.deepcopy(self.trained_planner)
-        planner.actor = actor
+        planner.actor = actor.to(self.backbone.device)
         return replace(self, planner=planner)
 
     @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config
 from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser
@@ -21,11 +21,15 @@ from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Role
 from pamdp.llm.stack import asking, build_chat_models
 from pamdp.models.backbone import Backbone
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import JUDGES, USERS
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue
 
-OPERATION = ("base_url", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
+OPERATION = (
+    "base_url", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute",
+    *PlaceConfig.model_fields,
+)  # fmt: skip
 """Settings of an endpoint that a resumed run may change: they decide where from and when an answer comes, not which."""
 ROLES = ("simulator", "profiler", "judge", "writer")
 
@@ -33,7 +37,7 @@ ROLES = ("simulator", "profiler", "judge", "writer")
 def may_change(more: Sequence[str] = ()) -> tuple[str, ...]:
     """Dotted names of the settings that may differ when a run is resumed; MORE endpoints beside those of `online`."""
     ends = (*(f"online.{role}" for role in ROLES), *more)
-    return tuple(f"{end}.{name}" for end in ends for name in OPERATION)
+    return (*MAY_CHANGE, *(f"{end}.{name}" for end in ends for name in OPERATION))
 
 
 @dataclass(slots=True)
