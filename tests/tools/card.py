@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,6 @@ from pamdp.models.backbone import Backbone
 
 CARD = torch.device("meta")
 CROSS = {f"aten::{name}" for name in ("copy_", "_to_copy", "index", "index_put", "index_put_", "_index_put_impl_")}
-    "aten::copy_",
-    "aten::_to_copy",
-    "aten::index",
-    "aten::index_put",
-    "aten::index_put_",
-    "aten::_index_put_impl_",
-)
 """Operations that CUDA runs over two devices: copies, and look-ups by an index that is on the CPU."""
 
 
@@ -146,7 +140,7 @@ def to_card(module: nn.Module) -> None:
 
 @contextmanager
 def on_card(backbone: Backbone) -> Iterator[Card]:
-    """BACKBONE on the card inside the block."""
-    with Card() as card:
+    """BACKBONE on the card inside the block; fused optimizers, which ask for a device by name, run there."""
+    with mock.patch("torch.optim.adam._device_dtype_check_for_fused"), Card() as card:
         to_card(backbone.model)
         yield card

@@ -80,7 +80,7 @@ def make_trainer(
         "logging_steps": 1,
         "disable_tqdm": True,
     }
-    if backbone.quantization != "none":
+    if backbone.identity["quantization"] != "none":
         raise ModelError(f"{kind} of TRL would merge what it learned into rounded weights; set model.quantization=none")
     adapter = None
     if isinstance(fit, LoraFitConfig):

@@ -1,6 +1,6 @@
 """One clean pass over a history: its tokens, its states, and the keys and values that replies continue from.
 
-Owns how states are read, and how caches grow side by side. Knows nothing of models: backbone.py and prefill.py run them.
+Owns how states are read, and how caches grow side by side. Knows nothing of how models are run (backbone.py).
 """
 
 from __future__ import annotations
