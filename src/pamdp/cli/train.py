@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
+from pamdp.errors import ModelError
 from pamdp.registry import JUDGES
 from pamdp.settings import load
 
@@ -131,17 +133,20 @@ def online(
 
 @app.command()
 def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrides: Overrides) -> None:
-    """What `train online` with these settings will call and cost, before it runs.
+    """What `train online` with these settings will call and cost, and what memory its model takes, before it runs.
 
     Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
     """
     from pamdp.evaluation.tables import TidyTable
     from pamdp.llm.stack import HERE
+    from pamdp.models.place import place_of
     from pamdp.train import estimate as costs
+    from pamdp.train.memory import memory_of
     from pamdp.train.users import load_users
 
     settings = load(Config, config, overrides)
-    rows = costs.estimate(settings, load_users(settings).train)
+    dialogues = load_users(settings).train
+    rows = costs.estimate(settings, dialogues)
     shown = []
     for row in rows:
         money = "local" if row.kind in HERE else "no price" if row.money is None else f"{row.money:.2f}"
@@ -149,5 +154,20 @@ def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrid
     title = "What `train online` will call; answers at their longest, without retries and cache"
     counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens"), "{:,}".format)
     known = [row.money for row in rows if row.money is not None]
-    document = {"roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None}
-    show(as_json, document, *TidyTable(shown, {"kind": None, **counts}).terminal(title))
+    document: dict[str, object] = {
+        "roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None,
+    }  # fmt: skip
+    tables: list[RenderableType] = [*TidyTable(shown, {"kind": None, **counts}).terminal(title)]
+    place = place_of(settings.model)
+    try:
+        found = memory_of(settings, dialogues, place.dtype.itemsize)
+    except ModelError as error:  # what is called costs the same
+        document |= {"memory": [], "model": str(error)}
+        tables.append(f"memory: {error}")
+    else:
+        document["memory"] = [asdict(row) | {"total_gb": row.total_gb} for row in found]
+        sizes = dict.fromkeys(("weights_gb", "learned_gb", "cache_gb", "passes_gb", "total_gb"), "{:,.2f}".format)
+        title = f"Memory of {settings.model.name} in GB, about; {place.why}"
+        whole = [asdict(row) | {"total_gb": row.total_gb} for row in found]
+        tables += TidyTable(whole, sizes | dict.fromkeys(("parameters", "tokens"), "{:,}".format)).terminal(title)
+    show(as_json, document, *tables)
