@@ -2,8 +2,8 @@
 
 With no GPU present it finds what a GPU would refuse, a tensor left on the CPU among others on the card, and it counts
 how often the host waits for numbers. The card goes by torch's name for a device without memory ("meta"), because a
-build for CPUs knows no other; inside `Card` whatever is made there is a `OnCard`, which holds real numbers, so that
-data-dependent steps (the end of a reply) run as they are.
+build for CPUs knows no other; inside `Card` whatever is made there is a `OnCard`, which holds numbers. Some
+writes in place are not followed: steps that go on until a number says so (the end of a reply) stay out of it.
 """
 
 from __future__ import annotations
