@@ -16,7 +16,7 @@ from multiprocessing.queues import Queue
 from pathlib import Path
 
 from benchmarks.measure import machine
-from pamdp.calls_config import GraderConfig
+from pamdp.calls_config import JudgeConfig
 from pamdp.judges.base import Case
 from pamdp.judges.graders import Graders
 from pamdp.models.backbone import Backbone
@@ -64,7 +64,7 @@ def main() -> None:
     port: Queue[int] = context.Queue()
     server = context.Process(target=serve, args=(options.pause, port), daemon=True)
     server.start()
-    config = GraderConfig(base_url=f"http://127.0.0.1:{port.get()}/v1", concurrency=options.concurrency)
+    config = JudgeConfig(base_url=f"http://127.0.0.1:{port.get()}/v1", concurrency=options.concurrency)
     cases = [
         Case(Persona(f"Person {i}."), (Message("user", "Hello"),), f"reply {i}", "another")
         for i in range(options.judgements)

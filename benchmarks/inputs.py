@@ -19,11 +19,11 @@ def dialogues(options: Options) -> list[Dialogue]:
 
 def backbone() -> Backbone:
     """The embedded model, in fp32 on the CPU, nothing of it learning."""
-    return load_backbone()
+    return load_backbone(device="cpu")
 
 
 def plain_backbone() -> Backbone:
     """The same as transformers has it, for peers: without this project's attention."""
-    found = load_backbone()
+    found = load_backbone(device="cpu")
     found.model.set_attn_implementation("sdpa")
     return found

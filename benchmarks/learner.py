@@ -22,13 +22,15 @@ from pamdp.baselines.config import GrpoConfig
 from pamdp.baselines.preference import messages
 from pamdp.baselines.tune import make_trainer, require_trl
 from pamdp.config import CloneConfig, Config, RLConfig
-from pamdp.learner import Learner, to_batch
+from pamdp.learner import Learner
+from pamdp.models.actor import Actor
 from pamdp.models.critics import DualCritic
 from pamdp.models.features import FeatureStore
 from pamdp.models.policy import Policy, path
 from pamdp.rl.returns import max_value
 from pamdp.rollout import Rollout, Transition
 from pamdp.train.factory import new_policy
+from pamdp.transitions import to_batch
 
 STORED = 2000
 """Replies of an offline run."""
@@ -74,14 +76,16 @@ def ours(options: Options) -> Prepared:
     return Prepared(backbone.model, work, count)
 
 
-def _rollout(store: FeatureStore, first: int, actor: torch.nn.Module, count: int) -> Rollout:
+def _rollout(store: FeatureStore, first: int, actor: Actor, count: int) -> Rollout:
     """One stored dialogue; its last state ends it."""
     found = store.get([first], dict)
     names = [(str(first), t) for t in range(min(HORIZON, count - first))]
     with torch.no_grad():
         mean = actor(found["h"])
     transitions = [
-        Transition(*names[t], k, "", action, mean[t], reward, names[t + 1] if t + 1 < len(names) else None)
+        Transition(
+            *names[t], k, "", action, mean[t], float(actor.sigma), reward, names[t + 1] if t + 1 < len(names) else None
+        )
         for t in range(len(names))
         for k, (action, reward) in enumerate(zip(found["action"][t], found["reward"][t].tolist(), strict=True))
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pamdp.api import Evaluation, clone, evaluate, load, reinforce
     from pamdp.baselines.method import register_method as method
+    from pamdp.calls_config import JudgeConfig
     from pamdp.config import Config
     from pamdp.data.formats import register_layout as layout
     from pamdp.data.load import load_dialogues, load_pairs
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "pamdp.api": ("Evaluation", "clone", "evaluate", "layout", "load", "reinforce"),
+    "pamdp.calls_config": ("JudgeConfig",),
     "pamdp.config": ("Config",),
     "pamdp.data.load": ("load_dialogues", "load_pairs"),
     "pamdp.errors": ("PamdpError",),
@@ -48,8 +50,8 @@ _LOOK_UP = {name: (module, name) for module, names in _WHERE.items() for name in
     "method": ("pamdp.baselines.method", "register_method"),
 }
 __all__ = [
-    "Backbone", "Case", "Config", "Dialogue", "Evaluation", "Message", "PamdpError", "Persona", "Policy", "Turn",
-    "Verdict", "advantage", "chat_model", "clone", "evaluate", "judge", "layout", "load", "load_backbone",
+    "Backbone", "Case", "Config", "Dialogue", "Evaluation", "JudgeConfig", "Message", "PamdpError", "Persona", "Policy",
+    "Turn", "Verdict", "advantage", "chat_model", "clone", "evaluate", "judge", "layout", "load", "load_backbone",
     "load_dialogues", "load_pairs", "method", "reinforce", "user",
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import tomli_w
 from rich.console import Console
 
+from pamdp.calls_config import JudgeConfig
 from pamdp.config import Config, DataConfig
 from pamdp.errors import ConfigError
 from pamdp.evaluation.offline_eval import judge_methods, write_replies
@@ -27,14 +28,17 @@ from pamdp.evaluation.tables import to_table
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
 from pamdp.judges.from_readings import REWARD, SECOND
+from pamdp.judges.graders import Graders, named
+from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Replies
-from pamdp.registry import JUDGES
+from pamdp.place_config import PlaceConfig
 from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
+from pamdp.train.env_factory import NAMED, make_rewards, may_change
 from pamdp.train.factory import Split, load_policy, new_policy
 from pamdp.train.init_from import combined, latest_policy, placed, starting
 from pamdp.train.offline import offline
@@ -54,7 +58,7 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
     Args:
       source: a run directory (what it reinforced or, where it has not yet, what it cloned), the folder of a stored
         policy, or "shipped" for the one that comes with the package.
-      backbone: the language model that the policy was trained on, to share it; None: it is loaded. A policy that was
+      backbone: the language model that the policy was trained on, to share it; None: it is loaded, on the CPU. A policy that was
         cloned with all weights changes those of its backbone: give it one of its own.
 
     Returns:
@@ -65,7 +69,9 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
       ModelError: the language model is not there; the message says which command brings it.
     """
     folder = latest_policy(source)
-    return load_policy(folder, backbone or load_backbone(placed(read_metadata(folder).config.model)))
+    return load_policy(
+        folder, backbone or load_backbone(placed(read_metadata(folder).config.model, PlaceConfig(device="cpu")))
+    )
 
 
 def clone(
@@ -106,7 +112,7 @@ def reinforce(
     policy: Policy,
     dialogues: Sequence[Dialogue],
     *,
-    judge: str | Judge = REWARD,
+    judge: str | JudgeConfig | Judge | None = None,
     advantage: str | None = None,
     run: str | Path | None = None,
     settings: Mapping[str, object] | None = None,
@@ -118,10 +124,11 @@ def reinforce(
     Args:
       policy: what was cloned; it stays as it is.
       dialogues: whose histories are replied to.
-      judge: who rewards: a registered name, or a `Judge`.
+      judge: who rewards: a name (of a registered judge, or of a language model that is reached as the settings of
+        `judge` say), a `JudgeConfig`, or a `Judge`; None: whom the settings name (`judge.model`, "signals").
       advantage: the estimator by its registered name; None: as the settings say (`rl.advantage`, "pamdp").
       run: directory for checkpoints, logs, traces and the policy; None: nothing is kept on disk.
-      settings: dotted settings of `rl`, such as {"rl.rounds": 2, "rl.samples": 4}.
+      settings: dotted settings of `rl` and `judge`, such as {"rl.rounds": 2, "judge.base_url": "http://HOST/v1"}.
       bare: the plain backbone, for Vanilla's references and embedded judges, where cloning changed every weight.
       resume: continue an interrupted run.
 
@@ -130,16 +137,22 @@ def reinforce(
 
     Raises:
       ConfigError: a setting or a name is unknown, or a setting contradicts what was cloned.
+      EndpointError: the judge's server cannot be reached; what is done is saved in RUN.
       JudgeError: the judge failed on every reply of a round.
+      ModelError: the judge belongs to another backbone; the message says who can judge.
       RunError: the run exists and is not to be resumed, or was started from something else.
     """
     asked = {**(settings or {}), **({} if advantage is None else {"rl.advantage": advantage})}
     config = combined(_config(asked), policy.config, "the policy").model_copy(update={"data": IN_MEMORY})
-    plain = bare or policy.backbone
-    judging = JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge
+    plain, ledger = bare or policy.backbone, Ledger()
+    if isinstance(judge, str | JudgeConfig):
+        end = named(config.judge, judge) if isinstance(judge, str) else judge
+        config, judge = config.model_copy(update={"judge": end}), None
+    if judge is None:
+        judge, ledger = make_rewards(config, lambda: plain)
     start = starting(policy, config)
-    with _run(run, config, _fingerprint(dialogues, plain, judging), resume) as opened:
-        return offline(start, dialogues, judging, config, opened, bare=bare)
+    with _run(run, config, _fingerprint(dialogues, plain, judge), resume, (*may_change(), *NAMED)) as opened:
+        return offline(start, dialogues, judge, config, opened, bare=bare, ledger=ledger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +182,7 @@ def evaluate(
     policies: Mapping[str, Policy],
     dialogues: Sequence[Dialogue],
     *,
-    judges: Sequence[str | Judge] = (REWARD, SECOND),
+    judges: Sequence[str | JudgeConfig | Judge] = (REWARD, SECOND),
     max_reply: int | None = None,
     bare: Backbone | None = None,
 ) -> Evaluation:
@@ -181,7 +194,7 @@ def evaluate(
     Args:
       policies: name -> policy; Vanilla, the plain backbone, is added.
       dialogues: of test users; every turn is a state.
-      judges: registered names, or `Judge` objects; each grades in both orders.
+      judges: registered names, a `JudgeConfig`, or `Judge` objects; each grades in both orders.
       max_reply: longest reply in tokens, the same for all; None: `rl.max_reply` of the first policy.
       bare: the plain backbone, where every policy was cloned with all weights.
 
@@ -197,7 +210,7 @@ def evaluate(
     if plain is None:
         raise ConfigError("all weights of these policies were cloned; give `bare`, the plain backbone, for Vanilla")
     dialogues = fitting(first, dialogues)
-    graders = [JUDGES[judge](lambda: plain) if isinstance(judge, str) else judge for judge in judges]
+    graders = [_grader(judge, plain) for judge in judges]
     rl = first.config.rl.model_copy(update={} if max_reply is None else {"max_reply": max_reply})
     every = {VANILLA: Policy(plain, readout=first.readout), **policies}
     replies = {name: write_replies(policy, dialogues, rl, what=name) for name, policy in every.items()}
@@ -205,6 +218,12 @@ def evaluate(
     pairs = [(later, earlier) for i, later in enumerate(names) for earlier in names[:i]]
     judgements = judge_methods(replies, pairs, dialogues, graders)
     return Evaluation(compare(judgements), judgements, replies)
+
+
+def _grader(judge: str | JudgeConfig | Judge, backbone: Backbone) -> Judge:
+    if isinstance(judge, str):
+        judge = JudgeConfig(model=judge)
+    return Graders(judge, lambda: backbone).judge(judge.model) if isinstance(judge, JudgeConfig) else judge
 
 
 def _config(settings: Mapping[str, object] | None) -> Config:
@@ -228,9 +247,11 @@ def _fingerprint(
 
 
 @contextmanager
-def _run(path: str | Path | None, config: Config, fingerprint: Fingerprint, resume: bool) -> Iterator[Run]:
+def _run(
+    path: str | Path | None, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()
+) -> Iterator[Run]:
     """The run at PATH, or one that is forgotten."""
     with ExitStack() as stack:
         if path is None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pamdp-"))) / "run"
-        yield stack.enter_context(open_run(Path(path), config, fingerprint, resume))
+        yield stack.enter_context(open_run(Path(path), config, fingerprint, resume, may_change))

@@ -69,24 +69,17 @@ class SimulatorConfig(EndpointConfig):
 
 
 class JudgeConfig(EndpointConfig):
-    """The judge's endpoint; `model` names a registered judge where `kind` is "embedded"."""
-
-    model: str = "signals"
-
-
-class GraderConfig(CallConfig):
-    """How language models are reached that judge or score in evaluations; which ones, their names say.
+    """Who judges: a registered judge where `kind` is "embedded", else a language model that is asked.
 
     Attributes:
-      urls: model -> base URL, of models that another server has.
+      model: name of the registered judge, or of the language model.
+      weights: folder that `pamdp judge train` wrote, for the judges of the package; empty: those that come with it.
+      both_orders: ask a language model in both orders of the replies; costs twice the calls.
+      urls: model -> base URL, of further language models by name that another server has (`pamdp eval --judges`).
     """
 
-    kind: Annotated[str, known(CHAT_MODELS)] = "openai"
     base_url: str = ""
-    urls: dict[str, str] = Field(default_factory=dict)
-    max_tokens: int = Field(default=256, ge=1)
-
-    def endpoint(self, model: str) -> EndpointConfig:
-        """The endpoint of one model."""
-        shared = self.model_dump(exclude={"urls", "base_url"})
-        return EndpointConfig(model=model, base_url=self.urls.get(model, self.base_url), **shared)
+    model: str = "signals"
+    weights: str = ""
+    both_orders: bool = False
+    urls: dict[str, str] = Field(default={})

@@ -6,11 +6,11 @@ them. Values named "Table 4" are the paper's; `pamdp.presets/paper.toml` has all
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pamdp.calls_config import EndpointConfig, GraderConfig, JudgeConfig, SimulatorConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
 from pamdp.place_config import PlaceConfig
 from pamdp.registry import ADVANTAGES, LAYOUTS, USERS
 from pamdp.settings import Settings, known
@@ -97,6 +97,8 @@ class CloneConfig(Settings):
       rejected: what stands in for a rejected reply where the data have none: nothing, or the bare backbone's reply.
       steer: strength with which actions also shift the reply's hidden states, at the layer where H(h) is read; 0: no
         shift, actions are input embeddings only, as in the paper. So it is where no history has two replies.
+      directions: along which directions they do: those in which preferred and rejected replies differ most
+        ("contrasts"), or those that change most what is said ("likelihood").
       gain: how far A1's actions reach where they shift: RMS of what depends on the state, that of contrasts being 1.
       noise: standard deviation of the noise on actions while cloning, relative to their RMS.
       context_dropout: share of turns whose reply is learned without sight of the earlier turns.
@@ -114,6 +116,7 @@ class CloneConfig(Settings):
     lora_layers: Literal["above", "all"] = "above"
     rejected: Literal["data", "backbone"] = "data"
     steer: float = Field(default=1.0, ge=0)
+    directions: Literal["contrasts", "likelihood"] = "contrasts"
     gain: float = Field(default=2.0, gt=0)
     noise: float = Field(default=0.5, ge=0)
     context_dropout: float = Field(default=0.5, ge=0, le=1)
@@ -128,6 +131,8 @@ class RLConfig(Settings):
 
     Attributes:
       advantage: the estimator, by name; everything else of a comparison stays equal.
+      gradient: how an advantage reaches A1: by the density of the "action" (eq. 12), or by how the likelihood of the
+        "reply" changes with the action, which has less variance and also learns from replies that others wrote.
       epochs, batch_size: passes over the stored transitions, and transitions per step (Table 4: 5, 32).
       actor_every: critic updates per actor update, f_a of Table 4.
       lr_actor, lr_critic: learning rates (Table 4: 5e-5, 5e-4).
@@ -150,6 +155,7 @@ class RLConfig(Settings):
       soft: reward by the judge's probabilities (same mean, less variance) instead of its verdict.
       profile: what the judge and V(h, ω) see: the whole persona, or what could be inferred by the turn.
       max_reply: longest reply, in tokens (n_g of Table 4).
+      temperature: of the tokens of replies that are learned from; 0: a reply is a function of history and action.
       form_states: on how many states a round is held to the clone's form (train/trust_region.py); 0: on none.
       form_margin: by how much the shares of garbled and of blemished replies may exceed the clone's.
       dialogues: how many dialogues advance together; bounds memory, does not change results.
@@ -157,6 +163,7 @@ class RLConfig(Settings):
     """
 
     advantage: Annotated[str, known(ADVANTAGES)] = "pamdp"
+    gradient: Literal["action", "reply"] = "action"
     beta: float = Field(default=0.5, gt=0, le=1)
     leave_one_out: bool = True
     normalize: bool = True
@@ -170,6 +177,7 @@ class RLConfig(Settings):
     soft: bool = True
     profile: Literal["persona", "inferred"] = "persona"
     max_reply: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
     form_states: int = Field(default=48, ge=0)
     form_margin: float = Field(default=0.02, ge=0)
     dialogues: int = Field(default=16, ge=1)
@@ -198,10 +206,8 @@ class OnlineConfig(Settings):
       opening: simulated users begin with the first message of their record, or with one of their own.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or one that the model
         `writer` writes (the paper).
-      both_orders: ask the judge in both orders of the replies; costs twice the calls.
-      cache: folder of remembered judgements, shared by runs; absent: the user's cache folder.
-      simulator, profiler, judge, writer: who plays the user, infers its profile (where rl.profile is "inferred"),
-        judges, and writes references.
+      simulator, profiler, writer: who plays the user, infers its profile (where rl.profile is "inferred"), and writes
+        references.
     """
 
     rounds: int = Field(default=6, ge=1)
@@ -211,22 +217,24 @@ class OnlineConfig(Settings):
     difficulty: Literal["cooperative", "reserved", "topic-changing"] = "cooperative"
     opening: Literal["recorded", "own"] = "recorded"
     reference: Literal["clone", "vanilla", "written"] = "clone"
-    both_orders: bool = False
-    cache: str | None = None
     simulator: SimulatorConfig = SimulatorConfig()
     profiler: EndpointConfig = EndpointConfig()
-    judge: JudgeConfig = JudgeConfig()
     writer: EndpointConfig = EndpointConfig()
 
 
+ONLINE = {"online.judge": "judge", "online.both_orders": "judge.both_orders", "online.cache": "cache"}
+"""Settings of the judge that stood under `online` before every verb had the same one."""
+
+
 class EvalConfig(HereConfig):
-    """What `pamdp eval` may be told beside the run's own settings: `grader`, how language models judge, and `model`.
+    """What `pamdp eval` may be told beside the run's own settings: `judge`, and `model`, where it computes.
 
     Attributes:
-      grader: how judges that are language models are reached.
+      judge: how judges that are language models are reached; which ones grade, `--judges` says.
     """
 
-    grader: GraderConfig = GraderConfig()
+    renamed: ClassVar = {"grader": "judge"}
+    judge: JudgeConfig = JudgeConfig()
 
 
 class Config(Settings):
@@ -234,12 +242,17 @@ class Config(Settings):
 
     Attributes:
       seed: the one seed; every part derives its own from it.
+      judge: who rewards, offline and online, and how other judges that are language models are reached.
+      cache: folder of remembered answers, shared by runs; absent: the user's cache folder.
       data, model, clone, rl, online: the parts.
     """
 
+    renamed: ClassVar = ONLINE
     seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
+    judge: JudgeConfig = JudgeConfig()
+    cache: str | None = None
     online: OnlineConfig = OnlineConfig()

@@ -53,6 +53,10 @@ class RunError(PamdpError):
     """A run directory is missing, foreign or incomplete."""
 
 
+class StoreError(PamdpError):
+    """What a server remembers cannot be opened, read or written now; nothing that was acknowledged is lost."""
+
+
 class DataError(PamdpError):
     """Bad input data: what is wrong, in which file and line, and what to do about it.
 

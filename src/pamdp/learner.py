@@ -8,8 +8,8 @@ wherever the backbone is: its operations are many and small, and what they give 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,73 +22,10 @@ from pamdp.models.critics import DualCritic
 from pamdp.registry import ADVANTAGES
 from pamdp.rl.advantages import compute_advantage
 from pamdp.rl.checks import AdvantageInputs
-from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
+from pamdp.rl.losses import actor_loss, critic_loss, gaussian_kl, gaussian_log_prob, reply_log_ratio, surrogate_loss
 from pamdp.rl.odc import OptimalDualCritic, gaussian_score_sq, leave_one_out_control
 from pamdp.rl.returns import explained_variance, literal_target, td_target
-from pamdp.rollout import Rollout
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Transitions as tensors; states are rows of feature tables, so that samples of one state share them.
-
-    Attributes:
-      h, hw: features of all states, [states, F].
-      state, after: index of h and of h′ for each transition, [n]; after is -1 where the dialogue ended.
-      action, mean: [n, d_a]; mean is that of the policy which drew the action.
-      reward: [n], 0 where masked.
-      kept: [n], False where the transition is masked.
-    """
-
-    h: Tensor
-    hw: Tensor
-    state: Tensor
-    after: Tensor
-    action: Tensor
-    mean: Tensor
-    reward: Tensor
-    kept: Tensor
-
-    def pick(self, index: Tensor) -> Batch:
-        """Some of the transitions, over the same states."""
-        rows = (self.state, self.after, self.action, self.mean, self.reward, self.kept)
-        return Batch(self.h, self.hw, *(row[index] for row in rows))
-
-    def own(self) -> Batch:
-        """The same transitions over no more states than they name."""
-        named = torch.cat([self.state, self.after])
-        used, number = torch.unique(named.clamp_min(0), return_inverse=True)
-        state, after = number.split(len(self.state))
-        after = torch.where(self.after < 0, -1, after)
-        return replace(self, h=self.h[used], hw=self.hw[used], state=state, after=after)
-
-
-def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batch:
-    """Tensors of all transitions that have an action.
-
-    Args:
-      ends_at_horizon: a dialogue that was cut off at T has ended, as in the paper; otherwise it is bootstrapped.
-    """
-    index: dict[tuple[str, int], int] = {}
-    h: list[Tensor] = []
-    hw: list[Tensor] = []
-    for rollout in rollouts:
-        for name, features in rollout.features_h.items():
-            if name not in index:
-                index[name] = len(h)
-                h.append(features)
-                hw.append(rollout.features_hw[name])
-    rows = [t for rollout in rollouts for t in rollout.transitions if t.action is not None]
-    return Batch(
-        torch.stack(h),
-        torch.stack(hw),
-        torch.tensor([index[t.key, t.t] for t in rows]),
-        torch.tensor([-1 if t.next is None or (ends_at_horizon and t.truncated) else index[t.next] for t in rows]),
-        torch.stack([t.action for t in rows if t.action is not None]),
-        torch.stack([t.mean for t in rows if t.mean is not None]),
-        torch.tensor([t.reward or 0.0 for t in rows]),
-        torch.tensor([t.reward is not None for t in rows]),
-    )
+from pamdp.transitions import Batch, log_drawn
 
 
 class Learner:
@@ -142,9 +79,7 @@ class Learner:
         log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
         delta = self.advantages(batch, inputs, generator)
-        score_sq = gaussian_score_sq(
-            self.reference.whiten(batch.h)[batch.state], batch.action, batch.mean, float(self.reference.sigma)
-        )
+        score_sq = self._score_sq(batch)
         self.odc.update(inputs, score_sq, batch.kept, residuals_after(batch, inputs))
         order = torch.randperm(len(batch.state), generator=generator)
         for chunk in torch.split(order, self.config.batch_size):
@@ -192,12 +127,12 @@ class Learner:
             # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
             delta = delta - _leave_one_out(batch, delta, torch.zeros_like(delta))
         if self.config.permute:
-            kept = batch.kept.nonzero()[:, 0]
+            acts = batch.acts.nonzero()[:, 0]
             shuffled = delta.clone()
-            shuffled[kept] = delta[kept[torch.randperm(len(kept), generator=generator)]]
+            shuffled[acts] = delta[acts[torch.randperm(len(acts), generator=generator)]]
             delta = shuffled
         if self.config.normalize:
-            spread = _spread(delta[batch.kept])
+            spread = _spread(delta[batch.acts])
             delta = delta / spread if spread > 1e-6 else delta  # equal advantages, or only one, have no unit
         return delta
 
@@ -225,18 +160,29 @@ class Learner:
         mean = self.delta(features)
         with torch.no_grad():
             cloned = self.reference(features)
-            old = gaussian_log_prob(part.action, part.mean, sigma)
-        log_prob, kl = gaussian_log_prob(part.action, mean, sigma), gaussian_kl(mean, cloned, sigma)
-        if clip is None:
-            loss = actor_loss(log_prob, delta, kl, self.config.kl, part.kept)
+        kl = gaussian_kl(mean, cloned, sigma)
+        if part.score is None:
+            log_prob, old = gaussian_log_prob(part.action, mean, sigma), log_drawn(part)
         else:
-            gain = surrogate_loss(log_prob, old, delta, clip, part.kept)
+            log_prob, old = reply_log_ratio(part.score, mean, part.mean), torch.zeros_like(part.reward)
+        if clip is None:
+            loss = actor_loss(log_prob, delta, kl, self.config.kl, part.acts)
+        else:
+            gain = surrogate_loss(log_prob, old, delta, clip, part.acts)
             loss = gain + self.config.kl * kl[part.kept].mean()
         self.actor_optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.delta.parameters(), 1.0)
         self.actor_optimizer.step()
         return {"actor_loss": float(loss.detach()), "kl": float(kl.mean().detach())}
+
+    def _score_sq(self, batch: Batch) -> Tensor:
+        """Squared norm of what a transition's advantage is multiplied with in the gradient of A1, [n]."""
+        states, sigma = self.reference.whiten(batch.h)[batch.state], float(self.reference.sigma)
+        if batch.score is None:
+            # A weight only: of actions that other policies drew it is off by their σ, which costs variance and no bias.
+            return gaussian_score_sq(states, batch.action, batch.mean, sigma)
+        return gaussian_score_sq(states, batch.score, torch.zeros_like(batch.score), 1.0)
 
     def state(self) -> Mapping[str, float]:
         """Numbers beside tensors and optimizers that a resumed run needs."""

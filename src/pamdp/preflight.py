@@ -9,17 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 
+from pamdp.calls_config import JudgeConfig
 from pamdp.config import Config
 from pamdp.errors import ConfigError, RunError
 from pamdp.evaluation.run_reader import reward_judge
 from pamdp.judges.embedded import SUMS
+from pamdp.judges.graders import grader, require_fitting
 from pamdp.runs import Run
 from pamdp.settings import flatten
 from pamdp.train.factory import Split
+from pamdp.train.policy_metadata import read_metadata
 
 
-def require_judges(names: Sequence[str], run: Run) -> None:
-    """A ConfigError for names that are no list of judges, and for the judge that rewarded, or its parts, alone."""
+def require_judges(names: Sequence[str], run: Run, reached: JudgeConfig = JudgeConfig()) -> None:
+    """A ConfigError for names that are no list of judges, and for the judge that rewarded, or its parts, alone.
+
+    A ModelError for a judge that cannot judge beside the run's backbone; REACHED is the setting `judge`.
+    """
     if not all(names) or not names:
         raise ConfigError(f"--judges {','.join(names)!r} has an empty name; write judges as signals,reward-model")
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -30,6 +36,9 @@ def require_judges(names: Sequence[str], run: Run) -> None:
             f"--judges {','.join(names)}: {rewarded} gave the rewards of {run.path}, which was trained to please it, "
             "so neither it nor its parts may grade alone; add a judge that is built differently, such as reward-model"
         )
+    if (folder := run.path / "policy").is_dir():
+        about = read_metadata(folder)
+        require_fitting((grader(reached, name) for name in names), about.base_model, about.revision)
 
 
 def require_finished(run: Run) -> None:

@@ -46,6 +46,10 @@ class Registry(Generic[T]):
     def __init__(self, what: str, own: Mapping[str, str]) -> None:
         self.what, self._own, self._parts = what, dict(own), dict[str, T]()
 
+    def __repr__(self) -> str:
+        """In signatures that the API page shows: without an address of memory."""
+        return f"Registry({self.what!r})"
+
     def add(self, name: str, part: T) -> T:
         """Register PART under NAME; one of the same name is replaced, so that a file may be read twice."""
         if not name or name != name.strip():
@@ -125,8 +129,8 @@ METHODS: Registry[Method] = Registry(
 )
 LAYOUTS: Registry[Layout] = Registry(
     "layout",
-    _own("pamdp.data.formats", "aloe", "jsonl", "prefeval", "spc", "trl", "pairs", "prefeval-mcq", "personas")
-    | _own("pamdp.data.formats", "messages", "sharegpt", "alpaca"),
+    _own("pamdp.data.formats", "aloe", "feedback", "jsonl", "prefeval", "spc", "trl", "pairs", "personas", "readings")
+    | _own("pamdp.data.formats", "prefeval-mcq", "messages", "sharegpt", "alpaca"),
 )
 CHAT_MODELS: Registry[Callable[[EndpointConfig], ChatModel]] = Registry(
     "kind of chat model", _own("pamdp.llm.local", "embedded", "local") | _own("pamdp.llm.openai", "openai")
@@ -136,7 +140,8 @@ JUDGES: Registry[Callable[[Callable[[], Backbone]], Judge]] = Registry(
     "judge",
     _own("pamdp.judges.from_readings", "reward-model", "signals")
     | _own("pamdp.judges.read", "readings")
-    | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense"),
+    | _own("pamdp.judges.embedded", "embedded", "match+sense", "match", "likelihood", "sense")
+    | _own("pamdp.judges.likelihood", "likelihood-ratio"),
 )
 """Name -> what makes the judge; it is given who brings the backbone, and need not ask for it."""
 USERS: Registry[Callable[[Dialogue, int], User]] = Registry(

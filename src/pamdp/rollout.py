@@ -43,9 +43,11 @@ class Transition:
       key, t, k: dialogue, turn and sample.
       action: a, [d_a]; None where the policy has no planner.
       mean: mean of the action's distribution when it was drawn, [d_a].
+      sigma: its standard deviation then; 0 where nothing was drawn: such a transition is for critics only.
       reward: r, or None: masked.
       next: (dialogue, turn) of h′, or None where the dialogue ended for good.
       truncated: the horizon T was hit: nobody replies to h′.
+      score: ∇_a log p(u|h, a), [d_a], where it was asked for.
     """
 
     key: str
@@ -54,9 +56,11 @@ class Transition:
     reply: str
     action: Tensor | None
     mean: Tensor | None
+    sigma: float
     reward: float | None
     next: tuple[str, int] | None
     truncated: bool = False
+    score: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ def collect(
     *,
     samples: int = 1,
     explore: bool = True,
+    scored: bool = False,
     privileged: dict[tuple[str, int], Tensor] | None = None,
     seed: int = 0,
     batch: int = 64,
@@ -95,6 +100,7 @@ def collect(
     Args:
       samples: replies for each state; the first one is said (with a recorded user all are alternatives).
       explore: draw a ~ q(a|h); otherwise the mean action.
+      scored: also give ∇_a log p(u|h, a) of every reply, for the gradient through replies; costs a second pass.
       privileged: also give H(h, ω), for the critic that sees the profile: known features by (dialogue, turn), to which
         new ones are added; None computes none.
       groups: the dialogues are parted into so many groups: one writes while the others wait for users and judges.
@@ -104,7 +110,7 @@ def collect(
     Raises:
       EndpointError: a model cannot be reached; every turn that ended is in the journal.
     """
-    play = _Play(policy, env, sampling, samples, explore, privileged, seed, batch, journal, progress)
+    play = _Play(policy, env, sampling, samples, explore, scored, privileged, seed, batch, journal, progress)
     moments = play.open()
     flights = deque(play.submit(moments[i::groups]) for i in range(min(groups, len(moments))))
     try:
@@ -140,6 +146,7 @@ class _Play:
     sampling: Sampling
     samples: int
     explore: bool
+    scored: bool
     privileged: dict[tuple[str, int], Tensor] | None
     seed: int
     batch: int
@@ -148,6 +155,12 @@ class _Play:
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     seen: dict[str, Prefix] = field(default_factory=dict)
     out: Rollout = field(default_factory=lambda: Rollout([], {}, {}, {}))
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the actions: 0 where they are the mean, or there is no planner."""
+        planner = self.policy.planner
+        return float(planner.actor.sigma) if planner is not None and self.explore else 0.0
 
     def open(self) -> list[TimeStep]:
         """The first moments, in the order of the environment's users."""
@@ -164,7 +177,7 @@ class _Play:
     def submit(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         with self.policy.active():  # once for all: switching has its price
-            _features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
+            add_features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         asked = [i for i, played in enumerate(known) if played is None]
         acts = [self._act(moments[i]) for i in asked]
@@ -187,9 +200,11 @@ class _Play:
             outcomes = future.result()
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
-            for k, (reply, action, outcome) in enumerate(zip(group, actions, outcomes, strict=True)):
+            scores = self._scores(moment, group, actions)
+            for k, (reply, action, outcome, score) in enumerate(zip(group, actions, outcomes, scores, strict=True)):
+                drawn = action, mean, self.sigma
                 self.out.transitions.append(
-                    Transition(moment.key, moment.t, k, reply, action, mean, outcome.reward, name, outcome.truncated)
+                    Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated, score)
                 )
             if after is not None and not outcomes[0].truncated:
                 following.append(after)
@@ -199,7 +214,7 @@ class _Play:
                 last.append(after)
         if last:
             with self.policy.active():
-                _features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
+                add_features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
         for key in ended:
             self.prefixes.pop(key, None)
             self.seen.pop(key, None)
@@ -218,6 +233,15 @@ class _Play:
         prefixes = [self.prefixes[m.key] for m in moments]
         replies = self.policy.write(prefixes, requests, self.sampling, self.batch, self.progress) if requests else []
         return [replies[i : i + self.samples] for i in range(0, len(replies), self.samples)]
+
+    def _scores(
+        self, moment: TimeStep, replies: Sequence[str], actions: Sequence[Tensor | None]
+    ) -> Sequence[Tensor | None]:
+        known = [action for action in actions if action is not None]
+        if not self.scored or len(known) < len(replies):
+            return [None] * len(replies)
+        ids = [self.policy.backbone.chat.reply(reply) for reply in replies]
+        return on_host(list(self.policy.scores(self.prefixes[moment.key], -1, ids, known)))
 
     def store(self, flight: _Flight) -> None:
         """Add the turns of a flight to the journal, each as it ends."""
@@ -239,7 +263,7 @@ class _Play:
             )
 
 
-def _features(
+def add_features(
     policy: Policy,
     moments: Sequence[TimeStep],
     prefixes: dict[str, Prefix],
@@ -247,7 +271,10 @@ def _features(
     privileged: dict[tuple[str, int], Tensor] | None,
     out: Rollout,
 ) -> None:
-    """H(h) and H(h, ω) of moments; prefixes of the same dialogues are extended, not computed again."""
+    """Add H(h) and, where PRIVILEGED is given, H(h, ω) of moments to a rollout.
+
+    PREFIXES and SEEN are those of the same dialogues' earlier turns: they are extended, not computed again.
+    """
     read = [policy.fitted(moment.history) for moment in moments]
     for moment, history in zip(moments, read, strict=True):
         if dropped := (len(moment.history) - len(history)) // 2:

@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -24,9 +24,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from pamdp.errors import ConfigError
+from pamdp.nested import Key, holds, merge, moved, nested
 from pamdp.registry import Registry
-
-Key = tuple[str, ...]
 
 
 class Settings(BaseModel):
@@ -38,6 +37,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Dotted names of before, and what they are now: `load` still takes what was stored or written under them."""
 
 
 S = TypeVar("S", bound=Settings)
@@ -91,12 +92,12 @@ def load(kind: type[S], sources: Sequence[str | Path] = (), overrides: Sequence[
     Raises:
       ConfigError: a key is unknown or a value wrong; the message names the file, the line and the closest valid key.
     """
-    return _checked(kind, _sources(sources, overrides))
+    return _checked(kind, _sources(kind, sources, overrides))
 
 
 def explain(kind: type[Settings], sources: Sequence[str | Path] = (), overrides: Sequence[str] = ()) -> list[Setting]:
     """Every setting of KIND with its value as `load` gives it, or its error, what it means, and where it comes from."""
-    read = _sources(sources, overrides)
+    read = _sources(kind, sources, overrides)
     values, defaults, settings = flatten(_checked(kind, read)), flatten(kind()), []
     for key, (field, meaning) in _described(kind).items():
         name, allowed = ".".join(key), _allowed(field.annotation, field.metadata)
@@ -121,8 +122,17 @@ def presets() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in folder.iterdir() if file.name.endswith(".toml")))
 
 
-def _sources(sources: Sequence[str | Path], overrides: Sequence[str]) -> list[_Source]:
-    return [_read(source) for source in sources] + [_override(text) for text in overrides]
+def _sources(kind: type[Settings], sources: Sequence[str | Path], overrides: Sequence[str]) -> list[_Source]:
+    read = [_read(source) for source in sources] + [_override(text) for text in overrides]
+    names = [(_split(old), _split(new)) for old, new in kind.renamed.items()]
+    for source in read:
+        source.lines.update(
+            (new + key[len(old) :], n)
+            for old, new in names
+            for key, n in [*source.lines.items()]
+            if key[: len(old)] == old
+        )
+    return [_Source(source.origin, moved(source.values, kind.renamed), source.lines) for source in read]
 
 
 def _checked(kind: type[S], read: Sequence[_Source]) -> S:
@@ -131,7 +141,7 @@ def _checked(kind: type[S], read: Sequence[_Source]) -> S:
     own = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
     merged: dict[str, object] = {name: values for name, values in own.items() if values}
     for source in read:
-        merged = _merge(merged, source.values)
+        merged = merge(merged, source.values)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -155,7 +165,7 @@ def _complaint(kind: type[Settings], read: Sequence[_Source], problem: ErrorDeta
 def _place(read: Sequence[_Source], key: Key) -> str:
     """Where it was set last; "" if nowhere."""
     for source in reversed(read):
-        if _holds(source.values, key):
+        if holds(source.values, key):
             line = next((source.lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in source.lines), None)
             return source.origin if line is None else f"{source.origin}:{line}"
     return ""
@@ -224,11 +234,7 @@ def _override(text: str) -> _Source:
     key = _split(name)
     if not sign or not all(key):
         raise ConfigError(f"an override is key=value, such as clone.lr=1e-3; got {text!r}")
-    values: object = _value(value.strip())
-    for part in reversed(key):
-        values = {part: values}
-    assert isinstance(values, dict)
-    return _Source(f"override {text}", values, {})
+    return _Source(f"override {text}", nested(key, _value(value.strip())), {})
 
 
 def _value(text: str) -> object:
@@ -243,24 +249,6 @@ def _value(text: str) -> object:
     if text.startswith("[") and text.endswith("]"):
         return [_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
     return text
-
-
-def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
-
-
-def _holds(values: object, key: Key) -> bool:
-    for part in key:
-        if not isinstance(values, dict):
-            return True
-        if part not in values:
-            return False
-        values = values[part]
-    return True
 
 
 def _unknown(kind: type[Settings], key: Key) -> str:

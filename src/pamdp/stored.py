@@ -5,7 +5,7 @@ Owns what is said of a file that is wrong: file, line and field. Knows nothing o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -42,9 +42,9 @@ def read_records(path: Path, kind: type[T], fix: str = "", appended: bool = Fals
     return [_parse(adapter, line, path, number, fix) for number, line in numbered if line.strip()]
 
 
-def read_record(path: Path, kind: type[T], fix: str = "") -> T:
-    """The one JSON value of a file; else as `read_records`."""
-    return _parse(TypeAdapter(kind), read_text(path, fix), path, None, fix)
+def read_record(path: Path, kind: type[T], fix: str = "", change: Callable[[str], str] = str) -> T:
+    """The one JSON value of a file, after a CHANGE of its text; else as `read_records`."""
+    return _parse(TypeAdapter(kind), change(read_text(path, fix)), path, None, fix)
 
 
 def read_text(path: Path, fix: str = "", appended: bool = False) -> str:

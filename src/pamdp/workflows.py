@@ -14,7 +14,7 @@ from types import MappingProxyType
 import torch
 from rich.console import RenderableType
 
-from pamdp.calls_config import GraderConfig
+from pamdp.calls_config import JudgeConfig
 from pamdp.config import MAY_CHANGE, Config, ModelConfig
 from pamdp.data.check import without_persona
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
@@ -26,12 +26,13 @@ from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to
 from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
-from pamdp.judges.graders import Graders
+from pamdp.judges.graders import Graders, require_fitting
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
 from pamdp.train.factory import Split, load_policy, load_split, require_learnable, with_planner
+from pamdp.train.policy_metadata import read_metadata
 from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 
@@ -52,6 +53,12 @@ def backbones(config: Config, load: Callable[[ModelConfig], Backbone]) -> tuple[
     require_learnable(config)
     bare = load(config.model)
     return bare, load(config.model) if config.clone.backbone == "full" else bare
+
+
+def require_reward(config: Config, start: Path) -> None:
+    """Refuse a judge that cannot reward the policy in START, before anything is loaded; see `require_fitting`."""
+    about = read_metadata(start)
+    require_fitting([config.judge], about.base_model, about.revision)
 
 
 def policies_of(path: Path, own: Backbone, bare: Backbone, permuted: Path | None = None) -> dict[str, Policy]:
@@ -76,7 +83,7 @@ def evaluate_policies(
     config: Config,
     path: Path,
     controls: Sequence[str] = (),
-    grader: GraderConfig = GraderConfig(),
+    judge: JudgeConfig = JudgeConfig(),
     record: Mapping[str, Json] = MappingProxyType({}),
     readings: Readings | None = None,
 ) -> Result:
@@ -84,13 +91,13 @@ def evaluate_policies(
 
     Args:
       policies: the first is Vanilla; its backbone, which nothing has changed, serves the judges too.
-      judges: names of embedded judges, and of language models, which are reached as GRADER says.
+      judges: names of registered judges, and of language models, which are reached as JUDGE says.
       record: what else to note of this evaluation beside who graded.
       readings: of these replies, by blind readers, who then are a judge more.
     """
     first = next(iter(policies.values()))
     backbone, test = first.backbone, fitting(replace(first, config=config), split.test)
-    made = Graders(grader, lambda: backbone)
+    made = Graders(judge, lambda: backbone, Path(config.cache) if config.cache else None)
     graders = [made.judge(name) for name in judges]
     for name in judges:
         made.check(name)

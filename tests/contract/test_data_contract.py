@@ -38,6 +38,22 @@ def own(n: int) -> dict[str, object]:
     return {"id": f"d{n}", "user_id": f"u{n}", "profile": WHO[n], "turns": [*turns, {"user": "Bye"}]}
 
 
+def feedback(n: int) -> dict[str, object]:
+    rated = {"text": "Good", "reward": 1, "by": ["thumb"], "action": [0.5], "mean": [0.0], "sigma": 0.5}
+    turns = [{"user": f"Question {t}?", "preferred": "Good", "rejected": "Bad", "rated": [rated]} for t in range(2)]
+    return {"id": f"d{n}", "user_id": f"u{n}", "profile": WHO[n], "turns": turns}
+
+
+def readings(n: int) -> dict[str, object]:
+    said = {"reader": "r", "kind": "person", "prefer": {"A-B": "A"}}
+    history = [{"role": "user", "content": "Question 0?"}, {"role": "assistant", "content": "Good"}]
+    return {
+        "id": f"d{n}", "user_id": f"u{n}", "profile": WHO[n], "readings": [said],
+        "history": [*history, {"role": "user", "content": "Question 1?"}],
+        "replies": {"A": {"text": "Good"}, "B": {"text": "Bad"}},
+    }  # fmt: skip
+
+
 def prefeval(n: int) -> dict[str, object]:
     talk = {str(t): {"user": f"Question {t}?", "assistant": f"Good {t}"} for t in range(12)}
     return {"preference": "I hate noise.", "question": "Where?", "persona": WHO[n], "conversation": talk}
@@ -116,6 +132,8 @@ class Case:
 CASES = [
     Case("aloe", aloe, aloe(0) | {"conversations": []}, lines, 2),
     Case("jsonl", own, own(0) | {"turns": [{"preferred": "x"}]}, lines, 2),
+    Case("feedback", feedback, feedback(0) | {"turns": [{"preferred": "x", "rated": []}]}, lines, 2),
+    Case("readings", readings, readings(0) | {"replies": {}}, lines, 2),
     Case("prefeval", prefeval, prefeval(0) | {"conversation": {"1": {}}}, array, 3, ".json"),
     Case("prefeval-mcq", options, options(0) | {"classification_task_options": ["x"]}, array, 3, ".json"),
     Case("spc", spc, ["a", "b", "nobody speaks"], table, 7, ".csv"),

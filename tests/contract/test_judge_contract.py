@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pamdp.judges.base import Case, Judge, Verdict, forget
+from pamdp.judges.likelihood import RatioScorer
 from pamdp.judges.match import MatchScorer
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
@@ -18,6 +19,7 @@ from pamdp.types import History, Message, Persona
 from tests.tools.chats import LONE, NURSE
 from tests.tools.judges import make_likelihood, make_match
 from tests.tools.scripted import ScriptedChat
+from tests.tools.tiny import make_tiny_backbone
 
 PERSON = Persona("Ana is a nurse who works nights.", "She is brief.")
 OTHER = Persona("Ben sells boats.", "He likes jokes.")
@@ -48,6 +50,7 @@ SCORERS = {
     "words": WordScorer,
     "match": make_match,
     "likelihood": make_likelihood,
+    "likelihood-ratio": lambda: RatioScorer(make_tiny_backbone()),
     "match+sense": _match_and_sense,
     "sum": lambda: Sum([(make_match(), 2.0), (WordScorer(), 0.5)]),
 }

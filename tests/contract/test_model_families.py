@@ -20,21 +20,24 @@ from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.data import load_sample
 from pamdp.errors import ModelError
 from pamdp.fingerprint import Fingerprint
+from pamdp.judges.likelihood import RatioScorer
 from pamdp.models import alike
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, linear_names, load_adapter, train_backbone
 from pamdp.models.alike import require_alike
 from pamdp.models.backbone import Backbone
+from pamdp.models.families import sees_all
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
 from pamdp.models.prefill import prefill
 from pamdp.models.prefix import Prefix
+from pamdp.prompts.render import load, render
 from pamdp.runs import Run
 from pamdp.train.clone import clone
 from pamdp.train.factory import new_policy
 from pamdp.train.offline import offline
-from pamdp.types import Dialogue
+from pamdp.types import Dialogue, Persona
 from tests.tools.chats import ECHO, NURSE, SYSTEM
 from tests.tools.families import COMMON, FAMILIES, REFUSED, WINDOW, make_family, make_model
 from tests.tools.methods import VowelJudge
@@ -191,6 +194,22 @@ def test_packed_contexts_are_scored_as_alone(backbone: Backbone, cut: int) -> No
     for (before, _), (group, reply) in zip(row.predicts, alone, strict=True):
         expected = plain_logits(backbone, group.context, None, reply)[-len(reply) - 1 : -1]
         torch.testing.assert_close(logits[before], expected, **CLOSE)
+
+
+@torch.no_grad()
+def test_the_likelihood_ratio_judges_beside_every_family(backbone: Backbone) -> None:
+    person = Persona("A nurse who works nights and cooks soup.", "terse")
+    known, anyone = (
+        torch.stack([
+            plain_log_probs(backbone, backbone.chat.history(NURSE[:1], system).ids, None, backbone.chat.reply(u)).sum()
+            for u in REPLIES
+        ])
+        for system in (render("judge_for", persona=person.text), load("judge_anyone"))
+    )  # fmt: skip
+    found = torch.tensor(RatioScorer(backbone).score(person, NURSE[:1], REPLIES), dtype=torch.float64)
+    rounding = 4 * torch.finfo(torch.float32).eps * float(known.abs().max())  # of two sums of many nats in float32
+    torch.testing.assert_close(found, (known - anyone).double(), rtol=1e-5, atol=rounding)
+    assert float(found.abs().max()) > 1e-3 or not sees_all(backbone.model)  # a window may be over before the person
 
 
 @torch.no_grad()

@@ -2,9 +2,18 @@
 
 import math
 
+import pytest
 import torch
 
-from pamdp.rl.losses import actor_loss, cloning_loss, critic_loss, gaussian_kl, gaussian_log_prob, surrogate_loss
+from pamdp.rl.losses import (
+    actor_loss,
+    cloning_loss,
+    critic_loss,
+    gaussian_kl,
+    gaussian_log_prob,
+    reply_log_ratio,
+    surrogate_loss,
+)
 
 NAN = float("nan")
 
@@ -127,3 +136,28 @@ def test_nothing_left_is_zero_and_has_a_gradient() -> None:
     close(loss, 0.0)
     loss.backward()
     close(log_prob.grad, [0.0, 0.0])
+
+
+def test_reply_log_ratio() -> None:
+    score, drawn = torch.tensor([[2.0, -1.0]], dtype=torch.float64), torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    mean = torch.tensor([[1.5, 3.0]], dtype=torch.float64, requires_grad=True)
+    ratio = reply_log_ratio(score, mean, drawn)
+    # 2·(1.5 − 1) − 1·(3 − 1)
+    assert ratio.tolist() == [-1.0]
+    (gradient,) = torch.autograd.grad(ratio.sum(), mean)
+    assert gradient.tolist() == score.tolist()
+
+
+def test_both_gradients_have_one_expectation_and_that_through_replies_varies_less() -> None:
+    """One action number, two replies, p(u = 1|a) = 1/(1 + e^-a), r(u) = u: by quadrature over a, exactly over u."""
+    mu, sigma = 0.3, 0.5
+    a = torch.linspace(mu - 8 * sigma, mu + 8 * sigma, 4001, dtype=torch.float64)
+    density = torch.exp(gaussian_log_prob(a[:, None], torch.full_like(a, mu)[:, None], sigma)) * (a[1] - a[0])
+    p = a.sigmoid()
+    # Only u = 1 is rewarded. Its score by the action's density, and by its own likelihood: d log p(1|a)/da = 1 − p.
+    by_action, by_reply = (a - mu) / sigma**2, 1 - p
+    wanted = float((density * p * (1 - p)).sum())  # d/dμ of E[p(a)]
+    for score in (by_action, by_reply):
+        assert float((density * p * score).sum()) == pytest.approx(wanted, rel=1e-9)
+    spread = [float((density * p * score.square()).sum()) - wanted**2 for score in (by_action, by_reply)]
+    assert spread[1] < spread[0] / 5

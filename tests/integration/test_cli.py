@@ -107,7 +107,7 @@ def test_data_check_of_a_bad_file(tmp_path: Path) -> None:
         (["chat", "no-such-run"], "no-such-run"),
         (["train", "offline", "--run", "x", "--from", "no-such-run"], "no-such-run"),
         (["train", "online", "--run", "x", "--from", "no-such-run"], "no-such-run"),
-        (["estimate", "online.judge.kind=telepathy"], "online.judge.kind"),
+        (["estimate", "judge.kind=telepathy"], "judge.kind"),
         (["train", "bc", "--run", "x", "--config", "papr"], "did you mean 'paper'"),
         (["train", "bc", "--run", "x", "clone.epoch=2"], "did you mean clone.epochs"),
         (["judge", "eval", "--pairs", "no-such.jsonl"], "no-such.jsonl"),
@@ -141,13 +141,13 @@ def test_judge_eval_of_four_pairs(
     pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: "the backbone")
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda name: f"the backbone {name}")
     JUDGES.add("match", lambda backbone: asked.append(backbone()) or ShortJudge())
     JUDGES.add("mine", lambda backbone: ShortJudge())
     machine = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "match", "--json"])
     assert machine.exit_code == 0, machine.output
     found = json.loads(machine.output, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
-    assert asked == ["the backbone"]
+    assert asked == ["the backbone embedded"]
     assert found["accuracy"] == 0.75 and found["n"] == 4 and len(found["ci95"]) == 2 and found["skipped"] == 0
     assert found["by_kind"]["taste"]["accuracy"] == 0.5 and found["by_kind"]["style"]["accuracy"] == 1
     assert found["controls"]["length"] == 0.25 and found["controls"]["persona_blind"] == 0.75
@@ -160,15 +160,15 @@ def test_judge_eval_of_four_pairs(
 def test_an_unknown_judge_is_refused_with_those_that_there_are(
     pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pamdp.models.embedded.load_backbone", make_tiny_backbone)
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda name: make_tiny_backbone())
     assert _main(monkeypatch, "judge", "eval", "--pairs", pairs, "--judge", "mach") == 1
     err = capsys.readouterr().err
     assert "no judge 'mach'" in err and "likelihood" in err and err.count("\n") == 1
 
 
 def test_judge_eval_skips_bad_pairs_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda: None)
-    JUDGES.add("embedded", lambda _: ShortJudge())
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda name: None)
+    JUDGES.add("signals", lambda _: ShortJudge())
     path = _write(tmp_path / "bad.jsonl", [*PAIRS, {**PAIRS[0], "id": "e", "history": []}])
     assert _main(monkeypatch, "judge", "eval", "--pairs", path) == 1
     skipping = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(path), "--skip-bad", "--json"])
@@ -194,12 +194,12 @@ def test_offline_training_takes_the_data_of_the_clone(tmp_path: Path, monkeypatc
 
 
 def test_the_estimate_says_what_will_be_called_and_what_it_costs() -> None:
-    judge = ["online.judge.kind=openai", "online.judge.model=big", "online.rounds=2", "online.users=3", "rl.horizon=4"]
+    judge = ["judge.kind=openai", "judge.model=big", "online.rounds=2", "online.users=3", "rl.horizon=4"]
     machine = RUN.invoke(cli.app, ["estimate", *judge, "--json"])
     found = json.loads(machine.output)
     assert {row["role"]: row["calls"] for row in found["roles"]} == {"simulator": 24, "judge": 24}
     assert found["money"] is None
-    prices = ["online.judge.price_prompt=1", "online.judge.price_completion=2"]
+    prices = ["judge.price_prompt=1", "judge.price_completion=2"]
     assert json.loads(RUN.invoke(cli.app, ["estimate", *judge, *prices, "--json"]).output)["money"] > 0
     shown = RUN.invoke(cli.app, ["estimate", *judge])
     assert "no price" in shown.output and "local" in shown.output
@@ -287,11 +287,11 @@ def test_eval_asks_models_on_a_server(
     monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda *_: make_tiny_backbone())
     CHAT_MODELS.add("openai", serve)
     monkeypatch.setattr(stack, "cache_dir", lambda: tmp_path / "cache")
-    asked = ["eval", str(run), "--judges", "big,other", "--json", "grader.base_url=http://here/v1"]
+    asked = ["eval", str(run), "--judges", "big,other", "--json", "judge.base_url=http://here/v1"]
     found = json.loads(RUN.invoke(cli.app, asked, catch_exceptions=False).output)
     rows = {row["judge"]: row for row in found["success"]}
     assert set(rows) == {"big", "other"} and rows["big"]["ties"] == 2 and rows["big"]["wins"] == 0
     assert len(served["big"].asked) == 1 + 2 * 2  # a greeting, then two states in both orders
     assert _main(monkeypatch, "eval", run, "--judges", "big") == 1
     err = capsys.readouterr().err
-    assert "grader.base_url" in err and err.count("\n") == 1
+    assert "judge.base_url" in err and err.count("\n") == 1

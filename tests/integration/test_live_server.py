@@ -22,7 +22,7 @@ from pamdp.llm.openai import OpenAIChat
 from pamdp.models.backbone import Backbone
 from pamdp.runs import Run
 from pamdp.settings import load
-from pamdp.train.env_factory import make_env_factory
+from pamdp.train.env_factory import ENDS, make_env_factory
 from pamdp.train.factory import new_policy
 from pamdp.train.online import online
 from pamdp.types import Message
@@ -30,13 +30,12 @@ from tests.tools.tiny import make_tiny_backbone
 
 URL, MODEL = os.environ.get("PAMDP_TEST_SERVER", ""), os.environ.get("PAMDP_TEST_MODEL", "")
 pytestmark = pytest.mark.skipif(not (URL and MODEL), reason="PAMDP_TEST_SERVER and PAMDP_TEST_MODEL name no server")
-ROLES = ("simulator", "profiler", "judge", "writer")
 
 
 def _config(cache: Path) -> Config:
     ends = [
-        f"online.{role}.{name}={value}"
-        for role in ROLES
+        f"{end}.{name}={value}"
+        for end in ENDS
         for name, value in (
             ("kind", "openai"), ("base_url", URL), ("model", MODEL), ("max_tokens", 24), ("concurrency", 2),
             ("timeout", 600),
@@ -44,7 +43,7 @@ def _config(cache: Path) -> Config:
     ]  # fmt: skip
     small = ["model.d_a=8", "model.depth=0.5", "clone.backbone=frozen", "rl.horizon=2", "rl.max_reply=6", "rl.epochs=1"]
     run = ["rl.profile=inferred", "online.rounds=1", "online.users=2", "online.reference=written"]
-    return load(Config, (), [*small, *run, *ends, f"online.cache={cache}"])
+    return load(Config, (), [*small, *run, *ends, f"cache={cache}"])
 
 
 def test_an_answer_has_words_and_counts_and_is_the_same_again() -> None:

@@ -216,7 +216,7 @@ def test_failures_are_told_from_the_rollout_by_whose_they_are() -> None:
         return TimeStep("d", t, (Message("user", "?"),), Persona(), known, stock)
 
     def reply(t: int, reward: float | None) -> Transition:
-        return Transition("d", t, 0, "!", None, None, reward, ("d", t + 1))
+        return Transition("d", t, 0, "!", None, None, 0.0, reward, ("d", t + 1))
 
     moments = [moment(0), moment(1), moment(2, stock=True), moment(3, known=False), moment(4)]
     rewards = [1.0, None, None, None]  # then the user, then the judge, then the profile

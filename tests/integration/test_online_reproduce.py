@@ -14,8 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pamdp import cli
-from pamdp.calls_config import EndpointConfig, SimulatorConfig
-from pamdp.config import OnlineConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
 from pamdp.errors import ConfigError, DataError, EndpointError
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import read_json_lines
@@ -283,15 +282,15 @@ def test_every_page_can_be_planned_where_nothing_is_at_hand(
 def test_the_cpu_preset_meets_every_user_once() -> None:
     found = load_config(OnlineReproduceConfig, "cpu")
     assert found.online.rounds * found.online.users == found.train_users == 24 and found.test_users == 12
-    assert found.online.simulator.kind == found.online.writer.kind == found.online.judge.kind == "embedded"
+    assert found.online.simulator.kind == found.online.writer.kind == found.judge.kind == "embedded"
 
 
 @pytest.mark.parametrize(
     ("override", "says"),
     [
         ("methods=[PAMPD]", "no method 'PAMPD'; there are: Vanilla"),
-        (f"second.model={OnlineConfig().judge.model}", "who rewards is never the only judge"),
-        ("auditor=judge", 'set online.judge.kind to "openai" or "local"'),
+        (f"second.model={JudgeConfig().model}", "who rewards is never the only judge"),
+        ("auditor=judge", 'set judge.kind to "openai" or "local"'),
         ("recognisers=[profiler]", 'set rl.profile to "inferred"'),
         ("seeds=[1, 1]", "the same one stands twice"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job, Method
 from pamdp.baselines.replies import Replier, Replies
+from pamdp.calls_config import JudgeConfig
 from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, DataError, PamdpError, RunError
@@ -36,7 +37,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ReproduceConfig:
     path = tmp_path_factory.mktemp("data") / "dialogues.jsonl"
     write_dialogues(path, DIALOGUES)
     return ReproduceConfig(
-        seeds=(0, 1), models=("tiny",), judges=("vowels", "stops"), reward="vowels", resamples=200,
+        seeds=(0, 1), models=("tiny",), judges=("vowels", "stops"), judge=JudgeConfig(model="vowels"), resamples=200,
         aloe=DataConfig(path=str(path), test_share=0.4), model=MODEL, clone=CLONE, rl=RL, tune=TUNE,
     )  # fmt: skip
 

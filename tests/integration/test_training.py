@@ -16,7 +16,6 @@ from pamdp.evaluation.offline_eval import action_controls, evaluate, write_repli
 from pamdp.evaluation.report import write_report
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, Verdict
-from pamdp.learner import Batch, to_batch
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.rollout import Rollout
@@ -27,6 +26,7 @@ from pamdp.train.clone import clone
 from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata
+from pamdp.transitions import Batch, to_batch
 from pamdp.types import Dialogue
 from tests.tools.tiny import make_tiny_backbone
 

@@ -32,7 +32,7 @@ PARTS = {
     ),
     "Data": ("load_dialogues", "load_pairs", "Dialogue", "Turn", "Persona", "Message"),
     "Your own parts": ("advantage", "judge", "user", "chat_model", "layout", "method", "Case", "Verdict"),
-    "Settings and errors": ("Config", "PamdpError"),
+    "Settings and errors": ("Config", "JudgeConfig", "PamdpError"),
 }  # fmt: skip
 SHOWN = {"Policy": ("reply", "replies", "prefix", "act", "with_actor")}
 """Methods of a class that are shown with it."""

@@ -132,6 +132,6 @@ def make_config(path: Path) -> OnlineReproduceConfig:
         data=DataConfig(path=str(path), test_share=0.5),
         model={"d_a": 8, "depth": 0.5}, clone={"backbone": "frozen"},  # type: ignore[arg-type]
         rl=RLConfig(epochs=1, batch_size=4, actor_every=1, lr_actor=1e-2, max_reply=6, horizon=T),
-        online=OnlineConfig(rounds=1, users=TEACH, judge=JudgeConfig(model="vowels")),
+        online=OnlineConfig(rounds=1, users=TEACH), judge=JudgeConfig(model="vowels"),
         second=JudgeConfig(model="stops"),
     )  # fmt: skip

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import serve
 from benchmarks.arena import Duel, Options, summary
 from benchmarks.measure import Arithmetic, Measured, Prepared, measure
 from benchmarks.table import table
@@ -70,3 +71,9 @@ def test_a_table_has_a_row_for_each_duel() -> None:
     rows = [line for line in text.splitlines() if line.startswith("| ours")]
     assert rows[0] == "| ours | peer | 0.1 / 0.4 | 4 (4 to 4) | 1.5 | 3.5 | 20 / 20 | 0.08 / 0.00 |"
     assert len(rows) == 2 and "|  |" in rows[1]
+
+
+def test_servers_are_compared_on_the_same_model_and_as_many_users() -> None:
+    rates = {"pamdp": 9.0, "vanilla": 6.0, "transformers": 4.0}
+    found: dict[str, dict[str, object]] = {name: {"8": {"replies_per_s": rate}} for name, rate in rates.items()}
+    assert serve.ratios({**found, "transformers-cb": {"8": "failed: no"}}) == {"transformers": {"8": 1.5}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pamdp.data.readings import ReadState
 from pamdp.errors import DataError, ModelError
 from pamdp.judges import from_readings
 from pamdp.judges.base import Case
+from pamdp.judges.folder import Trained
 from pamdp.judges.from_readings import FILES, NAMES, REWARD_MODEL, SIGNALS, load, save, train_from_readings
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel
 from pamdp.judges.scoring import Calibration, Scorer, fit_temperature
@@ -115,11 +117,10 @@ def test_a_folder_holds_what_it_should_and_a_second_one_replaces_it(folder: Path
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_their_names_bring_the_shipped_ones(
-    name: str, folder: Path, tiny_backbone: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(from_readings, "shipped", lambda: folder)
-    judge = JUDGES[name](lambda: tiny_backbone)
+def test_their_names_bring_the_shipped_ones(name: str, folder: Path, tiny_backbone: Backbone) -> None:
+    made = JUDGES[name]
+    assert isinstance(made, Trained) and made.shipped() == from_readings.shipped()
+    judge = replace(made, shipped=lambda: folder)(lambda: tiny_backbone)
     assert judge.name == name
     [verdict] = judge.judge([Case(PERSON, LONE, REPLIES[0], REPLIES[1])])
     a, b = load(name, tiny_backbone, folder).scorer.score(PERSON, LONE, REPLIES[:2])

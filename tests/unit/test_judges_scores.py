@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pamdp.calls_config import EndpointConfig, GraderConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig
 from pamdp.errors import AnswerError, ConfigError, DataError, EndpointError
 from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.judges.base import Case, Verdict, register_judge
-from pamdp.judges.graders import Graders
+from pamdp.judges.graders import Graders, named
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scores import Adherence, Category, ReplyCase, ReplyScorer, parse_adherence, parse_score
 from pamdp.llm.chat import ChatModel
@@ -144,7 +144,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def served() -> GraderConfig:
+def served() -> JudgeConfig:
     """Graders whose server is a function."""
 
     @CHAT_MODELS("served")
@@ -153,10 +153,10 @@ def served() -> GraderConfig:
         says = ScriptedChat(lambda messages, seed: "[[A]]" if "assistant A" in messages[-1].content else "[[3]]")
         return Faulty(says, {"cut": 1.0}) if end.model == "gone" else says
 
-    return GraderConfig(kind="served", base_url="http://x/v1", tries=1)
+    return JudgeConfig(kind="served", base_url="http://x/v1", tries=1, max_tokens=256)
 
 
-def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: GraderConfig, tmp_path: Path) -> None:
+def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: JudgeConfig, tmp_path: Path) -> None:
     @register_judge("mine")
     def mine(case: Case) -> float:
         return 0.75
@@ -180,14 +180,14 @@ def test_a_name_is_a_registered_judge_or_a_model_on_a_server(served: GraderConfi
     ("grader", "says"),
     [
         (
-            GraderConfig(),
-            "no judge .mach.; there are: reward-model, signals, readings, embedded, .*; for a language model",
+            JudgeConfig(),
+            r"no judge .mach.; did you mean .match.\? there are: reward-model, signals, .*; for a language model",
         ),
-        (GraderConfig(base_url="http://me:secret@x/v1"), "environment variable"),
-        (GraderConfig(base_url="http://x/v1", urls={"mach": "http://y/v1?key=secret"}), "environment variable"),
+        (JudgeConfig(base_url="http://me:secret@x/v1"), "environment variable"),
+        (JudgeConfig(base_url="http://x/v1", urls={"mach": "http://y/v1?key=secret"}), "environment variable"),
     ],
 )
-def test_a_judge_that_cannot_be_reached_is_said_in_one_line(grader: GraderConfig, says: str, tmp_path: Path) -> None:
+def test_a_judge_that_cannot_be_reached_is_said_in_one_line(grader: JudgeConfig, says: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=says) as error:
         Graders(grader, make_tiny_backbone, tmp_path).judge("mach")
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
@@ -195,16 +195,18 @@ def test_a_judge_that_cannot_be_reached_is_said_in_one_line(grader: GraderConfig
 
 def test_a_registered_judge_scores_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only compares"):
-        Graders(GraderConfig(), make_tiny_backbone, tmp_path).scorer("match")
+        Graders(JudgeConfig(), make_tiny_backbone, tmp_path).scorer("match")
 
 
-def test_a_model_that_is_gone_is_found_out_past_the_cache(served: GraderConfig, tmp_path: Path) -> None:
+def test_a_model_that_is_gone_is_found_out_past_the_cache(served: JudgeConfig, tmp_path: Path) -> None:
     with pytest.raises(EndpointError, match="failed 1 times"):
         Graders(served, make_tiny_backbone, tmp_path).check("gone")
 
 
 def test_the_endpoint_of_a_grader_is_its_own_or_the_shared_one() -> None:
-    grader = GraderConfig(base_url="http://x/v1", urls={"b": "http://y/v1"}, seed=3, key_env="KEY")
-    assert [grader.endpoint(name).base_url for name in "ab"] == ["http://x/v1", "http://y/v1"]
-    end = grader.endpoint("b")
-    assert (end.kind, end.model, end.seed, end.key_env, end.max_tokens) == ("openai", "b", 3, "KEY", 256)
+    grader = JudgeConfig(base_url="http://x/v1", urls={"b": "http://y/v1"}, seed=3, key_env="KEY")
+    assert [named(grader, name).base_url for name in "ab"] == ["http://x/v1", "http://y/v1"]
+    end = named(grader, "b")
+    assert (end.kind, end.model, end.seed, end.key_env) == ("openai", "b", 3, "KEY")
+    assert (named(grader, "match").kind, named(grader, "match").model) == ("embedded", "match")
+    assert named(JudgeConfig(kind="local"), "b").kind == "local"

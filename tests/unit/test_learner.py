@@ -11,12 +11,13 @@ import torch
 
 from pamdp.config import RLConfig
 from pamdp.errors import JudgeError
-from pamdp.learner import Batch, Learner, residuals_after, to_batch
+from pamdp.learner import Learner, residuals_after
 from pamdp.models.actor import Actor
-from pamdp.models.actor_delta import ComponentDelta
+from pamdp.models.actor_delta import ComponentDelta, FullDelta
 from pamdp.models.critics import DualCritic
 from pamdp.rl.checks import AdvantageInputs
 from pamdp.rollout import Rollout, Transition
+from pamdp.transitions import Batch, log_drawn, to_batch
 
 D_A, WIDTH, STATES, K = 3, 5, 16, 4
 PLAIN = RLConfig(
@@ -40,8 +41,8 @@ def _batch(learner: Learner, seed: int = 1) -> Batch:
     with torch.no_grad():
         mean = learner.actor()(h)[state]
     noise = torch.randn(mean.shape, generator=g)
-    action = mean + learner.actor().sigma * noise
-    return Batch(h, hw, state, after, action, mean, noise[:, 0], torch.ones(len(state), dtype=torch.bool))
+    action, sigma = mean + learner.actor().sigma * noise, torch.full((len(state),), 0.5)
+    return Batch(h, hw, state, after, action, mean, sigma, noise[:, 0], torch.ones(len(state), dtype=torch.bool))
 
 
 def _moved(learner: Learner, batch: Batch) -> torch.Tensor:
@@ -58,17 +59,17 @@ def test_to_batch_by_hand() -> None:
     one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
     rollout = Rollout(
         [
-            Transition("d", 0, 0, "u", one, two, 0.5, ("d", 1)),
-            Transition("d", 0, 1, "v", two, two, None, ("d", 1)),
-            Transition("d", 1, 0, "w", one, one, -1.0, None),
-            Transition("d", 1, 1, "no planner", None, None, 1.0, None),
+            Transition("d", 0, 0, "u", one, two, 0.5, 0.5, ("d", 1)),
+            Transition("d", 0, 1, "v", two, two, 0.5, None, ("d", 1)),
+            Transition("d", 1, 0, "w", one, one, 0.0, -1.0, None),
+            Transition("d", 1, 1, "no planner", None, None, 0.0, 1.0, None),
         ],
         {},
         {("d", 0): torch.tensor([1.0]), ("d", 1): torch.tensor([2.0])},
         {("d", 0): torch.tensor([3.0]), ("d", 1): torch.tensor([4.0])},
     )
     other = Rollout(
-        [Transition("e", 0, 0, "u", two, one, 0.0, None)],
+        [Transition("e", 0, 0, "u", two, one, 0.25, 0.0, None)],
         {},
         {("e", 0): torch.tensor([5.0])},
         {("e", 0): torch.tensor([6.0])},
@@ -80,6 +81,8 @@ def test_to_batch_by_hand() -> None:
     assert batch.mean.tolist() == [[0, 2], [0, 2], [1, 0], [1, 0]]
     # a reward of 0 counts; a masked one does not
     assert batch.reward.tolist() == [0.5, 0, -1, 0] and batch.kept.tolist() == [True, False, True, True]
+    # a mean action is no draw: it teaches the critics, not the actor
+    assert batch.sigma.tolist() == [0.5, 0.5, 0, 0.25] and batch.acts.tolist() == [True, False, False, True]
     # the paper has nothing to bootstrap from where the horizon cut a dialogue off
     cut = replace(rollout, transitions=[replace(t, truncated=t.t == 0) for t in rollout.transitions])
     assert to_batch([cut]).after.tolist() == [1, 1, -1]
@@ -106,7 +109,8 @@ def _by_hand(rewards: list[float], states: list[int], kept: list[bool] | None = 
     n = len(rewards)
     zeros, counts = torch.zeros(n, D_A), torch.ones(n, dtype=torch.bool) if kept is None else torch.tensor(kept)
     h = torch.randn(max(states) + 1, WIDTH, generator=_g())
-    return Batch(h, h, torch.tensor(states), torch.full((n,), -1), zeros, zeros, torch.tensor(rewards), counts)
+    drawn = (zeros, zeros, torch.full((n,), 0.5))
+    return Batch(h, h, torch.tensor(states), torch.full((n,), -1), *drawn, torch.tensor(rewards), counts)
 
 
 def test_own_states_are_the_same_transitions() -> None:
@@ -164,6 +168,7 @@ def test_masked_transitions_change_nothing(advantage: str) -> None:
                 torch.cat([batch.h, torch.full((1, WIDTH), nan)]), torch.cat([batch.hw, torch.full((1, WIDTH), nan)]),
                 torch.cat([torch.full((n,), STATES), batch.state]), torch.cat([torch.full((n,), -1), batch.after]),
                 torch.cat([torch.full((n, D_A), nan), batch.action]), torch.cat([torch.zeros(n, D_A), batch.mean]),
+                torch.cat([torch.full((n,), 0.5), batch.sigma]),
                 torch.cat([torch.full((n,), 50.0), batch.reward]), torch.cat([torch.zeros(n).bool(), batch.kept]),
             )  # fmt: skip
         log = learner.update(batch, _g())
@@ -177,7 +182,7 @@ def test_errors_at_the_next_state_by_hand() -> None:
     n, x = 3, torch.zeros(3, WIDTH)
     batch = Batch(
         x, x, torch.tensor([0, 1, 1]), torch.tensor([1, 2, -1]), torch.zeros(n, D_A), torch.zeros(n, D_A),
-        torch.tensor([0.0, 1.0, 3.0]), torch.ones(n, dtype=torch.bool),
+        torch.full((n,), 0.5), torch.tensor([0.0, 1.0, 3.0]), torch.ones(n, dtype=torch.bool),
     )  # fmt: skip
     v_h, v_hw = torch.tensor([0.0, 2.0, 2.0]), torch.tensor([0.0, 1.0, 1.0])
     inputs = AdvantageInputs(batch.reward, torch.tensor([1.0, 1.0, 0.0]), v_h, torch.zeros(n), v_hw, torch.zeros(n))
@@ -295,3 +300,74 @@ def test_without_a_clip_range_the_step_is_eq_12() -> None:
         learner.update(batch, _g())
         steps.append([p.grad for p in learner.delta.parameters()])
     torch.testing.assert_close(steps[0], steps[1])
+
+
+def _off_policy(learner: Learner) -> Batch:
+    """Actions that another policy drew, with another σ and from elsewhere; the reward is the action's first number."""
+    batch = _batch(learner)
+    g = torch.Generator().manual_seed(4)
+    mean = batch.mean + 0.2
+    action = mean + 0.4 * torch.randn(mean.shape, generator=g)
+    return replace(batch, action=action, mean=mean, sigma=torch.full_like(batch.sigma, 0.4), reward=action[:, 0])
+
+
+def test_the_density_below_the_ratio_is_that_of_the_draw() -> None:
+    """By hand in float64: two rows of two policies, and one that was not drawn."""
+    rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    batch = replace(_by_hand([1.0, 1.0, 1.0], [0, 1, 2]), action=rows, sigma=torch.tensor([0.5, 2.0, 0.0]))
+    constant = [-3 * math.log(s * math.sqrt(2 * math.pi)) for s in (0.5, 2.0)]
+    wanted = [-1 / (2 * 0.25) + constant[0], -4 / (2 * 4.0) + constant[1], 0.0]
+    assert log_drawn(batch).tolist() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_ratio_undoes_who_drew() -> None:
+    """The first step on another policy's draws: the gradient of -mean(ratio * delta), the ratio by both densities."""
+    learner = _learner(PLAIN.model_copy(update={"clip": 1e9, "kl": 0.0}))
+    batch = _off_policy(learner)
+    inputs = learner.inputs(batch)
+    delta = learner.advantages(batch, inputs, _g())
+    mean = learner.reference(batch.h)[batch.state].detach()
+    top = torch.distributions.Normal(mean, 0.5).log_prob(batch.action).sum(-1)
+    bottom = torch.distributions.Normal(batch.mean, 0.4).log_prob(batch.action).sum(-1)
+    ratio = (top - bottom).exp()
+    assert float(ratio.max() / ratio.min()) > 10
+    score = (batch.action - mean) / 0.25
+    wanted = -(ratio[:, None] * delta[:, None] * score).mean(0)
+    learner.update(batch, _g())
+    assert isinstance(learner.delta, FullDelta) and learner.delta.bias.grad is not None
+    # the norm of all gradients is clipped, their direction is not
+    assert torch.nn.functional.cosine_similarity(learner.delta.bias.grad, wanted, dim=0) > 0.9999
+
+
+def test_what_was_not_drawn_teaches_critics_only() -> None:
+    learner = _learner(PLAIN.model_copy(update={"clip": 0.2, "kl": 0.0, "normalize": True}))
+    batch = _batch(learner)
+    learner.update(replace(batch, sigma=torch.zeros_like(batch.sigma)), _g())
+    assert torch.equal(learner.actor().a1.weight, learner.reference.a1.weight)
+    assert bool(learner.critics.v_h.head.bias.detach().abs() > 0)
+
+
+def test_replies_teach_along_their_scores_whatever_their_actions_were() -> None:
+    learner = _learner(replace_config(gradient="reply", kl=0.0))
+    batch = _batch(learner)
+    score = torch.zeros_like(batch.action)
+    score[:, 1] = batch.reward  # rewarded replies become likelier with the second number of the action
+    learner.fit(batch)
+    for _ in range(20):
+        learner.update(replace(batch, score=score, sigma=torch.zeros_like(batch.sigma)), _g())
+    moved = _moved(learner, batch)
+    assert moved[1] > 0.05
+    assert moved[[0, 2]].abs().max() < moved[1] / 4
+
+
+def test_a_reply_without_a_score_teaches_critics_only() -> None:
+    learner = _learner(replace_config(gradient="reply"))
+    batch = replace(_batch(learner), score=torch.zeros(STATES * K, D_A))
+    assert not batch.acts.any()
+    learner.fit(batch)
+    learner.update(batch, _g())
+    assert _moved(learner, batch).abs().max() == 0
+
+
+def replace_config(**changes: object) -> RLConfig:
+    return PLAIN.model_copy(update=changes)

@@ -63,8 +63,8 @@ def test_several_action_embeddings(backbone: Backbone, monkeypatch: pytest.Monke
     noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = [DecodeRow(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
     seen: list[torch.Tensor] = []
-    pick = generation._pick
-    monkeypatch.setattr(generation, "_pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
+    pick = generation.pick
+    monkeypatch.setattr(generation, "pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
     for row in rows:
         seen.clear()
         [found] = generate(backbone, prefixes, [row], GREEDY)
@@ -158,12 +158,12 @@ def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeyp
     replies = generate(backbone, prefixes, rows, GREEDY)
     sizes: list[int] = []
     first: list[int] = []
-    run, join = generation._Writing._pass, generation._Writing._join
+    run, join = generation.Writing._pass, generation.Writing._join
     monkeypatch.setattr(
-        generation._Writing, "_pass", lambda self, a, b, *given: (sizes.append(b - a), run(self, a, b, *given))[1]
+        generation.Writing, "_pass", lambda self, a, b, *given: (sizes.append(b - a), run(self, a, b, *given))[1]
     )
     monkeypatch.setattr(
-        generation._Writing, "_join", lambda self, chosen: (first.append(len(chosen)), join(self, chosen))[1]
+        generation.Writing, "_join", lambda self, chosen: (first.append(len(chosen)), join(self, chosen))[1]
     )
     assert generate(backbone, prefixes, rows, GREEDY, batch=4) == replies
     # A reply of n tokens costs n draws and one for its end, if it may have one.
@@ -216,13 +216,13 @@ def test_a_gpu_that_looks_for_ends_rarely_writes_the_same(backbone: Backbone, mo
     prefixes = prefixes_of(backbone, *CHATS)
     rows = all_rows(prefixes, backbone.d, "some")
     often = generate(backbone, prefixes, rows, DRAWN, batch=5)
-    init = generation._Writing.__init__
+    init = generation.Writing.__init__
 
-    def rarely(self: generation._Writing, *given: object) -> None:
+    def rarely(self: generation.Writing, *given: object) -> None:
         init(self, *given)  # type: ignore[arg-type]
         self.passes = 8
 
-    monkeypatch.setattr(generation._Writing, "__init__", rarely)
+    monkeypatch.setattr(generation.Writing, "__init__", rarely)
     assert generate(backbone, prefixes, rows, DRAWN, batch=5) == often
 
 

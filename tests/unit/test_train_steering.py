@@ -2,7 +2,7 @@
 
 import torch
 
-from pamdp.train.steering import contrasts, coordinates, directions
+from pamdp.train.steering import contrasts, coordinates, directions, sensitive
 
 AXES = torch.tensor([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]], dtype=torch.float64)
 
@@ -33,3 +33,22 @@ def test_more_directions_than_contrasts_are_zero() -> None:
     out = directions(torch.tensor([[2.0, 0.0, 0.0]]), 3)
     assert out.shape == (3, 3) and out[0].abs().max() > 0 and not out[1:].any()
     assert not coordinates(torch.tensor([[1.0, 1.0, 1.0]]), out)[0, 1:].any()
+
+
+def test_sensitive_directions_are_orthogonal_and_noise_along_them_is_worth_one_nat() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(500, 6, dtype=torch.float64, generator=generator) * torch.tensor([4.0, 3, 2, 1, 0.5, 0.1])
+    space = sensitive(scores + 7.0, 3)  # what all scores share is no direction
+    assert space.shape == (3, 6)
+    gram = space @ space.T
+    torch.testing.assert_close(gram, gram[0, 0] * torch.eye(3, dtype=torch.float64))
+    assert space[:, :3].norm() > 0.99 * space.norm()
+    centred = scores - scores.mean(0)
+    # a ~ N(0, I) shifts by a·space, and log p(u|h) by score·shift: its mean square over replies and actions.
+    assert abs(float((centred @ space.T).square().sum(1).mean()) - 1.0) < 1e-9
+
+
+def test_there_are_no_more_sensitive_directions_than_scores_span() -> None:
+    space = sensitive(torch.tensor([[1.0, 0, 0], [-1.0, 0, 0]]), 2)
+    assert space[1].abs().max() == 0
+    assert abs(abs(float(space[0, 0])) - 1.0) < 1e-6

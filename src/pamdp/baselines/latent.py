@@ -45,7 +45,7 @@ def reinforced(job: Job, name: str) -> PolicyReplier:
     # Where cloning changed every weight, Vanilla's references need those that it did not change.
     bare = job.load() if config.clone.backbone == "full" and rl.reference == "vanilla" else None
     with job.open(name, config, policy.backbone, [judge]) as run:
-        return PolicyReplier(offline(policy, job.train, judge, config, run, bare=bare), rl)
+        return PolicyReplier(offline(policy, job.train, judge, config, run, bare=bare, ledger=job.ledger), rl)
 
 
 def _budget(config: Config, tune: TuneConfig, turns: int) -> Budget:

@@ -6,7 +6,7 @@ Owns the job that every method is given, the statement of its budget, and the wo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,9 +16,11 @@ from pamdp.baselines.replies import Replier
 from pamdp.config import MAY_CHANGE, Config
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
+from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.registry import METHODS
 from pamdp.runs import Run
+from pamdp.settings import flatten
 from pamdp.types import Dialogue
 
 
@@ -33,6 +35,7 @@ class Job:
       judge: gives the judge that rewards.
       root: folder that all methods of this seed share.
       data: sha256 of the dialogues.
+      ledger: the account of the judge's calls.
     """
 
     train: Sequence[Dialogue]
@@ -42,15 +45,18 @@ class Job:
     judge: Callable[[], Judge]
     root: Path
     data: str
+    ledger: Ledger = field(default_factory=Ledger)
 
     def open(self, name: str, config: Config, backbone: Backbone, judges: Sequence[Judge] = ()) -> Run:
         """The run in `root/NAME`: a new one, or the interrupted one."""
         torch.manual_seed(config.seed)
         prints = tuple(in_role(judge, "reward") for judge in judges)
         fingerprint = Fingerprint(data=self.data, judges=prints, **backbone.identity)
-        if (self.root / name).exists():
-            return Run.resume(self.root / name, config, fingerprint, MAY_CHANGE)
-        return Run.create(self.root / name, config, fingerprint)
+        if not (self.root / name).exists():
+            return Run.create(self.root / name, config, fingerprint)
+        # Who rewards is compared by its fingerprint, and how it is reached may change.
+        judging = ("cache", *(key for key in flatten(config) if key.startswith("judge.")))
+        return Run.resume(self.root / name, config, fingerprint, (*MAY_CHANGE, *judging))
 
 
 @dataclass(frozen=True, slots=True)

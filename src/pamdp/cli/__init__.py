@@ -13,7 +13,20 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from pamdp.cli import chat, config, data, evaluate, judge, lab, quickstart, read, reproduce, train
+from pamdp.cli import (
+    chat,
+    config,
+    data,
+    evaluate,
+    feedback,
+    judge,
+    lab,
+    quickstart,
+    read,
+    reproduce,
+    serve,
+    train,
+)
 from pamdp.errors import PamdpError
 
 app = typer.Typer(
@@ -22,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Assistants that learn who they are talking to by talking to them.",
 )
-for verbs in (quickstart, data, train, evaluate, read, chat, judge, config, reproduce, lab):
+for verbs in (quickstart, data, train, evaluate, read, chat, serve, judge, feedback, config, reproduce, lab):
     app.add_typer(verbs.app)
 
 

@@ -21,7 +21,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory of `train offline`.")],
     controls: Annotated[bool, typer.Option("--controls", help="Also run the action controls.")] = False,
     judges: Annotated[
-        str, typer.Option(help="Judges that grade, comma-separated: embedded ones, or models on a server.")
+        str, typer.Option(help="Judges that grade, comma-separated: registered ones, or language models.")
     ] = "signals,reward-model",
     permuted: Annotated[
         Path | None,
@@ -40,8 +40,9 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its test users: r_w against Vanilla and against the cloned policy, with intervals.
 
-    A judge that is no embedded one is a language model; `grader.base_url` says where its server is. The judge that
-    rewarded cannot be the only one that grades. All blind readers together are one judge more, called `readers`.
+    A name that no judge is registered under is a language model, reached as the run's setting `judge` says, or as
+    `judge.base_url` and its like say here. The judge that rewarded cannot be the only one that grades. All blind
+    readers together are one judge more, called `readers`.
 
     Example: `pamdp eval runs/rl --controls`
     """
@@ -61,7 +62,9 @@ def evaluate(
     done = Run(run)
     settings = done.config(Config)
     settings = settings.model_copy(update={"model": placed(settings.model, asked.model)})
-    require_judges(names, done)
+    how = {name: getattr(asked.judge, name) for name in asked.judge.model_fields_set}
+    reached = settings.judge.model_copy(update=how)
+    require_judges(names, done, reached)
     require_finished(done)
     if permuted is not None:
         require_control(Run(permuted), done)
@@ -73,8 +76,7 @@ def evaluate(
     bare, own = backbones(settings, load_backbone)
     result = evaluate_policies(
         policies_of(run, own, bare, permuted), split, names, settings, run,
-        ("BC", "PAMDP") if controls else (), asked.grader,
-        {} if permuted is None else {"permuted": str(permuted)}, read,
+        ("BC", "PAMDP") if controls else (), reached, {} if permuted is None else {"permuted": str(permuted)}, read,
     )  # fmt: skip
     show(as_json, result.json, *result.shown)
 

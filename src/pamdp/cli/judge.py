@@ -1,4 +1,4 @@
-"""`pamdp judge eval|train`: how good judges are, and training the embedded ones."""
+"""`pamdp judge eval|collect|train`: how good judges are, and training those of the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pamdp.cli.options import Json, Plugins, SkipBad, show
+from pamdp.cli.options import From, Json, Overrides, Plugins, SkipBad, Sources, show
 from pamdp.config import Config
 from pamdp.data import load_pairs, load_sample, load_sample_pairs
 from pamdp.data.bundled import PairSplit, ReadingSplit, load_sample_readings
@@ -16,7 +16,6 @@ from pamdp.data.readings import ReadState, decided_pairs, load_read_states, read
 from pamdp.errors import ConfigError
 from pamdp.files import require_replaceable
 from pamdp.progress import Progress
-from pamdp.registry import JUDGES
 from pamdp.settings import load
 
 app = typer.Typer(name="judge", no_args_is_help=True, help="Judges: how good they are, and training the embedded ones.")
@@ -34,18 +33,31 @@ def evaluate(
     readings: Annotated[
         str | None, typer.Option(help="What blind readers decided instead: JSON lines, or of the sample: valid, test.")
     ] = None,
-    judge: Annotated[str, typer.Option(help="Which judge, by name.")] = "embedded",
+    judge: Annotated[
+        str | None, typer.Option(help="Which judge, by name, in place of the setting judge.model.")
+    ] = None,
     skip_bad: SkipBad = False,
+    config: Sources,
     as_json: Json = False,
     plugin: Plugins,
+    overrides: Overrides,
 ) -> None:
     """Agreement of a judge with blind readers or with labelled pairs, per kind, with its controls.
+
+    Who is measured is the setting `judge`, the default reward unless named; `model.name` is the backbone beside which
+    it judges.
 
     Example: `pamdp judge eval --judge signals --readings test`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
+    from pamdp.judges import graders
     from pamdp.models.embedded import load_backbone
+    from pamdp.train.env_factory import make_rewards
     from pamdp.workflows import tell_of_data
+
+    settings = load(Config, config, overrides)
+    if judge is not None:
+        settings = settings.model_copy(update={"judge": graders.named(settings.judge, judge)})
 
     if (pairs is None) == (readings is None):
         raise ConfigError("name either --readings or --pairs: what the judge is held against")
@@ -61,10 +73,11 @@ def evaluate(
         found = load_pairs(pairs or "", skip_bad=skip_bad)
         asked_of, skipped = list(found.pairs), len(found.skipped)
         tell_of_data(0, found.repaired, asked_of)  # the result has what was skipped
-    asked = JUDGES[judge](load_backbone)
+    asked, ledger = make_rewards(settings, lambda: load_backbone(settings.model))
     with Progress("judging", 3 * len(asked_of)) as bar:
         report = evaluate_judge(asked, asked_of, bar.advance, users)
-    show(as_json, report.to_json() | {"skipped": skipped, "read_by": about}, report.table(), about)
+    more = {"skipped": skipped, "read_by": about, "fingerprint": asked.fingerprint, "costs": ledger.to_json()}
+    show(as_json, report.to_json() | more, report.table(), about)
 
 
 SAMPLE_READINGS: dict[str, ReadingSplit] = {"sample": "train", "train": "train", "valid": "valid", "test": "test"}
@@ -109,27 +122,36 @@ def train(
             show_default=False,
         ),
     ],
+    source: From = "shipped",
     epochs: Annotated[int | None, typer.Option(help="Passes of the reward model (3), or of likelihood (2).")] = None,
     as_json: Json = False,
     plugin: Plugins,
 ) -> None:
     """Train the embedded judges on the sample's training users (about an hour on two cores), or on readings.
 
+    They belong to the backbone of the cloned policy that --from names; `judge.weights` then names their folder.
+
     Example: `pamdp judge train --out judges/ --readings sample`
     """
     if readings:
-        _train_from_readings(out, readings, epochs or 3, as_json)
+        _train_from_readings(out, readings, source, epochs or 3, as_json)
         return
     from pamdp.judges.embedded import FILES, save_judges
     from pamdp.judges.training import train_judges
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
-    from pamdp.train.factory import load_policy, shipped
+    from pamdp.train.factory import load_policy
+    from pamdp.train.init_from import placed, policy_folder
     from pamdp.train.offline import drawn_replies
+    from pamdp.train.policy_metadata import read_metadata
+    from pamdp.workflows import backbones
 
     require_replaceable(out, FILES)  # an hour's work is not begun where its end would delete something
-    backbone, dialogues = load_backbone(), load_sample("train").dialogues
-    cloned = load_policy(shipped(), backbone)
+    start, dialogues = policy_folder(source), load_sample("train").dialogues
+    stored = read_metadata(start).config
+    stored = stored.model_copy(update={"model": placed(stored.model)})
+    backbone, own = backbones(stored, load_backbone)
+    cloned = load_policy(start, own)
     models = [
         drawn_replies(cloned, dialogues, Config()),
         drawn_replies(Policy(backbone, readout=cloned.readout), dialogues, load(Config, (), ["rl.samples=1"])),
@@ -141,13 +163,16 @@ def train(
     show(as_json, {"out": str(out), "temperature": temperature}, f"judges written to {out}")
 
 
-def _train_from_readings(out: Path, readings: list[str], epochs: int, as_json: bool) -> None:
+def _train_from_readings(out: Path, readings: list[str], source: str, epochs: int, as_json: bool) -> None:
     from pamdp.judges.from_readings import FILES, save, train_from_readings
     from pamdp.models.embedded import load_backbone
+    from pamdp.train.init_from import placed, policy_folder
+    from pamdp.train.policy_metadata import read_metadata
 
     require_replaceable(out, FILES)
     states = [state for name in readings for state in _read_states(name)]
-    model, signals, temperature = train_from_readings(load_backbone(), states, load_sample_readings("valid"), epochs)
+    backbone = load_backbone(placed(read_metadata(policy_folder(source)).config.model))
+    model, signals, temperature = train_from_readings(backbone, states, load_sample_readings("valid"), epochs)
     save(out, model, signals, temperature)
     found = {"out": str(out), "states": len(states), "temperature": temperature, "read_by": read_by(states)}
     show(as_json, found, f"judges fitted on {len(states)} states, {read_by(states)}, written to {out}")

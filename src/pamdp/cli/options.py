@@ -23,6 +23,7 @@ def read_plugins(files: list[Path]) -> list[Path]:
 
 SHEET, KEY = "reading", "reading-key.json"
 """Where in a run a sheet for blind readers is, and its key, unless options say otherwise."""
+From = Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Overrides = Annotated[
     list[str],

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, show
-from pamdp.registry import JUDGES
 from pamdp.types import Dialogue
 
 app = typer.Typer()
@@ -40,9 +39,10 @@ def quickstart(
     Example: `pamdp quickstart`
     """
     from pamdp.evaluation.offline_eval import write_replies
-    from pamdp.judges.from_readings import REWARD, SECOND
+    from pamdp.judges.from_readings import SECOND
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
+    from pamdp.train.env_factory import make_rewards
     from pamdp.train.factory import shipped
     from pamdp.train.init_from import load_start, settings_from
     from pamdp.train.offline import offline
@@ -55,7 +55,7 @@ def quickstart(
     config = settings_from(start, ["quickstart"], overrides)
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model)
-    judge = JUDGES[REWARD](lambda: backbone)
+    judge, ledger = make_rewards(config, lambda: backbone)
     split = split_of(config)
     require_unseen(split.test, [start])
     policy = load_start(start, backbone, config)
@@ -67,12 +67,13 @@ def quickstart(
     with open_run(path, config, fingerprint_of(split, backbone, [judge]), resume) as writing:
         copy_policy(shipped(), path / "policy")
         few = split.train[:: max(1, len(split.train) // QUICK_USERS)]
-        offline(policy, few, judge, config, writing)
+        offline(policy, few, judge, config, writing, ledger=ledger)
     console.print("[bold]4/4[/bold] every fifth test user, graded by the judge that rewarded and by another")
     some = replace(split, test=split.test[::5])
     result = evaluate_policies(
-        policies_of(path, backbone, backbone), some, (REWARD, SECOND), config, path, controls=("PAMDP",)
-    )
+        policies_of(path, backbone, backbone), some, list(dict.fromkeys((judge.name, SECOND))), config, path,
+        controls=("PAMDP",), judge=config.judge,
+    )  # fmt: skip
     words = [
         f"{len(some.test)} users give wide intervals; all of them take a while: pamdp eval {path} --controls",
         f"open {path / 'report.html'} in a browser",

@@ -1,4 +1,4 @@
-"""`pamdp train bc|offline|online`: cloning, then reinforcement; `pamdp estimate`: what the last of these will call.
+"""`pamdp train bc|offline|online`: cloning, then reinforcement; `pamdp estimate`: what reinforcement will call.
 
 A run of reinforcement begins with a copy of the cloned policy, so that it is whole by itself.
 """
@@ -6,21 +6,22 @@ A run of reinforcement begins with a copy of the cloned policy, so that it is wh
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import RenderableType
 
-from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, Sources, show
+from pamdp.cli.options import From, Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
 from pamdp.errors import ModelError
-from pamdp.registry import JUDGES
 from pamdp.settings import load
+
+if TYPE_CHECKING:
+    from pamdp.llm.ledger import Ledger
 
 app = typer.Typer()
 train = typer.Typer(name="train", no_args_is_help=True, help="Clone, then reinforce.")
 app.add_typer(train)
-From = Annotated[str, typer.Option("--from", help="Run that was cloned, or `shipped`.")]
 
 
 @train.command()
@@ -61,7 +62,9 @@ def offline(
     *,
     run: RunDir,
     source: From = "shipped",
-    judge: Annotated[str, typer.Option(help="Judge that rewards, by name.")] = "signals",
+    judge: Annotated[
+        str | None, typer.Option(help="Judge that rewards, by name, in place of the setting judge.model.")
+    ] = None,
     config: Sources,
     plugin: Plugins,
     resume: Resume = False,
@@ -70,25 +73,46 @@ def offline(
 ) -> None:
     """Offline reinforcement learning (eqs. 6, 9, 12, 14) from a cloned policy.
 
+    On an export of `pamdp feedback export`, users' rewards take the place of the judge's.
+
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
+    from pamdp.judges.graders import named
+    from pamdp.llm.ledger import Ledger
     from pamdp.models.embedded import load_backbone
+    from pamdp.train import feedback
     from pamdp.train import offline as loop
+    from pamdp.train.env_factory import NAMED, make_rewards, may_change
+    from pamdp.train.factory import rated_part
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
-    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, split_of
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, require_reward, split_of
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
+    if judge is not None:
+        settings = settings.model_copy(update={"judge": named(settings.judge, judge)})
     split = split_of(settings)
+    rated = rated_part(settings.data, split)
+    settings = feedback.with_clip(settings) if rated else settings
     require_unseen(split.test, [start])
+    if not rated:
+        require_reward(settings, start)
     bare, own = backbones(settings, load_backbone)
-    rewards = JUDGES[judge](lambda: bare)
-    with open_run(run, settings, fingerprint_of(split, bare, [rewards]), resume) as writing:
+    ledger, judges = Ledger(), []
+    if not rated:
+        rewards, ledger = make_rewards(settings, lambda: bare)
+        judges = [rewards]
+    with open_run(run, settings, fingerprint_of(split, bare, judges), resume, (*may_change(), *NAMED)) as writing:
         copy_policy(start, run / "policy")
-        loop.offline(load_start(run / "policy", own, settings), split.train, rewards, settings, writing, bare=bare)
+        cloned = load_start(run / "policy", own, settings)
+        if rated:
+            feedback.learn(cloned, rated, settings, writing)
+        else:
+            loop.offline(cloned, split.train, judges[0], settings, writing, bare=bare, ledger=ledger)
         last = writing.metrics()[-1]
-    show(as_json, {"run": str(run), **last}, f"trained into {run}; next: pamdp eval {run} --controls")
+    said = (f"trained into {run}; next: pamdp eval {run} --controls", *_costs(ledger))
+    show(as_json, {"run": str(run), "costs": ledger.to_json(), **last}, *said)
 
 
 @train.command()
@@ -106,19 +130,19 @@ def online(
 
     Example: `pamdp train online --run runs/online online.rounds=4 rl.horizon=4`
     """
-    from pamdp.evaluation.tables import TidyTable
     from pamdp.models.embedded import load_backbone
     from pamdp.train import online as loop
     from pamdp.train.env_factory import make_env_factory, may_change
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.train.users import load_users
-    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, tell_skipped
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, require_reward, tell_skipped
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
     split = tell_skipped(load_users(settings))
     require_unseen(split.test, [start])
+    require_reward(settings, start)
     bare, own = backbones(settings, load_backbone)
     world = make_env_factory(settings, bare)
     fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
@@ -126,38 +150,67 @@ def online(
         copy_policy(start, run / "policy")
         loop.online(load_start(run / "policy", own, settings), split.train, world, settings, writing, bare)
         last = writing.metrics()[-1]
-    costs = [{"role": role, **asdict(entry)} for role, entry in world.ledger.entries.items()]
-    table = TidyTable(costs, {"money": "{:.2f}".format}).terminal("What was called")
-    show(as_json, {"run": str(run), "costs": world.ledger.to_json(), **last}, f"trained into {run}", *table)
+    show(
+        as_json,
+        {"run": str(run), "costs": world.ledger.to_json(), **last},
+        f"trained into {run}",
+        *_costs(world.ledger),
+    )
+
+
+def _costs(ledger: Ledger) -> list[RenderableType]:
+    """A table of what was called, if anything."""
+    from pamdp.evaluation.tables import TidyTable
+
+    costs = [{"role": role, **asdict(entry)} for role, entry in ledger.entries.items()]
+    return [*TidyTable(costs, {"money": "{:.2f}".format}).terminal("What was called")] if costs else []
 
 
 @app.command()
-def estimate(*, config: Sources, plugin: Plugins, as_json: Json = False, overrides: Overrides) -> None:
-    """What `train online` with these settings will call and cost, and what memory its model takes, before it runs.
+def estimate(
+    *,
+    of: Annotated[Literal["online", "offline"], typer.Option(help="What is to be trained.")] = "online",
+    source: Annotated[
+        str | None, typer.Option("--from", help="Run that was cloned, or `shipped`, whose settings come first.")
+    ] = None,
+    config: Sources,
+    plugin: Plugins,
+    as_json: Json = False,
+    overrides: Overrides,
+) -> None:
+    """What training with these settings will call and cost, and what memory its model takes, before it runs.
 
-    Example: `pamdp estimate online.simulator.kind=openai online.simulator.model=some-model`
+    Example: `pamdp estimate --of offline judge.kind=openai judge.model=some-model`
     """
     from pamdp.evaluation.tables import TidyTable
     from pamdp.llm.stack import HERE
     from pamdp.models.place import place_of
     from pamdp.train import estimate as costs
+    from pamdp.train.factory import load_split
+    from pamdp.train.init_from import policy_folder, settings_from
     from pamdp.train.memory import memory_of
     from pamdp.train.users import load_users
 
-    settings = load(Config, config, overrides)
-    dialogues = load_users(settings).train
-    rows = costs.estimate(settings, dialogues)
+    settings = settings_from(policy_folder(source), config, overrides) if source else load(Config, config, overrides)
+    if of == "online":
+        dialogues = load_users(settings).train
+        rows = costs.estimate(settings, dialogues)
+    else:
+        dialogues = load_split(settings.data).train
+        rows = costs.estimate_offline(settings, dialogues)
     shown = []
     for row in rows:
         money = "local" if row.kind in HERE else "no price" if row.money is None else f"{row.money:.2f}"
         shown.append(asdict(row) | {"money": money})
-    title = "What `train online` will call; answers at their longest, without retries and cache"
+    title = f"What `train {of}` will call; answers at their longest, without retries and cache"
     counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens"), "{:,}".format)
     known = [row.money for row in rows if row.money is not None]
     document: dict[str, object] = {
         "roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None,
     }  # fmt: skip
-    tables: list[RenderableType] = [*TidyTable(shown, {"kind": None, **counts}).terminal(title)]
+    tables: list[RenderableType] = [f"`train {of}` calls no model"]
+    if rows:
+        tables = [*TidyTable(shown, {"kind": None, **counts}).terminal(title)]
     place = place_of(settings.model)
     try:
         found = memory_of(settings, dialogues, place.dtype.itemsize)

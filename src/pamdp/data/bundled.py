@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from pamdp.data.load import Loaded, LoadedPairs, read_all
+from pamdp.data.rated import RatedDialogue
 from pamdp.data.readings import ReadState, load_read_states
 from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
 PairSplit = Literal["train", "test", "all", "valid", "fresh"]
-ReadingSplit = Literal["train", "valid", "test"]
+ReadingSplit = Literal["train", "valid", "test", "rl"]
 
 
 def load_sample(split: Split = "all") -> Loaded:
@@ -45,9 +46,19 @@ def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
 
 
 def load_sample_readings(split: ReadingSplit) -> list[ReadState]:
-    """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README."""
-    with _parts("readings", split, "train", "valid", "test") as paths:
+    """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README.
+
+    "rl" are the shipped clone's own replies, drawn and read for a round of reinforcement.
+    """
+    with _parts("readings", split, "train", "valid", "test", "rl") as paths:
         return [state for path in paths for state in load_read_states(path)]
+
+
+def load_sample_rated() -> tuple[Loaded, tuple[RatedDialogue, ...]]:
+    """The states of the "rl" readings as dialogues, and with what readers made of the replies to them."""
+    with _parts("readings", "rl", "rl") as paths:
+        rated: tuple[RatedDialogue, ...] = read_all(paths, "rated", "readings")[-1]
+        return Loaded(*read_all(paths, "dialogues", "readings")), rated
 
 
 @contextmanager

@@ -87,12 +87,16 @@ def _in_turn(messages: Sequence[_Message], notes: list[str]) -> list[str]:
             notes.append(f"{message.role} messages left out")
         elif message.tool_calls:
             notes.append("tool calls left out")
-    spoken = [message for message in messages if message.content]
-    opening = list(takewhile(lambda message: message.role == "assistant", spoken))
+    return in_turn([(message.role, message.content) for message in messages if message.content], notes)
+
+
+def in_turn(spoken: Sequence[tuple[str, str]], notes: list[str]) -> list[str]:
+    """Texts of user and assistant in turn, the user first, of who SPOKE what; what was left out or joined is noted."""
+    opening = list(takewhile(lambda message: message[0] == "assistant", spoken))
     notes += ["openings by the assistant left out"] * len(opening)
-    runs = [list(run) for _, run in groupby(spoken[len(opening) :], lambda message: message.role)]
+    runs = [list(run) for _, run in groupby(spoken[len(opening) :], lambda message: message[0])]
     notes += ["messages of one speaker in a row joined"] * sum(len(run) - 1 for run in runs)
-    return ["\n".join(message.content for message in run) for run in runs]
+    return ["\n".join(text for _, text in run) for run in runs]
 
 
 def instruction(record: Record) -> Dialogue:

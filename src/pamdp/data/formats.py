@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from pamdp.data import aloe, chats, jsonl, prefeval, spc, trl
+from pamdp.data import aloe, chats, jsonl, prefeval, rated, readings, spc, trl
 from pamdp.data.columns import MARKS
 from pamdp.data.fields import Fields, explain
 from pamdp.data.files import beginning
@@ -23,7 +23,7 @@ from pamdp.errors import ConfigError, DataError
 from pamdp.registry import LAYOUTS
 from pamdp.types import Dialogue, PreferencePair
 
-Kind = Literal["dialogues", "pairs", "personas"]
+Kind = Literal["dialogues", "pairs", "personas", "rated"]
 """What a layout can hold; the functions of load.py are called after them."""
 _LOOK_AT = 50
 """Records that detection looks at before it gives up; the first ones may be broken."""
@@ -104,8 +104,16 @@ def _dialogues(parse: Callable[[Record], Dialogue | list[Dialogue]]) -> Mapping[
 
 _OWN: Mapping[str, Layout] = {
     "aloe": Layout(aloe.detect, _dialogues(aloe.dialogue)),
+    "feedback": Layout(rated.detect, {**_dialogues(jsonl.dialogue), "rated": rated.rated}),
     "jsonl": Layout(_has("turns"), _dialogues(jsonl.dialogue)),
     "prefeval": Layout(prefeval.detect, {"dialogues": prefeval.dialogue}),
+    "readings": Layout(
+        _has("history", "replies", "readings"),
+        {
+            "dialogues": lambda record: readings.read_state(record).rated().dialogue,
+            "rated": lambda record: readings.read_state(record).rated(),
+        },
+    ),
     "spc": Layout(spc.detect, {"dialogues": spc.dialogue}, "table"),
     "trl": Layout(_has("chosen", "rejected"), {"dialogues": trl.dialogue, "pairs": trl.pair}, group="dialogue_id"),
     "pairs": Layout(_has("history", "preferred"), {"pairs": jsonl.pair}),

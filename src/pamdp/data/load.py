@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from pamdp.data.fields import name_for
 from pamdp.data.files import data_files, sha256
 from pamdp.data.formats import Kind, detect
+from pamdp.data.rated import RatedDialogue
 from pamdp.data.reading import Intake
 from pamdp.data.split import By, TrainTest, split_by_user
 from pamdp.errors import ConfigError, DataError
@@ -26,7 +27,9 @@ from pamdp.types import Dialogue, Persona, PreferencePair
 POOL = ("personality.jsonl", "profile.jsonl")
 """Files of ALOE's pool of personas."""
 _ONLINE = "`pamdp train online` and `pamdp reproduce table3` talk with them, with online.opening=own"
-_ONE: dict[Kind, str] = {"dialogues": "dialogue", "pairs": "preference pair", "personas": "persona text"}
+_ONE: dict[Kind, str] = {
+    "dialogues": "dialogue", "pairs": "preference pair", "personas": "persona text", "rated": "rated dialogue",
+}  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -95,6 +98,14 @@ def load_dialogues(path: str | Path, format: str = "auto", skip_bad: bool = Fals
 def load_pairs(path: str | Path, format: str = "auto", skip_bad: bool = False) -> LoadedPairs:
     """All preference pairs of a file or folder; of dialogues, their labelled turns. Otherwise like `load_dialogues`."""
     return LoadedPairs(*read_all(data_files(Path(path)), "pairs", format, skip_bad))
+
+
+def load_rated(path: str | Path, format: str = "auto", skip_bad: bool = False) -> tuple[RatedDialogue, ...]:
+    """The rated dialogues of an export of feedback; none of data in another layout. Else like `load_dialogues`."""
+    files = [] if is_pool(path) else data_files(Path(path))
+    if not files or "rated" not in LAYOUTS[detect(files[0]) if format == "auto" else format].makes:
+        return ()
+    return read_all(files, "rated", format, skip_bad)[-1]
 
 
 def load_personas(path: str | Path, skip_bad: bool = False) -> LoadedItems[str]:

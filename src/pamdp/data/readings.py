@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pamdp.data.rated import RatedDialogue, RatedReply
+from pamdp.data.reading import Record
 from pamdp.errors import DataError
 from pamdp.stored import read_records
-from pamdp.types import Message, Persona, PreferencePair, as_history
+from pamdp.types import Dialogue, Message, Persona, PreferencePair, Turn, as_history
 
+_FIX = "a line is as `pamdp judge collect` writes it"
 Kind = Literal["person", "model"]
 Question = Literal["form", "sense"]
 Grades = dict[str, dict[Question, Annotated[int, Field(ge=0, le=2)]]]
@@ -92,6 +95,24 @@ class ReadState(BaseModel):
         named = ((pair.split("-"), sum(own) / len(own)) for pair, own in said.items())
         return [ReadPair(a, b, share) for (a, b), share in named]
 
+    def rewards(self) -> dict[str, float]:
+        """Of each reply that was compared: how much oftener it was preferred than not, from -1 to 1, by letter."""
+        said: dict[str, list[float]] = {}
+        for a, b, share in self.pairs():
+            said.setdefault(a, []).append(2 * share - 1)
+            said.setdefault(b, []).append(1 - 2 * share)
+        return {letter: sum(own) / len(own) for letter, own in said.items()}
+
+    def rated(self) -> RatedDialogue:
+        """The state as a dialogue that ends with it, its compared replies rated by the readers."""
+        said = [message.content for message in self.history]
+        turns = [Turn(user, reply) for user, reply in zip(said[::2], [*said[1::2], None], strict=True)]
+        replies = tuple(
+            RatedReply(len(turns) - 1, self.replies[letter].text, reward, ("read",), f"{self.id}:{letter}")
+            for letter, reward in self.rewards().items()
+        )
+        return RatedDialogue(Dialogue(self.id, self.user_id, self.persona, tuple(turns)), replies)
+
     def grade(self, question: Question, letter: str) -> float | None:
         """The readers' mean grade of a reply."""
         given = [g[question] for r in self.readings if question in (g := r.grades.get(letter, {}))]
@@ -127,6 +148,17 @@ def read_by(states: Sequence[ReadState]) -> str:
     return f"read blind by {' and '.join(parts) or 'nobody'}"
 
 
+def read_state(record: Record) -> ReadState:
+    """The state of one line."""
+    try:
+        return ReadState.model_validate(record.value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise record.fault(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", _FIX) from None
+    except DataError as error:
+        raise record.fault(error.what, _FIX) from None
+
+
 def load_read_states(path: str | Path) -> list[ReadState]:
     """The states in a file of JSON lines; a DataError, with file and line, where one is something else."""
-    return read_records(Path(path), ReadState, "a line is as `pamdp judge collect` writes it")
+    return read_records(Path(path), ReadState, _FIX)

@@ -120,11 +120,13 @@ def _dialogue_lines(dialogue: Dialogue, path: Path) -> Iterator[Mapping[str, Jso
 
 def write_trl_pairs(path: str | Path, pairs: Iterable[PreferencePair]) -> int:
     """Write one line for each pair; otherwise like `write_trl`."""
-    lines = (
-        {**_columns(p.history, p.preferred, p.rejected, p.persona), "id": p.id, "kind": p.kind, "twin": p.twin}
-        for p in pairs
-    )
-    return write_lines(path, lines)
+    return write_lines(path, map(pair_line, pairs))
+
+
+def pair_line(pair: PreferencePair) -> Mapping[str, Json]:
+    """The line of one pair."""
+    columns = _columns(pair.history, pair.preferred, pair.rejected, pair.persona)
+    return {**columns, "id": pair.id, "kind": pair.kind, "twin": pair.twin}
 
 
 def _columns(history: History, preferred: str, rejected: str, persona: Persona) -> Mapping[str, Json]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.errors import ModelError
 from pamdp.files import new_folder, write_json
-from pamdp.judges.folder import fingerprint_of, read_about
+from pamdp.judges.folder import Trained, fingerprint_of, read_about
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
@@ -46,7 +46,7 @@ def load_judge(name: str, backbone: Backbone, folder: Path | None = None) -> Sco
       ModelError: its weights are missing, or were trained on another backbone.
     """
     folder = folder or shipped()
-    about = read_about(folder, backbone, "pamdp judge train")
+    about = read_about(folder, backbone.name, backbone.revision, "pamdp judge train")
     temperature: dict[str, float] = about["temperature"]
     match = MatchScorer(backbone, _match_head(folder), about["layers"])
     makers: dict[str, Callable[[], Scorer]] = {
@@ -112,9 +112,5 @@ def _likelihood(backbone: Backbone, folder: Path, cut: int) -> LikelihoodScorer:
     return LikelihoodScorer(backbone, head.requires_grad_(False), cut)
 
 
-def _register(name: str) -> None:
-    JUDGES.add(name, lambda backbone: load_judge(name, backbone()))
-
-
 for _name in NAMES:
-    _register(_name)
+    JUDGES.add(_name, Trained(_name, shipped, load_judge))

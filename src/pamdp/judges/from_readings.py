@@ -14,7 +14,7 @@ from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.data.readings import ReadState, decided_pairs
 from pamdp.errors import DataError, ModelError
 from pamdp.files import Json, new_folder, write_json
-from pamdp.judges.folder import fingerprint_of, read_about
+from pamdp.judges.folder import Trained, fingerprint_of, read_about
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel, train_reward_model
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature
 from pamdp.judges.signals import Signals, SignalsScorer, train_signals
@@ -93,7 +93,7 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
       ModelError: its weights are missing, or were trained on another backbone.
     """
     folder = folder or shipped()
-    about = read_about(folder, backbone, "pamdp judge train --readings")
+    about = read_about(folder, backbone.name, backbone.revision, "pamdp judge train --readings")
     try:
         tensors = {key: value.float() for key, value in load_tensors(folder / f"{name}.safetensors").items()}
     except OSError as error:
@@ -114,5 +114,5 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
     return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint_of(folder, backbone))
 
 
-JUDGES.add(REWARD_MODEL, lambda backbone: load(REWARD_MODEL, backbone()))
-JUDGES.add(SIGNALS, lambda backbone: load(SIGNALS, backbone()))
+for _name in NAMES:
+    JUDGES.add(_name, Trained(_name, shipped, load))

@@ -3,23 +3,28 @@
 Owns the score s(u|ω,q) = α·[log p(u|ω,q) − log p₀(u|q)] + c·z(u|ω,q): a likelihood ratio under the backbone with a
 small adapter (p) against the bare one (p₀), and a linear read-out of the reply's states z. It sees the person and the
 last message. Without the person there is nothing left to prefer by, which the persona-blind control checks.
+
+`likelihood-ratio` is the first part alone, with p the bare backbone, too: it needs no training, so it judges beside any
+backbone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from pamdp.judges.scoring import found_once
+from pamdp.judges.scoring import Calibration, ScoringJudge, found_once
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed_branches import reply_log_probs
+from pamdp.models.packed_branches import Branch, branch_log_probs, reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
 from pamdp.models.place import wide
 from pamdp.models.prefix import first_of
 from pamdp.prompts.render import load, render
+from pamdp.registry import JUDGES
 from pamdp.types import History, Persona
 
 ADAPTER = "judge"
@@ -52,8 +57,7 @@ class LikelihoodScorer:
     def group(self, persona: Persona, history: History, replies: Sequence[str]) -> Group:
         """The replies after the last message, with the person in front, if anything is known of one."""
         chat = self.backbone.chat
-        system = render("judge_for", persona=persona.text) if persona.text else load("judge_anyone")
-        return Group(chat.history(history[-1:], system).ids, [chat.reply(reply) for reply in replies])
+        return Group(chat.history(history[-1:], _system(persona)).ids, [chat.reply(reply) for reply in replies])
 
     def scores(self, row: PackedRow, lower: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         """Score of every reply of a packed row, each a scalar.
@@ -130,3 +134,36 @@ class LikelihoodScorer:
         """Drop the kept contexts and what was found of replies."""
         self._kept.clear()
         self._base.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class RatioScorer:
+    """log p₀(u|ω,q) − log p₀(u|q) under the bare backbone; 0 for whoever nothing is known of."""
+
+    backbone: Backbone
+    messages: int = 1
+
+    @torch.no_grad()
+    def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
+        """Score of each reply for a person."""
+        with self.backbone.adapter(None):
+            known, anyone = (self._log_probs(each, history, replies) for each in (persona, Persona()))
+        return [float(a - b) for a, b in zip(known, anyone, strict=True)]
+
+    def _log_probs(self, persona: Persona, history: History, replies: Sequence[str]) -> list[Tensor]:
+        chat = self.backbone.chat
+        prefix = self.backbone.prefix(chat.history(history[-1:], _system(persona)))
+        branches = [Branch(len(prefix.encoded.ids), chat.reply(reply)) for reply in replies]
+        return [tokens.sum() for tokens in branch_log_probs(self.backbone, prefix, branches)]
+
+
+def _system(persona: Persona) -> str:
+    return render("judge_for", persona=persona.text) if persona.text else load("judge_anyone")
+
+
+@JUDGES("likelihood-ratio")
+def ratio_judge(backbone: Callable[[], Backbone]) -> ScoringJudge:
+    """The judge that needs no training; its probabilities are the ratio's own, which nobody calibrated."""
+    found = backbone()
+    print_ = {"backbone": f"{found.name}@{found.revision}"}
+    return ScoringJudge("likelihood-ratio", RatioScorer(found), Calibration(), print_)

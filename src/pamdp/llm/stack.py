@@ -34,13 +34,14 @@ def asking(end: EndpointConfig) -> Asking:
 
 
 def build_chat_models(
-    ends: Mapping[str, tuple[Role, EndpointConfig]], ledger: Ledger, cache: Path | None = None
+    ends: Mapping[str, tuple[Role, EndpointConfig]], ledger: Ledger, cache: Path | None = None, remember: bool = True
 ) -> dict[str, ChatModel]:
     """A chat model for each endpoint, by the setting that describes it; nothing is called yet.
 
     Args:
       ends: setting -> on whose account its calls go, and its values.
       cache: folder of remembered answers; None: the user's cache folder.
+      remember: whether answers are; those about people who may ask to be forgotten must not be.
 
     Raises:
       ConfigError: settings of an endpoint do not fit together.
@@ -62,7 +63,8 @@ def build_chat_models(
         if end.kind not in HERE:
             model = Limited(model, _loosest([end]), shared[server])
         metered = Metered(model, ledger, role, Price(end.price_prompt, end.price_completion))
-        out[name] = Cached(Retrying(metered, end.tries), cache or cache_dir() / "answers")
+        patient = Retrying(metered, end.tries)
+        out[name] = Cached(patient, cache or cache_dir() / "answers") if remember else patient
     return out
 
 
@@ -76,9 +78,17 @@ def _loosest(ends: Sequence[EndpointConfig]) -> Limits:
 
 
 def _check(name: str, end: EndpointConfig) -> None:
-    if end.kind == "openai" and (end.model == EMBEDDED or end.model in JUDGES):
-        raise ConfigError(f"{name}: a server needs the model's name: {name}.model=NAME")
-    if public_url(end.base_url) != end.base_url:
+    if end.kind in ("openai", "local") and end.model in JUDGES and (end.kind, end.model) != ("local", EMBEDDED):
+        where = "a server" if end.kind == "openai" else "a language model of this machine"
+        raise ConfigError(f"{name}: {where} needs the model's name: {name}.model=NAME")
+    if end.kind == "openai" and not end.base_url:
+        raise ConfigError(f"{name}: a server needs its address: {name}.base_url=http://HOST/v1")
+    require_public(name, end.base_url)
+
+
+def require_public(name: str, *urls: str) -> None:
+    """A ConfigError where an address of the endpoint NAME holds more than an address, such as a key."""
+    if any(public_url(url) != url for url in urls):
         # Settings are written into the run, and this one is not repeated here either.
         raise ConfigError(
             f"{name}.base_url holds more than an address; put the key into an environment variable and name it in "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ class Adapter:
 
 def _drop(backbone: weakref.ref[Backbone], name: str) -> None:
     if (alive := backbone()) is not None:
-        alive.delete_adapter(name)
+        alive.defer(partial(alive.delete_adapter, name))
 
 
 def add_adapter(

@@ -7,7 +7,7 @@ beyond text. Loading a model from disk is in models/embedded.py.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +49,8 @@ class Backbone:
 
     NAME and REVISION identify the weights in fingerprints and checkpoints. CHECKPOINTING says which passes keep less
     for their gradient (checkpointing.py); GROUPED lets a CPU attend as attention.py does, where the model can. A
-    ModelError for a model that cannot be used (`families.require_usable`).
+    ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
+    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Backbone:
         self.embed: nn.Embedding = model.get_input_embeddings()
         self.most = most_positions(model)
         self.d = int(model.config.get_text_config().hidden_size)
+        self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
         self.model.requires_grad_(False)
         self.model.eval()
 

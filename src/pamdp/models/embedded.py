@@ -46,7 +46,7 @@ def load_backbone(model: str | ModelConfig = EMBEDDED, **settings: object) -> Ba
     Args:
       model: its name, or all settings of it.
       settings: with a name, settings of `model` by their names: device="cuda", dtype="bfloat16", quantization="4bit",
-        attn="eager", checkpointing="on". By default it computes on the first GPU, where there is one.
+        attn="eager", checkpointing="on". With a name it computes on the CPU unless `device` says otherwise.
 
     Raises:
       ConfigError: there is no such setting, or value of one.
@@ -54,7 +54,7 @@ def load_backbone(model: str | ModelConfig = EMBEDDED, **settings: object) -> Ba
         it is asked for on this machine.
     """
     if isinstance(model, str):
-        asked = load(ModelConfig, (), [f"{name}={value}" for name, value in settings.items()])
+        asked = load(ModelConfig, (), [f"{name}={value}" for name, value in {"device": "cpu", **settings}.items()])
         model = asked.model_copy(update={"name": model})
     name, place = model.name, place_of(model)
     path = model_path(name)

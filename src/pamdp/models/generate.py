@@ -2,23 +2,28 @@
 
 Owns batched decoding with one prefill per prefix, injected embeddings per reply, rows that leave the batch when they
 end and rows that take their places (continuous batching; the memory is in kv_cache.py). A row's tokens depend on that
-row alone: its own random numbers, its own prefix, whatever the batch.
+row alone: its own random numbers, its own prefix, its own sampling, whatever the batch. `generate` knows all rows
+before it begins; an engine (pamdp.engines) hands them to a `Writing` as they come, and takes them out.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone
+from pamdp.models.draw import pick, uniform
 from pamdp.models.kv_cache import SlotCache
 from pamdp.models.prefix import Prefix
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,16 @@ class DecodeRow:
     steer: Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """A row on its way into a batch: whose it is, the prefix that it continues, and how its tokens are drawn."""
+
+    key: int
+    prefix: Prefix
+    row: DecodeRow
+    sampling: Sampling
+
+
 @torch.no_grad()
 def generate(
     backbone: Backbone,
@@ -77,16 +92,12 @@ def generate(
     if not rows or sampling.max_tokens < 1:
         return out
     # The longest first: the memory that they need holds all that join later.
-    waiting = deque(sorted(range(len(rows)), key=lambda i: -rows[i].length))
-    writing = _Writing(backbone, prefixes, rows, sampling, min(batch, len(rows)), layer)
+    order = sorted(range(len(rows)), key=lambda i: -rows[i].length)
+    waiting = deque(Entry(i, prefixes[rows[i].prefix], rows[i], sampling) for i in order)
+    longest = max(row.length + _embeddings(row) for row in rows)
+    writing = Writing(backbone, waiting[0].prefix, min(batch, len(rows)), longest, sampling.max_tokens, layer)
     while waiting or writing.owner:
-        free = writing.places - len(writing.owner)
-        # A pass over few rows costs nearly as much as one over many: let some places become free first.
-        if waiting and free >= min(max(1, writing.places // 4), len(waiting)):
-            writing.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
-        else:
-            writing.go_on()
-        ended = writing.leave()
+        ended = writing.step(waiting)
         for i, ids in ended:
             out[i] = ids
         if ended and progress is not None:
@@ -94,53 +105,62 @@ def generate(
     return out
 
 
-class _Writing:
+class Writing:
     """Replies under way, always in the first places: whoever leaves gives its place to the last one.
 
     What decides the next pass (`columns`, `spoken`) is counted here on the CPU, so that no pass waits for a GPU.
+
+    Args:
+      like: a prefix of BACKBONE, whose cache tells the shape of this one's.
+      places: most rows at once.
+      longest, tokens: most tokens before a reply, embeddings included, and in one.
+      layer: hidden layer that rows with `steer` shift.
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        prefixes: Sequence[Prefix],
-        rows: Sequence[DecodeRow],
-        sampling: Sampling,
-        places: int,
-        layer: int,
+        self, backbone: Backbone, like: Prefix, places: int, longest: int, tokens: int, layer: int = -1
     ) -> None:
-        self.backbone, self.prefixes, self.rows, self.sampling = backbone, prefixes, rows, sampling
-        self.places, self.layer = places, layer
+        self.backbone, self.places, self.layer = backbone, places, layer
         device = backbone.device
-        longest = max(row.length + _embeddings(row) for row in rows) + sampling.max_tokens
-        backbone.require_room(longest)
-        self.cache = SlotCache(prefixes[rows[0].prefix].cache, places, longest)
-        steered = any(row.steer is not None for row in rows)
+        backbone.require_room(longest + tokens)
+        self.cache = SlotCache(like.cache, places, longest + tokens)
         # A row's table of what it has said is filled up with its first token: a token said twice is penalised once.
-        self.said = torch.zeros(places, sampling.max_tokens, dtype=torch.long, device=device)
-        self.uniform = torch.zeros(places, sampling.max_tokens, device=device)
+        self.said = torch.zeros(places, tokens, dtype=torch.long, device=device)
+        self.uniform = torch.zeros(places, tokens, device=device)
         self.token = torch.zeros(places, dtype=torch.long, device=device)
         self.at = torch.zeros(places, dtype=torch.long, device=device)
         self.count = torch.zeros(places, dtype=torch.long, device=device)
-        self.steer = torch.zeros(places, backbone.d, dtype=backbone.dtype, device=device) if steered else None
         self.ends = torch.tensor(backbone.chat.ends, device=device)
-        self.owner: list[int] = []
+        self.steer: Tensor | None = None
+        self.owner: list[Entry] = []
         self.columns: list[int] = []
         self.spoken: list[int] = []
         # To see who has ended waits for the device; on a GPU a few tokens too many cost less than that.
         self.passes = 1 if device.type == "cpu" else 8
 
-    def join(self, chosen: Sequence[int]) -> None:
-        """Take in rows and write their first tokens; those with as many action embeddings run together."""
-        for n in sorted({_embeddings(self.rows[i]) for i in chosen}):
-            self._join([i for i in chosen if _embeddings(self.rows[i]) == n])
+    def step(self, waiting: deque[Entry]) -> list[tuple[int, list[int]]]:
+        """Let some of WAITING join, or all that are here go on; the rows that ended with it, see `leave`."""
+        free = self.places - len(self.owner)
+        # A pass over few rows costs nearly as much as one over many: let some places become free first.
+        if waiting and free >= min(max(1, self.places // 4), len(waiting)):
+            self.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
+        else:
+            self.go_on()
+        return self.leave()
 
-    def _join(self, chosen: Sequence[int]) -> None:
+    def join(self, chosen: Sequence[Entry]) -> None:
+        """Take in rows and write their first tokens; those with as many action embeddings run together."""
+        if self.steer is None and any(entry.row.steer is not None for entry in chosen):
+            shape = self.places, self.backbone.d
+            self.steer = torch.zeros(shape, dtype=self.backbone.dtype, device=self.backbone.device)
+        for n in sorted({_embeddings(entry.row) for entry in chosen}):
+            self._join([entry for entry in chosen if _embeddings(entry.row) == n])
+
+    def _join(self, chosen: Sequence[Entry]) -> None:
         first = len(self.owner)
-        rows = [self.rows[i] for i in chosen]
         parts, ids = [], []
-        for place, row in enumerate(rows, start=first):
-            prefix, length = self.prefixes[row.prefix], row.length
+        for place, entry in enumerate(chosen, start=first):
+            prefix, row, length = entry.prefix, entry.row, entry.row.length
             if row.inject is None:
                 # The header's last token is run again to get its state.
                 length -= 1
@@ -154,17 +174,19 @@ class _Writing:
             self.spoken.append(0)
             if self.steer is not None:
                 self.steer[place] = 0 if row.steer is None else row.steer.to(self.steer)
-        last = first + len(rows)
+            if entry.sampling.temperature > 0:
+                draws = uniform(row.seed, entry.sampling.max_tokens)
+                self.uniform[place, : len(draws)] = draws.to(self.uniform)
+        last = first + len(chosen)
         self.owner += chosen
         self.at[first:last] = torch.tensor(self.columns[first:last], device=self.at.device)
         self.count[first:last] = 0
-        self.uniform[first:last] = _uniform(rows, self.sampling, self.uniform.device)
         self._pass(first, last, torch.stack(parts), torch.tensor(ids, device=self.at.device))
         self.said[first:last] = self.token[first:last, None]
 
     def go_on(self) -> None:
         """One more token for every row, or a few where that spares waiting; never more than a row may have."""
-        for _ in range(min(self.passes, self.sampling.max_tokens - max(self.spoken))):
+        for _ in range(min(self.passes, *(entry.sampling.max_tokens - n for entry, n in self._spoken()))):
             last = len(self.owner)
             token = self.token[:last, None]
             self._pass(0, last, torch.as_tensor(self.backbone.embed(token)), token)
@@ -181,9 +203,9 @@ class _Writing:
                 **self.backbone.inputs(step, ids), position_ids=at, past_key_values=self.cache, use_cache=True
             ).last_hidden_state[:, -1]
         count, said = self.count[first:last, None], self.said[first:last]
-        uniform = self.uniform[first:last].gather(1, count)[:, 0]
+        at_random = self.uniform[first:last].gather(1, count)[:, 0]
         logits = self.backbone.head(states).float()
-        token = _pick(logits, said[:, : max(self.spoken[first:last])], uniform, self.sampling)
+        token = self._draw(self.owner[first:last], logits, said[:, : max(self.spoken[first:last])], at_random)
         said.scatter_(1, count, token[:, None])
         self.token[first:last] = token
         self.count[first:last] += 1
@@ -192,19 +214,51 @@ class _Writing:
             self.columns[place] += n
             self.spoken[place] += 1
 
+    def _draw(self, rows: Sequence[Entry], logits: Tensor, said: Tensor, at_random: Tensor) -> Tensor:
+        """One token per row, [rows]; those that are drawn in the same way together."""
+        ways: dict[tuple[float, ...], list[int]] = {}
+        for i, entry in enumerate(rows):
+            way = entry.sampling
+            ways.setdefault((way.temperature, way.top_p, way.repetition_penalty), []).append(i)
+        if len(ways) == 1:
+            return pick(logits, said, at_random, rows[0].sampling)
+        token = torch.empty_like(self.token[: len(rows)])
+        for some in ways.values():
+            token[some] = pick(logits[some], said[some], at_random[some], rows[some[0]].sampling)
+        return token
+
+    def _spoken(self) -> Iterator[tuple[Entry, int]]:
+        """Each row and how many tokens of it are drawn."""
+        return zip(self.owner, self.spoken, strict=True)
+
+    def so_far(self) -> list[tuple[int, list[int]]]:
+        """What every row has said up to now."""
+        return self._said(range(len(self.owner)))
+
     def leave(self) -> list[tuple[int, list[int]]]:
         """Rows that have ended, with their replies; their places are free."""
-        ends, now = self.backbone.chat.ends, len(self.owner)
-        over = torch.isin(self.said[:now], self.ends).any(1) | (self.count[:now] >= self.sampling.max_tokens)
+        now = len(self.owner)
+        full = torch.tensor([n >= entry.sampling.max_tokens for entry, n in self._spoken()], device=self.said.device)
+        over = torch.isin(self.said[:now], self.ends).any(1) | full
         places: list[int] = over.nonzero()[:, 0].tolist()
         if not places:
             return []
-        out = []
-        for place, ids in zip(places, self.said[places].tolist(), strict=True):
-            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
-            out.append((self.owner[place], list(said)))
+        out = self._said(places)
         for place in reversed(places):
             self._vacate(place)
+        return out
+
+    def drop(self, key: int) -> None:
+        """Take a row out before it has ended, if it is here."""
+        for place in [place for place, entry in enumerate(self.owner) if entry.key == key]:
+            self._vacate(place)
+
+    def _said(self, places: Sequence[int]) -> list[tuple[int, list[int]]]:
+        """What rows have said, up to the token that ended them."""
+        ends, out = self.backbone.chat.ends, []
+        for place, ids in zip(places, self.said[list(places), : max(self.spoken, default=0)].tolist(), strict=True):
+            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
+            out.append((self.owner[place].key, list(said)))
         return out
 
     def _vacate(self, place: int) -> None:
@@ -214,36 +268,17 @@ class _Writing:
             for table in (self.said, self.uniform, self.token, self.at, self.count, self.steer):
                 if table is not None:
                     table[place] = table[last]
-        for entries in (self.owner, self.columns, self.spoken):
-            entries[place] = entries[last]
-            entries.pop()
+        _close_up(self.owner, place)
+        _close_up(self.columns, place)
+        _close_up(self.spoken, place)
+
+
+def _close_up(entries: list[T], place: int) -> None:
+    """Take out what is at PLACE; the last entry stands there now."""
+    entries[place] = entries[-1]
+    entries.pop()
 
 
 def _embeddings(row: DecodeRow) -> int:
     """How many action embeddings a row has."""
     return 0 if row.inject is None else len(row.inject)
-
-
-def _uniform(rows: Sequence[DecodeRow], sampling: Sampling, device: torch.device) -> Tensor:
-    """Uniform numbers [rows, max_tokens], each row from its own seed."""
-    if sampling.temperature == 0:
-        return torch.zeros(len(rows), sampling.max_tokens, device=device)
-    draws = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(row.seed)) for row in rows]
-    return torch.stack(draws).to(device)
-
-
-def _pick(logits: Tensor, said: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """One token per row, [rows]: greedy, or the inverse of the nucleus' distribution at UNIFORM."""
-    if sampling.repetition_penalty != 1.0:
-        old = logits.gather(1, said)
-        new = torch.where(old > 0, old / sampling.repetition_penalty, old * sampling.repetition_penalty)
-        logits = logits.scatter(1, said, new)
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    probs, order = (logits / sampling.temperature).softmax(-1).sort(dim=-1, descending=True)
-    mass = probs.cumsum(-1)
-    inside = (mass - probs) < sampling.top_p
-    total = (probs * inside).sum(-1)
-    place = torch.searchsorted(mass, (uniform * total)[:, None]).clamp_max(logits.shape[1] - 1)
-    place = torch.minimum(place[:, 0], inside.sum(-1) - 1)
-    return order.gather(1, place[:, None])[:, 0]

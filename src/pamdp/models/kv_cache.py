@@ -61,6 +61,6 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:
     """Zeros of the type and device of LIKE; a CPU takes memory where it is written: few rows fill their places."""
-    if like.device.type != "cpu" or like.dtype == torch.bfloat16:
+    if like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(shape, dtype=like.new_empty(0).numpy().dtype))
+    return torch.from_numpy(np.zeros(shape, dtype=f"i{like.element_size()}")).view(like.dtype)

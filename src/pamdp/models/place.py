@@ -37,10 +37,12 @@ def place_of(asked: PlaceConfig) -> Place:
     device = _device(asked.device)
     if asked.quantization == "4bit":
         _require_4bit(device)
+    if asked.attn == "flex_attention":
+        raise ModelError("attn=flex_attention: nobody has seen it run with replies that share a pass; set attn=sdpa")
     if asked.attn == "flash_attention_2":
         raise ModelError(
             "attn=flash_attention_2 takes no mask, and replies that share one pass over their dialogue are kept apart "
-            "by masks; set attn=sdpa (whose kernels are as fast where they are let) or attn=flex_attention"
+            "by masks; set attn=sdpa"
         )
     lacks = _lacks_bfloat16(device)
     if asked.dtype != "auto":

@@ -166,6 +166,31 @@ class Policy:
         with self.active():
             return branch_log_probs(self.backbone, prefix, branches, self.readout.layer)
 
+    def sensitivities(self, prefix: Prefix, replies: Sequence[tuple[int, Sequence[int]]]) -> Float[Tensor, "n d"]:
+        """∇_s log p(u|h) of replies (turn, ids), s being added to their hidden states where actions shift them."""
+        with torch.enable_grad():
+            kind = torch.promote_types(self.backbone.dtype, torch.float32)
+            shifts = torch.zeros(
+                len(replies), self.backbone.d, device=self.backbone.device, dtype=kind, requires_grad=True
+            )
+            branches = [
+                Branch(length, ids, self.backbone.embed_ids(prefix.encoded.ids[length : length + 1]), None, shift)
+                for (t, ids), shift in zip(replies, shifts, strict=True)
+                for length in [prefix.encoded.heads[t] - 1]
+            ]
+            (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), shifts)
+        return found
+
+    def scores(
+        self, prefix: Prefix, t: int, replies: Sequence[Sequence[int]], actions: Sequence[Tensor]
+    ) -> Float[Tensor, "n d_a"]:
+        """∇_a log p(u|h, a) of replies to turn T, each under its action: which way an action makes a reply likelier."""
+        with torch.enable_grad():
+            given = torch.stack(list(actions)).detach().to(self.backbone.device).requires_grad_()
+            branches = [self.branch(prefix, t, ids, a) for ids, a in zip(replies, given, strict=True)]
+            (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), given)
+        return found
+
     @torch.no_grad()
     def write(
         self,
@@ -176,17 +201,21 @@ class Policy:
         progress: Callable[[int], None] | None = None,
     ) -> list[str]:
         """One reply for each request, u = F(a)."""
-        rows = []
-        for request in requests:
-            inject, steer = self._guide(request.action)
-            length = prefixes[request.prefix].encoded.heads[request.t]
-            rows.append(DecodeRow(request.prefix, length, inject, request.seed, steer))
+        rows = [self.row(prefixes[request.prefix], request) for request in requests]
         with self.active():
             replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
-        texts = [self.backbone.chat.decode(ids) for ids in replies]
+        return [self.text(ids, sampling) for ids in replies]
+
+    def row(self, prefix: Prefix, request: Request) -> DecodeRow:
+        """What a request asks of a batch that decodes."""
+        inject, steer = self._guide(request.action)
+        return DecodeRow(request.prefix, prefix.encoded.heads[request.t], inject, request.seed, steer)
+
+    def text(self, ids: Sequence[int], sampling: Sampling) -> str:
+        """The words of a reply that is over."""
+        text = self.backbone.chat.decode(ids)
         # A reply of fewer tokens ended by itself, in whatever way: that is the model's to answer for.
-        broken = [sampling.trim and len(ids) == sampling.max_tokens for ids in replies]
-        return [whole_sentences(text) if cut else text for text, cut in zip(texts, broken, strict=True)]
+        return whole_sentences(text) if sampling.trim and len(ids) == sampling.max_tokens else text
 
     def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
         """The replies to some histories, under the mean action."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from pamdp.baselines.config import REINFORCED, TuneConfig
-from pamdp.calls_config import GraderConfig, JudgeConfig
-from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, OnlineConfig, RLConfig
-from pamdp.registry import ADVANTAGES
+from pamdp.calls_config import JudgeConfig
+from pamdp.config import ONLINE, CloneConfig, Config, DataConfig, ModelConfig, OnlineConfig, RLConfig
+from pamdp.registry import ADVANTAGES, JUDGES
 from pamdp.settings import Settings, load
 
 Preset = Literal["cpu", "paper"]
@@ -34,6 +34,8 @@ class ComparisonConfig(Settings):
       seeds: of training.
       methods: rows by name.
       resamples: of the bootstrap.
+      judge: who rewards, and how judges and scorers that are language models are reached.
+      cache: folder of remembered answers; absent: the user's cache folder.
       model, clone, rl: how methods learn, as in a run of their own.
     """
 
@@ -43,6 +45,8 @@ class ComparisonConfig(Settings):
     model: ModelConfig = ModelConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
+    judge: JudgeConfig = JudgeConfig()
+    cache: str | None = None
 
     @field_validator("seeds", "methods", "models", "judges", "scorers", "recognisers", check_fields=False)
     @classmethod
@@ -60,18 +64,16 @@ class ReproduceConfig(ComparisonConfig):
       methods: more rows than the table's own.
       models: backbones, each a column.
       judges: who grades; two or more, because the one that rewards is never the only one.
-      reward: who rewards.
       scorers: language models that score single replies beside the comparisons; none by default.
-      grader: how judges and scorers that are language models are reached.
       aloe, prefeval: the data of the columns; an empty path leaves the column out.
       tune: how methods learn that are no policies of this project.
     """
 
+    renamed: ClassVar = {"grader": "judge", "reward": "judge.model"}
     models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     judges: tuple[str, ...] = Field(default=("signals", "reward-model"), min_length=2)
-    reward: str = "signals"
+    judge: JudgeConfig = JudgeConfig(max_tokens=256)
     scorers: tuple[str, ...] = ()
-    grader: GraderConfig = GraderConfig()
     aloe: DataConfig = DataConfig()
     prefeval: DataConfig = DataConfig(path="", folds=3)
     tune: TuneConfig = TuneConfig()
@@ -79,7 +81,20 @@ class ReproduceConfig(ComparisonConfig):
     def of_job(self, model: str, data: DataConfig, seed: int) -> Config:
         """The settings of one method's run."""
         named = self.model.model_copy(update={"name": model})
-        return Config(seed=seed, data=data, model=named, clone=self.clone, rl=self.rl)
+        return Config(
+            seed=seed, data=data, model=named, clone=self.clone, rl=self.rl, judge=self.judge, cache=self.cache
+        )
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> ReproduceConfig:
+        judge = self.judge
+        if judge.kind != "embedded" and judge.model in JUDGES and "model" not in judge.model_fields_set:
+            raise ValueError(f"judge.kind = {judge.kind!r} needs a language model's name; set judge.model")
+        if judge.both_orders:
+            raise ValueError(
+                "judge.both_orders: comparisons ask in both orders anyway, and rewards in one; leave it out"
+            )
+        return self
 
 
 class OnlineReproduceConfig(ComparisonConfig):
@@ -92,15 +107,16 @@ class OnlineReproduceConfig(ComparisonConfig):
         stands for the seed, since a run stands in for the one seed that it was trained with.
       start: the cloned policy that all learn from: "shipped", or a run of `pamdp train bc`.
       train_users, test_users: how many users teach and evaluate, spread evenly; 0 for all. They share nobody.
-      second: grades beside the judge that rewards (`online.judge`), which is never the only one.
+      second: grades beside the judge that rewards (`judge`), which is never the only one; in both orders where it is.
       recognisers: who has to tell users apart in the audit: "likelihood" of their words under each persona, "words"
         that they share with it, or "profiler" (words that its profile shares with it).
       auditor: who says whether a simulated message suits its persona as the recorded one does: the backbone's
-        "likelihood", or "judge", the language model of `online.judge`.
+        "likelihood", or "judge", the language model of `judge`.
       others: personas beside the user's own among which it has to be told.
       data, online: as in a run of their own; model and clone are those of `start`.
     """
 
+    renamed: ClassVar = ONLINE
     methods: tuple[str, ...] = (*UNTRAINED, *REINFORCED)
     trained: dict[str, str] = Field(default_factory=dict)
     start: str = "shipped"
@@ -120,13 +136,13 @@ class OnlineReproduceConfig(ComparisonConfig):
             raise ValueError(f"methods: no method {wrong[0]!r}; there are: {', '.join(names)}")
         if wrong := [name for name in self.trained if not learns(name)]:
             raise ValueError(f"trained: {wrong[0]!r} is no method that learns; there are: {', '.join(REINFORCED)}")
-        if self.second.model == self.online.judge.model:
+        if self.second.model == self.judge.model:
             raise ValueError(
-                f"online.judge and second are both {self.second.model!r}, and who rewards is never the only judge; "
+                f"judge and second are both {self.second.model!r}, and who rewards is never the only judge; "
                 "set second.model to another judge"
             )
-        if self.auditor == "judge" and self.online.judge.kind == "embedded":
-            raise ValueError('auditor = "judge" needs a language model: set online.judge.kind to "openai" or "local"')
+        if self.auditor == "judge" and self.judge.kind == "embedded":
+            raise ValueError('auditor = "judge" needs a language model: set judge.kind to "openai" or "local"')
         if "profiler" in self.recognisers and self.rl.profile != "inferred":
             raise ValueError('recognisers names "profiler", and nobody infers profiles: set rl.profile to "inferred"')
         return self
@@ -134,7 +150,10 @@ class OnlineReproduceConfig(ComparisonConfig):
     def of_run(self, seed: int, method: str = "PAMDP") -> Config:
         """The settings of one method's run."""
         rl = self.rl.model_copy(update={"advantage": REINFORCED.get(method, method)} if learns(method) else {})
-        return Config(seed=seed, data=self.data, model=self.model, clone=self.clone, rl=rl, online=self.online)
+        return Config(
+            seed=seed, data=self.data, model=self.model, clone=self.clone, rl=rl, judge=self.judge, cache=self.cache,
+            online=self.online,
+        )  # fmt: skip
 
     def of_evaluation(self, seed: int) -> Config:
         """The settings of the world that evaluates: as in learning, but references are always written.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from pamdp.fingerprint import Fingerprint, Identity
 from pamdp.judges.base import Judge, LiveJudge
 from pamdp.judges.graders import Graders
 from pamdp.judges.scores import ReplyCase, ReplyScorer
+from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.embedded import EMBEDDED, load_backbone
@@ -41,7 +43,7 @@ from pamdp.train.factory import Split, load_split
 
 T = TypeVar("T")
 MAY_CHANGE = (
-    "methods", "seeds", "resamples", "scorers", *PLACES, *(f"grader.{name}" for name in (*OPERATION, "urls")),
+    "methods", "seeds", "resamples", "scorers", *PLACES, *(f"judge.{name}" for name in (*OPERATION, "kind", "urls")),
 )  # fmt: skip
 """Settings that a run may go on with when they are others: what is stored stays right. Who judges and scores is in
 fingerprints of their own."""
@@ -57,6 +59,7 @@ class Offline:
     Attributes:
       load: a backbone by name; each call gives one of its own.
       judge, scorer: who compares replies, and who scores single ones, by name.
+      ledger: the account of their calls.
     """
 
     grid: Grid
@@ -64,6 +67,7 @@ class Offline:
     judge: Callable[[str], Judge]
     scorer: Callable[[str], ReplyScorer]
     say: Callable[[str], None]
+    ledger: Ledger = field(default_factory=Ledger)
     _waited_for: frozenset[str] = frozenset()
 
     @cached_property
@@ -97,11 +101,11 @@ class Offline:
     def open(self) -> Iterator[None]:
         """Find what is not there before anything is trained, and record who trains, tests and may use what."""
         config = self.grid.config
-        graders = {name: self.judge(name) for name in (config.reward, *config.judges)}
+        graders = {name: self.judge(name) for name in (config.judge.model, *config.judges)}
         # Verdicts that have to be waited for stay with this process: it keeps their limits.
         self._waited_for = frozenset(name for name, judge in graders.items() if isinstance(judge, LiveJudge))
         scorers = [self.scorer(name) for name in config.scorers]
-        roles = {name: "reward and evaluation" if name == config.reward else "evaluation" for name in graders}
+        roles = {name: "reward and evaluation" if name == config.judge.model else "evaluation" for name in graders}
         fingerprint = Fingerprint(
             # All data of the settings, not only this table's: tables with other columns share the run.
             data=", ".join(load_split(source).sha256 for source in (config.aloe, config.prefeval) if source.path),
@@ -112,10 +116,13 @@ class Offline:
             judges=tuple({**graders[name].fingerprint, "role": role} for name, role in roles.items()),
         )
         splits = self._splits
-        with hold(self.grid.path, config, fingerprint, MAY_CHANGE):
+        with hold(self.grid.path, config, fingerprint, MAY_CHANGE) as run:
             for cell in self.grid.cells:
                 self._describe(cell, splits[cell.folder.name], scorers)
-            yield
+            try:
+                yield
+            finally:
+                run.note_refused([{**graders[name].fingerprint, "role": role} for name, role in roles.items()])
 
     def stages(self) -> Iterator[list[Piece]]:
         """Replies, verdicts of each judge, scores."""
@@ -184,8 +191,10 @@ class Offline:
         config, split = self.grid.config, self._splits[cell.folder.name][seed]
         job = Job(
             split.train, config.of_job(cell.model, cell.data, seed), config.tune, partial(self.load, cell.model),
-            partial(self.judge, config.reward), cell.folder / f"seed-{seed}", split.sha256,
+            partial(self.judge, config.judge.model), cell.folder / f"seed-{seed}", split.sha256, self.ledger,
         )  # fmt: skip
+        # What a method's learning costs is written into its run, and nowhere twice.
+        self.ledger.entries.clear()
         replier = find(method).train(job)
         states = [(d, t) for d in split.test for t in range(len(d.turns))]
         with Progress(method, len(states)) as bar:
@@ -222,13 +231,13 @@ class Offline:
 
 
 def standard_offline(grid: Grid) -> Offline:
-    """With models from disk; embedded judges, all on one backbone, and language models behind the grader's endpoint."""
-    model = grid.config.model
+    """With models from disk; registered judges, all on one backbone, and language models as `judge` reaches them."""
+    config = grid.config
 
     def load(name: str = EMBEDDED) -> Backbone:
-        return load_backbone(model.model_copy(update={"name": name}))
+        return load_backbone(config.model.model_copy(update={"name": name}))
 
-    graders = Graders(grid.config.grader, cache(load))
+    graders = Graders(config.judge, cache(load), Path(config.cache) if config.cache else None)
     check = cache(graders.check)
 
     def reached(get: Callable[[str], T], name: str) -> T:
@@ -237,4 +246,4 @@ def standard_offline(grid: Grid) -> Offline:
         return found
 
     judge, scorer = partial(reached, graders.judge), partial(reached, graders.scorer)
-    return Offline(grid, load, judge, scorer, Console(stderr=True).print)
+    return Offline(grid, load, judge, scorer, Console(stderr=True).print, graders.ledger)

@@ -57,9 +57,9 @@ def offline_page(grid: Grid) -> Page:
     rows, absent = parts.pop("rows"), parts.pop("absent")
     shown = [r | {"judge": f"judged by {r['judge']}", "r_w": coloured(r["r_w"], clear=r["significant"])} for r in rows]
     return Page(
-        table, [NOTE, *about(config.seeds, config.reward)], TidyTable([*rows, *absent], MAIN), sentences,
+        table, [NOTE, *about(config.seeds, config.judge.model)], TidyTable([*rows, *absent], MAIN), sentences,
         {name: TidyTable(records, COMPARED) for name, records in parts.items()},
-        {"table": table.name, "seeds": config.seeds, "reward_judge": config.reward},
+        {"table": table.name, "seeds": config.seeds, "reward_judge": config.judge.model},
         {"": (shares if table.shares else rates)(table, rows)},
         TidyTable(shown, SHOWN).terminal(table.title, ("data", "backbone", "judge")),
     )  # fmt: skip

@@ -21,6 +21,7 @@ from pamdp.evaluation.transcripts import Transcript
 from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge, in_role
+from pamdp.judges.graders import require_fitting
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
@@ -79,7 +80,7 @@ class Online:
     def judges(self) -> dict[str, Judge]:
         """Who grades: the judge that rewards, then the second opinion."""
         assert self.world.second is not None
-        return {self.config.online.judge.model: self.world.judge, self.config.second.model: self.world.second}
+        return {self.config.judge.model: self.world.judge, self.config.second.model: self.world.second}
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -88,9 +89,8 @@ class Online:
         if self.table.name == "simulator":
             require_audience(config, self.split.test)
         copies = runs_to_copy(config, path, methods_of(config, self.table), self.split, self.cloned, world)
-        judges = (*world.fingerprints(self.split.test), in_role(self.judges[config.second.model], "evaluation"))
-        fingerprint = fingerprint_of(self.split, self.bare).model_copy(update={"judges": judges})
-        with hold(path, config, fingerprint, MAY_CHANGE):
+        fingerprint = fingerprint_of(self.split, self.bare).model_copy(update={"judges": self._judges()})
+        with hold(path, config, fingerprint, MAY_CHANGE) as run:
             for source, own in copies.items():
                 copy_run(source, own)
             world.ledger.load(read_json(path / "costs.json"))
@@ -100,6 +100,11 @@ class Online:
                 yield
             finally:
                 self._paid()
+                run.note_refused(self._judges())
+
+    def _judges(self) -> tuple[dict[str, str], ...]:
+        second = in_role(self.judges[self.config.second.model], "evaluation")
+        return (*self.world.fingerprints(self.split.test), second)
 
     def stages(self) -> Iterator[list[Piece]]:
         """Learning and dialogues, rewards by each judge, the audit."""
@@ -191,6 +196,8 @@ def standard_online(config: OnlineReproduceConfig, table: Table, path: Path) -> 
     """With models from disk, and servers from the settings."""
     split, run, start = split_online(config), config.of_run(config.seeds[0]), policy_folder(config.start)
     require_unseen(split.test, [start])
+    about = read_metadata(start)
+    require_fitting((config.judge, config.second), about.base_model, about.revision)
     bare, own = backbones(run, load_backbone)
     world = make_env_factory(config.of_evaluation(config.seeds[0]), bare, second=config.second)
     return Online(config, table, path, bare, load_start(start, own, run), split, world, Console(stderr=True).print)

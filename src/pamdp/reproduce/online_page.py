@@ -34,7 +34,7 @@ NOTE = (
 
 def online_page(config: OnlineReproduceConfig, table: Table, path: Path) -> Page:
     """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
-    judges, whole = (config.online.judge.model, config.second.model), table.name == "table3"
+    judges, whole = (config.judge.model, config.second.model), table.name == "table3"
     rewards = [
         reward
         for judge in judges

@@ -82,11 +82,13 @@ def plan_online(config: OnlineReproduceConfig, table: Table) -> Result:
     def calls(run: Config, who: Sequence[Dialogue], **online: Any) -> list[RoleCost]:
         return estimate(run.model_copy(update={"online": run.online.model_copy(update=online)}), who)
 
+    second = config.second.model_copy(update={"both_orders": config.judge.both_orders})
+
     # Every seed is one more round.
     evaluated = calls(world, test, rounds=seeds, users=len(test))
     if config.second.kind != "embedded":
-        second = calls(world, test, rounds=seeds, users=len(test), judge=config.second)
-        evaluated += [row for row in second if row.role == "judge"]
+        graded = calls(world.model_copy(update={"judge": second}), test, rounds=seeds, users=len(test))
+        evaluated += [row for row in graded if row.role == "judge"]
     for method in methods_of(config, table):
         stages = {"is evaluated": (len(test), evaluated)}
         if learns(method) and method not in config.trained:

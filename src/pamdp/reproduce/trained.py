@@ -28,8 +28,8 @@ from pamdp.train.factory import Split
 from pamdp.train.online import provenance_of, read_provenance
 
 PLANNER = Path("trained", "planner.safetensors")
-FREE = (*OPERATION, "price_prompt", "price_completion", "cache", "groups")
-"""Last parts of the names of settings under `online` that decide how long learning takes and what it costs."""
+FREE = (*OPERATION, "price_prompt", "price_completion", "urls", "groups")
+"""Last parts of the names of settings under `judge` and `online` that decide how long learning takes and its cost."""
 SHOWN = 3
 """Differences that a refusal names before it only counts them."""
 
@@ -84,7 +84,9 @@ def _conditions(had: Config, wanted: Config, print_: Fingerprint, origin: dict[s
         role, _, name = rest.rpartition(".")
         if key in MAY_CHANGE:
             return False
-        return part in ("seed", "model", "rl") or (part == "online" and name not in FREE and not idle.get(role))
+        return part in ("seed", "model", "rl") or (
+            part in ("judge", "online") and name not in FREE and not idle.get(role)
+        )
 
     return {key: x for key, x in flatten(had).items() if counts(key)} | {
         "data": print_.data,

@@ -43,6 +43,21 @@ def gaussian_kl(
     return (mean - mean_ref.detach()).square().sum(-1) / (2 * sigma**2)
 
 
+def reply_log_ratio(
+    score: Float[Tensor, "... d_a"], mean: Float[Tensor, "... d_a"], drawn: Float[Tensor, "... d_a"]
+) -> Float[Tensor, "..."]:
+    """How much likelier a reply becomes as the mean action moves from DRAWN to MEAN, to first order; not in the paper.
+
+        log π_θ(u|h) − log π_old(u|h) ≈ ∇_a log p(u|h, a)·(μ_θ − μ_old)
+
+    In place of log q_θ(a|h) it gives Eq. 12 a gradient of the same expectation and of less variance: for a = μ + σε,
+    ∇_μ log π(u|h) = E[∇_a log p(u|h, a) | u] (the reparametrised action), while E[(a − μ)/σ² | u], the same number,
+    is estimated from one draw of a that most of the reply does not depend on.
+    """
+    require_same_shape(score=score, mean=mean, drawn=drawn)
+    return (score.detach() * (mean - drawn.detach())).sum(-1)
+
+
 def actor_loss(
     log_prob: Float[Tensor, "..."],
     advantage: Float[Tensor, "..."],

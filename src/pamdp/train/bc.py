@@ -23,9 +23,11 @@ from pamdp.rl.losses import cloning_loss
 from pamdp.train.examples import CloneExample, prepare
 from pamdp.train.master_weights import MasterWeights
 from pamdp.train.ridge import Ridge, fit_actor
-from pamdp.train.steering import contrasts, coordinates, directions
+from pamdp.train.steering import contrasts, coordinates, directions, sensitive
 from pamdp.types import Dialogue, PreferencePair
 
+SCORED = 128
+"""Dialogues whose replies' scores give the directions: some 1,500 scores for 64 of them."""
 WARM_UP = 5
 """Steps over which the learning rates rise; they then fall linearly to zero."""
 
@@ -76,13 +78,29 @@ class Cloner:
         actor.whiten.fit(torch.cat([e.states for e in examples if e.cloned and e.states is not None]))
         found = [c for e in examples for c in contrasts(e.meanings)]
         if self.planner.steering is not None and found:
-            space = directions(torch.stack(found), len(self.planner.steering))
+            space = self._space(examples, torch.stack(found))
             fitted = fit_actor(actor, examples, space, self.config.gain)
             if fitted is not None:
                 # Without the regression no state calls for any of these directions: actions would shift at random.
                 self.planner.steering.copy_(self.config.steer * space)
         self.steers = fitted is not None
         return fitted
+
+    def _space(self, examples: Sequence[CloneExample], found: Tensor) -> Tensor:
+        """The directions that an action is a point of, [d_a, d]."""
+        k = len(self.planner.steering) if self.planner.steering is not None else 0
+        if self.config.directions == "contrasts":
+            return directions(found, k)
+        scores = []
+        for example in [e for e in examples if e.cloned][:SCORED]:
+            with torch.no_grad():
+                prefix = self.policy.prefix(example.messages)
+            replies = [(t, ids) for t, group in enumerate(example.replies) for ids in group]
+            own = self.policy.sensitivities(prefix, replies)
+            turns = torch.tensor([t for t, _ in replies])
+            # What all replies to one history have in common says nothing of which one is said.
+            scores += [own[turns == t] - own[turns == t].mean(0) for t in sorted({*turns.tolist()})]
+        return sensitive(torch.cat(scores), k)
 
     def update(
         self, examples: Sequence[CloneExample], rng: random.Random, generator: torch.Generator, total: int

@@ -5,7 +5,7 @@ Owns who is in that world. Knows nothing of loops, nor of what stands around a m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,13 +16,13 @@ from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser
 from pamdp.env.user import User
 from pamdp.judges.base import Judge, in_role
-from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.judges.graders import make_judge
 from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Role
 from pamdp.llm.stack import asking, build_chat_models
 from pamdp.models.backbone import Backbone
 from pamdp.place_config import PlaceConfig
-from pamdp.registry import JUDGES, USERS
+from pamdp.registry import USERS
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue
 
@@ -31,12 +31,14 @@ OPERATION = (
     *PlaceConfig.model_fields,
 )  # fmt: skip
 """Settings of an endpoint that a resumed run may change: they decide where from and when an answer comes, not which."""
-ROLES = ("simulator", "profiler", "judge", "writer")
+NAMED = ("judge.kind", "judge.model")
+"""Settings that an offline run may change besides: its fingerprint says who rewards, and before it alone did."""
+ENDS = ("judge", "online.simulator", "online.profiler", "online.writer")
 
 
 def may_change(more: Sequence[str] = ()) -> tuple[str, ...]:
-    """Dotted names of the settings that may differ when a run is resumed; MORE endpoints beside those of `online`."""
-    ends = (*(f"online.{role}" for role in ROLES), *more)
+    """Dotted names of the settings that may differ when a run is resumed; MORE endpoints beside ENDS."""
+    ends = (*ENDS, *more)
     return (*MAY_CHANGE, *(f"{end}.{name}" for end in ends for name in OPERATION))
 
 
@@ -74,6 +76,8 @@ class EnvFactory:
 def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | None = None) -> EnvFactory:
     """The world that the settings describe; nothing is called yet. BACKBONE: for a judge that needs one.
 
+    SECOND is asked in both orders where `judge` is.
+
     ConfigError: settings of an endpoint do not fit together, or name no judge. ModelError: a model here is missing.
     """
     online = config.online
@@ -84,21 +88,25 @@ def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | N
             ends["online.profiler"] = ("profiler", online.profiler)
     if online.reference == "written":
         ends["online.writer"] = ("reference", online.writer)
-    judges = {"online.judge": online.judge} | ({} if second is None else {"second": second})
+    judges = {"judge": config.judge}
+    if second is not None:
+        judges["second"] = second.model_copy(update={"both_orders": config.judge.both_orders})
     ends |= {name: ("judge", end) for name, end in judges.items() if end.kind != "embedded"}
     ledger = Ledger()
-    models = build_chat_models(ends, ledger, Path(online.cache) if online.cache else None)
-
-    def judge(name: str) -> Judge:
-        end = judges[name]
-        if name not in models:
-            return JUDGES[end.model](lambda: backbone)
-        return PairwiseJudge(end.model, models[name], online.both_orders, asking(end))
-
+    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None)
+    made = {name: make_judge(end, lambda: backbone, models.get(name)) for name, end in judges.items()}
     profiler, writer = models.get("online.profiler"), models.get("online.writer")
     return EnvFactory(
-        config, models.get("online.simulator"), judge("online.judge"),
+        config, models.get("online.simulator"), made["judge"],
         None if profiler is None else Profiler(profiler, asking(online.profiler)),
         None if writer is None else WrittenReferences(writer, asking(online.writer)),
-        ledger, None if second is None else judge("second"),
+        ledger, made.get("second"),
     )  # fmt: skip
+
+
+def make_rewards(config: Config, backbone: Callable[[], Backbone]) -> tuple[Judge, Ledger]:
+    """The judge alone, for rewards without users, and the account of its calls; errors as of make_env_factory."""
+    ledger, end = Ledger(), config.judge
+    ends: dict[str, tuple[Role, EndpointConfig]] = {} if end.kind == "embedded" else {"judge": ("judge", end)}
+    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None)
+    return make_judge(end, backbone, models.get("judge")), ledger

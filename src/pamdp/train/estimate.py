@@ -1,4 +1,4 @@
-"""What an online run will call and cost, before it runs.
+"""What a run will call and cost, before it runs.
 
 Owns the arithmetic. Knows nothing of models: it counts calls from the settings and tokens from the length of prompts
 and recorded messages. Answers are counted at their longest; retries and what the cache already holds are not counted.
@@ -21,6 +21,9 @@ CHARACTERS = 4.0
 MESSAGE, REPLY = 129.0, 155.0
 """Characters of a user's message and of a reply, about (means of the sample), where users have no record."""
 
+JUDGED = ("judge_pair",)
+"""Prompts of a judge."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoleCost:
@@ -42,7 +45,7 @@ class RoleCost:
 
 
 def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
-    """One estimate for each role that the settings need."""
+    """One estimate for each role that `train online` needs with these settings."""
     online, settings = config.online, config.rl
     said = _mean([turn.user for d in dialogues for turn in d.turns]) or MESSAGE
     reply = _mean([turn.reply or "" for d in dialogues for turn in d.turns]) or REPLY
@@ -53,12 +56,8 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
         name: str, end: EndpointConfig, prompts: Sequence[str], beside: float, turns: range, times: int = 1
     ) -> RoleCost:
         """One role, whose prompt holds texts, BESIDE further characters, and the history h_t."""
-        fixed = sum(len(load(prompt)) for prompt in prompts) + beside
-        calls = played * len(turns) * times
-        characters = sum(fixed + said + t * (said + reply) for t in turns)
-        tokens, answers = round(played * times * characters / CHARACTERS), calls * end.max_tokens
-        price = Price(0, 0) if end.kind in HERE else Price(end.price_prompt, end.price_completion)
-        return RoleCost(name, end.model, end.kind, calls, tokens, answers, price.of(tokens, answers))
+        characters = sum(beside + said + t * (said + reply) for t in turns)
+        return _cost(name, end, prompts, played * len(turns) * times, played * times * characters)
 
     every = range(settings.horizon)
     opened = range(-1 if online.opening == "own" else 0, settings.horizon)
@@ -67,12 +66,32 @@ def estimate(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
     if settings.profile == "inferred" and simulated:
         # h_T too: its profile is what V(h, ω) is bootstrapped from.
         rows.append(role("profiler", online.profiler, ("profile",), 0, range(settings.horizon + 1)))
-    if online.judge.kind != "embedded":
-        times = 2 if online.both_orders else 1
-        rows.append(role("judge", online.judge, ("judge_pair",), person + 2 * reply, every, times))
+    if config.judge.kind != "embedded":
+        rows.append(role("judge", config.judge, JUDGED, person + 2 * reply, every, 1 + config.judge.both_orders))
     if online.reference == "written":
         rows.append(role("reference", online.writer, ("reference",), 0, every))
     return rows
+
+
+def estimate_offline(config: Config, dialogues: Sequence[Dialogue]) -> list[RoleCost]:
+    """What `train offline` needs with these settings: the judge, where it is a language model."""
+    if config.judge.kind == "embedded":
+        return []
+    reply = _mean([turn.reply or "" for d in dialogues for turn in d.turns]) or REPLY
+    judged = [(d, t) for d in dialogues for t, turn in enumerate(d.turns)]
+    if config.rl.reference == "preferred":
+        judged = [(d, t) for d, t in judged if d.turns[t].preferred]
+    asked = sum(len(d.persona.text) + 2 * reply + sum(len(m.content) for m in d.history(t)) for d, t in judged)
+    times = config.rl.rounds * config.rl.samples * (1 + config.judge.both_orders)
+    return [_cost("judge", config.judge, JUDGED, times * len(judged), times * asked)]
+
+
+def _cost(role: str, end: EndpointConfig, prompts: Sequence[str], calls: int, characters: float) -> RoleCost:
+    """A role that is called so often, with CHARACTERS in all beside its prompts."""
+    tokens = round((calls * sum(len(load(prompt)) for prompt in prompts) + characters) / CHARACTERS)
+    answers = calls * end.max_tokens
+    price = Price(0, 0) if end.kind in HERE else Price(end.price_prompt, end.price_completion)
+    return RoleCost(role, end.model, end.kind, calls, tokens, answers, price.of(tokens, answers))
 
 
 def _mean(texts: Sequence[str]) -> float:

@@ -24,12 +24,15 @@ from pamdp.data import (
     load_dialogues,
     load_pairs,
     load_plain,
+    load_rated,
     load_sample,
     load_sample_pairs,
+    load_sample_rated,
     split_by_topic,
     split_by_user,
     spread,
 )
+from pamdp.data.rated import RatedDialogue
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import new_folder, write_json
 from pamdp.models.actor import Planner
@@ -40,10 +43,12 @@ from pamdp.models.policy import Policy
 from pamdp.train.policy_metadata import FILE, PolicyMetadata, learned_from, read_metadata
 from pamdp.types import Dialogue
 
+READINGS = "readings"
 BUNDLED: dict[str, Callable[[], tuple[Loaded, Loaded]]] = {
     "sample": lambda: (load_sample("train"), load_sample("test")),
     "plain": lambda: (load_plain("train"), load_plain("test")),
     "plain-rl": lambda: (load_plain("rl"), load_plain("test")),
+    READINGS: lambda: (load_sample_rated()[0], load_plain("test")),
 }
 """Dialogues that come with the package, by the name that `data.path` gives: those to learn from, and those to test."""
 CRITICS = "critics"
@@ -86,6 +91,18 @@ def load_split(config: DataConfig) -> Split:
         whole = Split(*parts, loaded.sha256, len(loaded.skipped), loaded.repaired)
     learn, evaluate = spread(whole.train, config.train_dialogues), spread(whole.test, config.test_dialogues)
     return replace(whole, train=learn, test=evaluate)
+
+
+def rated_part(config: DataConfig, split: Split) -> tuple[RatedDialogue, ...]:
+    """What users said of replies, where the data are an export of feedback: of the dialogues that are learned from."""
+    if config.path in BUNDLED and config.path != READINGS:
+        return ()
+    learned = {dialogue.id for dialogue in split.train}
+    if config.path == READINGS:
+        rated = load_sample_rated()[1]
+    else:
+        rated = load_rated(config.path, config.format, config.skip_bad)
+    return tuple(dialogue for dialogue in rated if dialogue.id in learned)
 
 
 def load_clone_pairs(config: Config) -> LoadedPairs:

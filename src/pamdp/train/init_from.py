@@ -24,6 +24,21 @@ from pamdp.train.policy_metadata import read_metadata
 
 FIXED = ("model", "clone")
 """Parts of the settings that a clone has settled."""
+OVER = {
+    f"clone.{name}"
+    for name in (
+        "epochs",
+        "batch_size",
+        "lr",
+        "lr_backbone",
+        "rejected",
+        "noise",
+        "context_dropout",
+        "clip",
+        "save_every",
+    )
+}
+"""Settings of how cloning went, which bear on nothing that comes after it."""
 FREE = frozenset({"overflow", *PLACE})
 """The settings of `model` that are not settled; where it computes is what is asked for now, else "auto"."""
 
@@ -47,7 +62,8 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
     the model computes is never the clone's: another machine may have no such place.
 
     Raises:
-      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have.
+      ConfigError: a setting of `model` or `clone` is asked for that the clone does not have; how its cloning went, such
+        as `clone.epochs` of a preset, is only noted.
     """
     return combined(load(Config, sources, overrides), read_metadata(start).config, str(start))
 
@@ -55,14 +71,21 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
 def combined(asked: Config, cloned: Config, where: str) -> Config:
     """The settings of a run that reinforces what was CLONED at WHERE; for all else, errors too, see `settings_from`."""
     known, named = flatten(cloned), asked.data.model_fields_set
-    wrong = [
-        f"{part}.{name}={value!r} is asked for, but {where} was cloned with {known[f'{part}.{name}']!r}"
+    other = {
+        f"{part}.{name}": value
         for part in FIXED
         for name in sorted(getattr(asked, part).model_fields_set - FREE)
         if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
-    ]
-    if wrong:
-        raise ConfigError(f"{'; '.join(wrong)}; ask for what was cloned, or clone anew with `pamdp train bc`")
+    }
+    if wrong := {key: value for key, value in other.items() if key not in OVER}:
+        said = "; ".join(f"{k}={x!r} is asked for, but {where} was cloned with {known[k]!r}" for k, x in wrong.items())
+        same = " ".join(f"{key}={known[key]}" for key in wrong)
+        raise ConfigError(
+            f"{said}; ask for what was cloned (behind presets, that is {same}), or clone anew with `pamdp train bc`"
+        )
+    if other:
+        said = ", ".join(f"{key} {known[key]!r}, not {value!r}" for key, value in other.items())
+        note(f"{where} was cloned otherwise than these settings say ({said}), and stays as it is")
     data = asked.data
     if "path" not in named or data.path == cloned.data.path:
         data = cloned.data.model_copy(update={name: getattr(data, name) for name in named})

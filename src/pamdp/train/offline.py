@@ -2,12 +2,14 @@
 
 Owns the recorded source of rollouts. States are the dataset's histories along the chosen path; the actor draws actions,
 the backbone writes, a judge compares with the reference u_g, h′ is the dataset's next history. The loop is that of
-reinforce.py.
+reinforce.py. Verdicts that have to be waited for are asked for at the same time, and a turn that has them all is stored
+(journal.py): a round that was killed goes on there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 from torch import Tensor
 
@@ -15,7 +17,9 @@ from pamdp.config import Config, RLConfig
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import Reward
 from pamdp.env.user import RecordedUser
-from pamdp.judges.base import Judge, forget
+from pamdp.journal import Journal
+from pamdp.judges.base import Judge, LiveJudge, forget, in_role
+from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
@@ -23,6 +27,7 @@ from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
 from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
+from pamdp.train.calls import Calls
 from pamdp.train.factory import vanilla
 from pamdp.train.positions import fitting
 from pamdp.train.reinforce import reinforce
@@ -37,19 +42,45 @@ def offline(
     run: Run,
     folder: str = "offline",
     bare: Backbone | None = None,
+    ledger: Ledger | None = None,
 ) -> Policy:
-    """Improve a cloned POLICY on recorded dialogues, as `reinforce` does; BARE is for `vanilla` references."""
+    """Improve a cloned POLICY on recorded dialogues, as `reinforce` does; BARE is for `vanilla` references.
+
+    LEDGER is the account of a judge that is asked; an EndpointError where it cannot be reached; what is done is saved.
+    """
     dialogues = fitting(policy, dialogues)
-    reward = Reward(judge, reference_replies(policy, dialogues, config, bare), config.rl.soft)
+    references = reference_replies(policy, dialogues, config, bare)
+    reward = Reward(judge, references, config.rl.soft)
     states, privileged = sum(len(d.turns) for d in dialogues), dict[tuple[str, int], Tensor]()
+    # Verdicts of a model here are found anew: their last digits may depend on what is scored beside them.
+    calls = Calls(run, ledger or Ledger(), lambda: [in_role(judge, "reward")]) if isinstance(judge, LiveJudge) else None
+    failed = dict[str, float]()
 
     def rollouts(policy: Policy, step: int) -> list[Rollout]:
         forget(judge)
-        seed = config.seed + 1000 * (step + 1)
-        with Progress(f"round {step + 1}/{config.rl.rounds}", states * config.rl.samples) as bar:
-            return rollout_recorded(policy, dialogues, config.rl, reward, privileged, seed=seed, progress=bar.advance)
+        seed, samples = config.seed + 1000 * (step + 1), config.rl.samples
+        with calls.journal(step) if calls else nullcontext() as journal:
+            done = len(journal.turns) * samples if journal else 0
+            with Progress(f"round {step + 1}/{config.rl.rounds}", states * samples, done) as bar:
+                found = rollout_recorded(
+                    policy, dialogues, config.rl, reward, privileged, seed=seed, progress=bar.advance, journal=journal,
+                    groups=config.online.groups if calls else 1,
+                )  # fmt: skip
+        masked = (r.moments[t.key, t.t].history for r in found for t in r.transitions if t.reward is None)
+        failed["judge_failures"] = float(sum(bool(references[history]) for history in masked))
+        return found
 
-    return reinforce(policy, dialogues, rollouts, config.rl.rounds, config, run, folder)
+    def scalars() -> dict[str, float]:
+        return failed | calls.ledger.scalars() if calls else {}
+
+    try:
+        return reinforce(
+            policy, dialogues, rollouts, config.rl.rounds, config, run, folder, scalars,
+            calls.learned if calls else lambda _: None,
+        )  # fmt: skip
+    finally:
+        if calls:
+            calls.save()
 
 
 def rollout_recorded(
@@ -61,18 +92,22 @@ def rollout_recorded(
     *,
     seed: int,
     progress: Callable[[int], None] | None = None,
+    journal: Journal | None = None,
+    groups: int = 1,
 ) -> list[Rollout]:
     """`config.samples` explored replies to every state along the chosen paths, in batches that fit in memory.
 
     Args:
       reward: None: replies are not rewarded.
       privileged: also give H(h, ω); features that are known, to which new ones are added.
+      journal, groups: as of `collect`.
     """
     users = [RecordedUser(dialogue, config.profile == "inferred") for dialogue in dialogues]
     return [
         collect(
-            policy, DialogueEnv(users[start : start + config.dialogues], reward), Sampling(config.max_reply),
-            samples=config.samples, privileged=privileged, seed=seed, progress=progress,
+            policy, DialogueEnv(users[start : start + config.dialogues], reward),
+            Sampling(config.max_reply, config.temperature), samples=config.samples, privileged=privileged, seed=seed,
+            scored=config.gradient == "reply" and reward is not None, progress=progress, journal=journal, groups=groups,
         )
         for start in range(0, len(users), config.dialogues)
     ]  # fmt: skip

@@ -1,8 +1,7 @@
 """`pamdp train online`: reinforcement learning from dialogues with simulated users (paper, section 4.2).
 
-Owns the simulated source of rollouts (whose turn it is in a round, the journal of the round, what it cost), and the
-record of where a policy came from. The loop is reinforce.py's. Dialogues go where the assistant's replies take them, so
-there is one reply for each state.
+Owns the simulated source of rollouts (whose turn it is in a round), and the record of where a policy came from. The
+loop is reinforce.py's. Dialogues go where the assistant's replies take them, so there is one reply for each state.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
 from pamdp.errors import RunError
 from pamdp.files import Json, write_json
-from pamdp.journal import Journal
 from pamdp.judges.base import forget
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
@@ -30,6 +28,7 @@ from pamdp.progress import Progress
 from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
+from pamdp.train.calls import Calls
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import policy_weights, vanilla
 from pamdp.train.positions import require_positions
@@ -55,19 +54,17 @@ def online(
     what is done is saved.
     """
     require_positions(policy, dialogues, config)
-    costs = run.path / "costs.json"
-    if costs.is_file():
-        world.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
+    calls = Calls(run, world.ledger, lambda: world.fingerprints(dialogues))
     references = _references(policy, world, config, bare)
     if not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
         write_json(origin, provenance_of(policy, dialogues))
-    source = _Simulated(dialogues, world, config, run, references)
+    source = _Simulated(dialogues, world, config, calls, references)
     try:
         return reinforce(
-            policy, dialogues, source.collect, config.online.rounds, config, run, STAGE, source.scalars, source.learned
+            policy, dialogues, source.collect, config.online.rounds, config, run, STAGE, source.scalars, calls.learned
         )
     finally:
-        source.save_costs()
+        calls.save()
 
 
 def users_of(dialogues: Sequence[Dialogue], step: int, users: int, seed: int) -> list[Dialogue]:
@@ -84,7 +81,7 @@ class _Simulated:
     dialogues: Sequence[Dialogue]
     world: EnvFactory
     config: Config
-    run: Run
+    calls: Calls
     references: References
     last: dict[str, float] = field(default_factory=dict)
 
@@ -97,30 +94,18 @@ class _Simulated:
         env = DialogueEnv([self.world.user(d, seed) for d in chosen], reward, settings.horizon)
         total = len(chosen) * settings.horizon
         with (
-            self._journal(step) as journal,
+            self.calls.journal(step) as journal,
             Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
         ):
             rollout = collect(
-                policy, env, Sampling(settings.max_reply), privileged={}, seed=seed, groups=online.groups,
-                journal=journal, progress=bar.advance,
+                policy, env, Sampling(settings.max_reply, settings.temperature), privileged={}, seed=seed,
+                groups=online.groups, scored=settings.gradient == "reply", journal=journal, progress=bar.advance,
             )  # fmt: skip
         self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures(rollout).items()}
         return [rollout]
 
     def scalars(self) -> dict[str, float]:
         return self.last | self.world.ledger.scalars()
-
-    def learned(self, step: int) -> None:
-        self.save_costs()
-        self.run.note_refused(self.world.fingerprints(self.dialogues))
-        self._journal(step).delete()
-
-    def save_costs(self) -> None:
-        """Store what all calls so far cost."""
-        write_json(self.run.path / "costs.json", self.world.ledger.to_json())
-
-    def _journal(self, step: int) -> Journal:
-        return Journal(self.run.path / "journal" / f"{step:08d}.jsonl", self.save_costs)
 
 
 def returns(rollout: Rollout) -> dict[str, float]:

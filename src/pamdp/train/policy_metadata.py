@@ -6,6 +6,7 @@ weights (factory.py).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pamdp.config import Config
 from pamdp.data import load_sample
 from pamdp.errors import DataError, RunError
+from pamdp.nested import moved
 from pamdp.stored import read_record
 from pamdp.types import Dialogue
 
@@ -47,10 +49,21 @@ def read_metadata(folder: Path) -> PolicyMetadata:
     if not path.is_file():
         raise RunError(f"no policy in {folder}; train one with `pamdp train bc`")
     try:
-        return read_record(path, PolicyMetadata)
+        return read_record(path, PolicyMetadata, change=_under_new_names)
     except DataError as error:
         what = f"is damaged or of another version of pamdp ({error.what})"
         raise RunError(f"{path} {what}; copy it back or train the policy again") from error
+
+
+def _under_new_names(text: str) -> str:
+    """The record with settings that have had other names under those of today."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return text  # said of the file when it is read
+    if isinstance(record, dict) and isinstance(record.get("config"), dict):
+        record["config"] = moved(record["config"], Config.renamed)
+    return json.dumps(record)
 
 
 def require_unseen(test: Sequence[Dialogue], folders: Sequence[Path]) -> None:

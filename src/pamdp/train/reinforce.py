@@ -15,7 +15,7 @@ import torch
 
 from pamdp import checkpoint
 from pamdp.config import Config
-from pamdp.learner import Learner, to_batch
+from pamdp.learner import Learner
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.rl.returns import max_value
@@ -23,6 +23,7 @@ from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train.factory import save_policy
 from pamdp.train.trust_region import TrustRegion
+from pamdp.transitions import to_batch
 from pamdp.types import Dialogue
 
 R_MAX = 1.0

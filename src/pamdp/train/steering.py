@@ -33,6 +33,21 @@ def directions(found: Float[Tensor, "n d"], k: int) -> Float[Tensor, "k d"]:
     return out
 
 
+def sensitive(scores: Float[Tensor, "n d"], k: int) -> Float[Tensor, "k d"]:
+    """The K directions of hidden states that decide most about which reply is said, orthogonal and equally long.
+
+    They are the leading ones of the Fisher information of replies: of their scores ∇_s log p(u|h), about the mean. Long
+    enough that noise of one standard deviation in every number of an action changes log p(u|h) by one nat (RMS). In
+    which direction replies *differ* is another question: contrasts of written replies may lie where a shift changes
+    nothing of what is said (docs/decisions.md).
+    """
+    _, size, basis = torch.linalg.svd(scores - scores.mean(0), full_matrices=False)
+    known = min(k, int((size > 1e-6 * size[0]).sum()))
+    out = torch.zeros(k, scores.shape[1], dtype=scores.dtype, device=scores.device)
+    out[:known] = basis[:known] * (len(scores) ** 0.5 / size[:known].norm().clamp_min(1e-12))
+    return out
+
+
 def coordinates(found: Float[Tensor, "n d"], space: Float[Tensor, "k d"]) -> Float[Tensor, "n k"]:
     """The actions that mean these contrasts; SPACE has orthogonal rows, of which some may be zero."""
     size = space.square().sum(1)

@@ -1,0 +1,1 @@
+"""What writes replies of policies while requests come and go."""

@@ -1,0 +1,1 @@
+"""A trained assistant behind an API: replies, what is remembered of users, and what their feedback teaches."""

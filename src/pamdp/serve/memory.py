@@ -1,0 +1,88 @@
+"""What makes a server remember: a store behind its replies, and the routes by which users see, rate and erase it.
+
+Owns where a store is unless settings say, and how store, models and engine are put together. Knows nothing of tables.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from pamdp.engines.batch import instructed
+from pamdp.env.profile import Profiler
+from pamdp.llm.ledger import Ledger
+from pamdp.llm.stack import asking, build_chat_models
+from pamdp.serve.config import ServeConfig
+from pamdp.serve.erasing import know_version
+from pamdp.serve.feedback import feedback_router
+from pamdp.serve.models import TRAINED, Models, run_of
+from pamdp.serve.profiles import Profiles
+from pamdp.serve.service import Service, log, who
+from pamdp.serve.store import Store
+from pamdp.serve.users import users_router
+from pamdp.serve.value import Value, value_of
+from pamdp.train.action_space import action_space
+from pamdp.types import History, Persona
+
+FILE = "store.db"
+
+
+def open_profiles(config: ServeConfig, source: str, key: str | None) -> Profiles | None:
+    """The store that CONFIG names for a server of the run SOURCE, and who infers profiles; None where none is wanted.
+
+    Raises:
+      StoreError: the store cannot be opened, or not with this KEY.
+      ConfigError: the key is none, or settings of the profiler do not fit together.
+    """
+    if not config.store:
+        return None
+    profiler, end = None, config.profiler
+    if end.model:
+        model = build_chat_models({"profiler": ("profiler", end)}, Ledger(), remember=False)["profiler"]
+        profiler = Profiler(model, asking(end))
+    where = str(store_of(source)) if config.store == "auto" else config.store
+    if "://" not in where and not Path(where).exists() and Path(where).parent.is_dir():
+        Path(where).touch(mode=0o600)  # it holds what users say
+    store = Store(where, key, config.retention)
+    store.sweep()
+    return Profiles(store, profiler, config.profile_every)
+
+
+def store_of(source: str) -> Path:
+    """The file beside the run SOURCE, which is the store of what comes after that run as well.
+
+    For the policy that is shipped, and where nothing can be written, it is in the user's data folder.
+    """
+    beside = Path(run_of(source)).parent
+    if source != "shipped" and os.access(beside, os.W_OK):
+        return beside / FILE
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "pamdp"
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return data / FILE
+
+
+def install(app: FastAPI, profiles: Profiles) -> None:
+    """Have the server of APP keep what it serves in the store of PROFILES, and open its routes."""
+    this: Service = app.state.service
+    store = profiles.store
+
+    def know(models: Models) -> None:
+        for model in models.values():
+            if model.policy.planner is not None:
+                know_version(store, model.version, model.run, action_space(model.policy), model.policy.users)
+
+    def value(history: History, profile: Persona) -> Value | None:
+        model = this.models[TRAINED]
+        if model.critics is None:
+            return None
+        policy, spoken = instructed(model.policy, history)
+        return this.engine.call(partial(value_of, policy, model.critics, spoken, profile)).result()
+
+    know(this.models)
+    this.recorder, this.loaded = profiles, know
+    for router in (users_router(profiles, who, value, this.engine.forget), feedback_router(store, who)):
+        app.include_router(router)
+    log.info("replies, feedback and profiles are kept in %s", store.place)
