@@ -58,8 +58,8 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
     Args:
       source: a run directory (what it reinforced or, where it has not yet, what it cloned), the folder of a stored
         policy, or "shipped" for the one that comes with the package.
-      backbone: the language model that the policy was trained on, to share it; None: it is loaded, on the CPU. A policy that was
-        cloned with all weights changes those of its backbone: give it one of its own.
+      backbone: the language model that the policy was trained on, to share it; None: it is loaded, on the CPU. A
+        policy that was cloned with all weights changes those of its backbone: give it one of its own.
 
     Returns:
       The policy; `policy.backbone` is the plain language model beside it, unless all weights were cloned.
@@ -69,9 +69,9 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
       ModelError: the language model is not there; the message says which command brings it.
     """
     folder = latest_policy(source)
-    return load_policy(
-        folder, backbone or load_backbone(placed(read_metadata(folder).config.model, PlaceConfig(device="cpu")))
-    )
+    if backbone is None:
+        backbone = load_backbone(placed(read_metadata(folder).config.model, PlaceConfig(device="cpu")))
+    return load_policy(folder, backbone)
 
 
 def clone(

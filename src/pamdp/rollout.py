@@ -194,6 +194,7 @@ class _Play:
         """Wait for the outcomes, store each turn as it ends, and give the moments that want a reply next."""
         self.store(flight)
         following, last, ended = [], [], []
+        sigma = self.sigma  # one wait for the device
         for moment, (mean, actions), group, future in zip(
             flight.moments, flight.actions, flight.replies, flight.outcomes, strict=True
         ):
@@ -202,7 +203,7 @@ class _Play:
             name = None if after is None else (after.key, after.t)
             scores = self._scores(moment, group, actions)
             for k, (reply, action, outcome, score) in enumerate(zip(group, actions, outcomes, scores, strict=True)):
-                drawn = action, mean, self.sigma
+                drawn = action, mean, sigma
                 self.out.transitions.append(
                     Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated, score)
                 )

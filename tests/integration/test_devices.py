@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,20 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
-from pamdp.env.dialogue import DialogueEnv
-from pamdp.env.user import RecordedUser
 from pamdp.evaluation.offline_eval import action_controls, write_replies
 from pamdp.judges.likelihood import LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.reward_model import RewardHead, RewardModel
 from pamdp.judges.signals import Signals, SignalsScorer
-from pamdp.learner import Learner, to_batch
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
-from pamdp.models.critics import DualCritic
-from pamdp.models.generate import Sampling
-from pamdp.models.policy import Policy
-from pamdp.rollout import Rollout, collect
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
 from pamdp.train.clone import clone
@@ -35,7 +26,6 @@ from pamdp.train.offline import offline
 from pamdp.train.online import online
 from pamdp.types import Dialogue
 from tests.integration.test_training import PRINT, VowelJudge
-from tests.tools.card import on_card
 from tests.tools.learning import make_dialogues, make_learning, make_world
 from tests.tools.tiny import make_tiny_backbone
 
@@ -164,50 +154,3 @@ def _scores(backbone: Backbone, dialogue: Dialogue) -> list[float]:
 def test_judges_in_bfloat16(tiny_bf16: Callable[[], Backbone]) -> None:
     dialogue = make_dialogues()[0]
     assert _scores(tiny_bf16(), dialogue) == pytest.approx(_scores(make_tiny_backbone(), dialogue), rel=0.3, abs=0.5)
-
-
-# On a card that is none: see tests/tools/card.py.
-
-
-def _play(policy: Policy, dialogues: list[Dialogue]) -> Rollout:
-    users = [RecordedUser(dialogue, False) for dialogue in dialogues]
-    return collect(policy, DialogueEnv(users, None), Sampling(6), samples=2, privileged={}, seed=0)
-
-
-def _rollout_and_update(backbone: Backbone) -> tuple[list[str], dict[str, float]]:
-    """A rollout and an update of the learner from it; the policy that it makes replies, too."""
-    config, dialogues = _config(backbone="frozen"), make_dialogues()[:2]
-    policy = new_policy(backbone, config)
-    policy.trained_planner.actor.sigma.fill_(1.0)
-    rollout = _play(policy, dialogues)
-    batch = to_batch([rollout])
-    batch = replace(batch, reward=batch.action[:, 0], kept=torch.ones_like(batch.kept))
-    critics = DualCritic(policy.width, policy.width, 7.5)
-    learner = Learner(copy.deepcopy(policy.trained_planner.actor).cpu(), critics, config.rl)
-    learner.fit(batch)
-    update = learner.update(batch, torch.Generator().manual_seed(0))
-    said = policy.with_actor(learner.actor()).reply("Hi?", max_tokens=4)
-    return [*(t.reply for t in rollout.transitions), said], update[-1]
-
-
-def _clone_loss(backbone: Backbone) -> float:
-    config = _config(backbone="frozen", steer=0.0)
-    cloner = Cloner(new_policy(backbone, config), config.clone)
-    examples, _ = cloner.prepare(make_dialogues()[:1])
-    return cloner.update(examples, random.Random(0), torch.Generator().manual_seed(0), 2)["nll"]
-
-
-def test_a_step_of_cloning_leaves_nothing_on_the_cpu() -> None:
-    backbone = make_tiny_backbone()
-    with on_card(backbone):
-        found = _clone_loss(backbone)
-    assert found == pytest.approx(_clone_loss(make_tiny_backbone()), rel=1e-3)
-
-
-def test_a_tensor_left_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted fault: features are read on the CPU in the middle."""
-    plain = Policy.features
-    monkeypatch.setattr(Policy, "features", lambda self, prefix, t=-1: plain(self, prefix, t).cpu())
-    backbone = make_tiny_backbone()
-    with on_card(backbone), pytest.raises(RuntimeError, match="tensors on two devices"):
-        _rollout_and_update(backbone)
