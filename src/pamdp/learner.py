@@ -73,12 +73,14 @@ class Learner:
             raise JudgeError("the judge failed on every reply of this round; there is nothing to learn from")
         masked = 1 - float(batch.kept.float().mean())
         batch = batch.pick(batch.kept)
-        return [{**self._epoch(batch, generator), "masked": masked} for _ in range(self.config.epochs)]
+        # One order for all passes: noise that changes from pass to pass would average out, and control for nothing.
+        order = torch.randperm(int(batch.acts.sum()), generator=generator) if self.config.permute else None
+        return [{**self._epoch(batch, generator, order), "masked": masked} for _ in range(self.config.epochs)]
 
-    def _epoch(self, batch: Batch, generator: torch.Generator) -> dict[str, float]:
+    def _epoch(self, batch: Batch, generator: torch.Generator, shuffled: Tensor | None) -> dict[str, float]:
         log: dict[str, list[float]] = defaultdict(list)
         inputs = self.inputs(batch)
-        delta = self.advantages(batch, inputs, generator)
+        delta = self.advantages(batch, inputs, shuffled)
         score_sq = self._score_sq(batch)
         self.odc.update(inputs, score_sq, batch.kept, residuals_after(batch, inputs))
         order = torch.randperm(len(batch.state), generator=generator)
@@ -117,8 +119,11 @@ class Learner:
         control = _leave_one_out(batch, td_target(inputs.reward, inputs.discount, inputs.v_h_next), inputs.v_h)
         return replace(inputs, controls=(control,))
 
-    def advantages(self, batch: Batch, inputs: AdvantageInputs, generator: torch.Generator) -> Tensor:
-        """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common."""
+    def advantages(self, batch: Batch, inputs: AdvantageInputs, shuffled: Tensor | None = None) -> Tensor:
+        """Â of every transition, [n]; the leave-one-out control takes what samples of one state have in common.
+
+        SHUFFLED: control: in this order they stand beside the transitions that teach the actor.
+        """
         name = self.config.advantage
         share = min(1.0, self.config.batch_size / len(batch.state))
         coefficients = self.odc.coefficients(share) if name in ("odc", "odc_safe") else None
@@ -126,11 +131,9 @@ class Learner:
         if self.config.leave_one_out and coefficients is None:
             # The mean advantage of a state's other samples: independent of this sample's action, so it cannot bias.
             delta = delta - _leave_one_out(batch, delta, torch.zeros_like(delta))
-        if self.config.permute:
+        if shuffled is not None:
             acts = batch.acts.nonzero()[:, 0]
-            shuffled = delta.clone()
-            shuffled[acts] = delta[acts[torch.randperm(len(acts), generator=generator)]]
-            delta = shuffled
+            delta = delta.index_put((acts,), delta[acts[shuffled]])
         if self.config.normalize:
             spread = _spread(delta[batch.acts])
             delta = delta / spread if spread > 1e-6 else delta  # equal advantages, or only one, have no unit

@@ -114,6 +114,7 @@ def test_a_readme_and_nothing_else_lies_beside_it() -> None:
         "plain.test.jsonl",
         "plain.train.jsonl",
         "plain.valid.jsonl",
+        "readings.rl.jsonl",
         "readings.test.jsonl",
         "readings.train.jsonl",
         "readings.valid.jsonl",

@@ -133,20 +133,20 @@ def test_leave_one_out_by_hand() -> None:
     """Critics are zero at first, so an advantage is the reward, less the mean of the state's other samples."""
     learner = _learner(PLAIN.model_copy(update={"leave_one_out": True}))
     batch = _by_hand([1, 2, 6, 3, 5], [0, 1, 0, 0, 2])
-    delta = learner.advantages(batch, learner.inputs(batch), _g())
+    delta = learner.advantages(batch, learner.inputs(batch))
     assert delta.tolist() == pytest.approx([1 - 4.5, 2, 6 - 2, 3 - 3.5, 5])
     masked = _by_hand([1, 2, 99, 3, 5], [0, 1, 0, 0, 2], [True, True, False, True, True])
-    found = learner.advantages(masked, learner.inputs(masked), _g())
+    found = learner.advantages(masked, learner.inputs(masked))
     assert found[masked.kept].tolist() == pytest.approx([1 - 3, 2, 3 - 1, 5])
 
 
 def test_normalised_advantages_have_unit_spread_unless_there_is_none() -> None:
     learner = _learner(PLAIN.model_copy(update={"normalize": True}))
     batch = _by_hand([1, 2, 6], [0, 1, 2])
-    assert float(learner.advantages(batch, learner.inputs(batch), _g()).std()) == pytest.approx(1)
+    assert float(learner.advantages(batch, learner.inputs(batch)).std()) == pytest.approx(1)
     for rewards in ([2.0, 2.0], [2.0]):
         flat = _by_hand(rewards, list(range(len(rewards))))
-        assert learner.advantages(flat, learner.inputs(flat), _g()).tolist() == rewards
+        assert learner.advantages(flat, learner.inputs(flat)).tolist() == rewards
 
 
 def test_one_transition_is_enough_to_stay_finite() -> None:
@@ -325,7 +325,7 @@ def test_the_ratio_undoes_who_drew() -> None:
     learner = _learner(PLAIN.model_copy(update={"clip": 1e9, "kl": 0.0}))
     batch = _off_policy(learner)
     inputs = learner.inputs(batch)
-    delta = learner.advantages(batch, inputs, _g())
+    delta = learner.advantages(batch, inputs)
     mean = learner.reference(batch.h)[batch.state].detach()
     top = torch.distributions.Normal(mean, 0.5).log_prob(batch.action).sum(-1)
     bottom = torch.distributions.Normal(batch.mean, 0.4).log_prob(batch.action).sum(-1)

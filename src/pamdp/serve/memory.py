@@ -79,7 +79,7 @@ def install(app: FastAPI, profiles: Profiles) -> None:
         if model.critics is None:
             return None
         policy, spoken = instructed(model.policy, history)
-        return this.engine.call(partial(value_of, policy, model.critics, spoken, profile)).result()
+        return this.engine.call(partial(value_of, policy, model.critics, policy.fitted(spoken), profile)).result()
 
     know(this.models)
     this.recorder, this.loaded = profiles, know

@@ -77,8 +77,8 @@ def serve(
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
-    profiles = open_profiles(config, source, store_key)
     models = load_models(source, load, config.model)
+    profiles = open_profiles(config, source, store_key)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
     app = create_app(engine, models, config, keys, check=check, load=load)
     options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
