@@ -20,10 +20,11 @@ from pamdp.errors import DataError
 from pamdp.models.policy import Policy
 from pamdp.models.prefix import Prefix
 from pamdp.progress import Progress, note
-from pamdp.rollout import Rollout, Transition, add_features
+from pamdp.rollout import add_features
 from pamdp.runs import Run
 from pamdp.train.action_space import action_space
 from pamdp.train.reinforce import reinforce
+from pamdp.transitions import Rollout, Transition
 from pamdp.types import TimeStep
 
 CLIP = 0.2

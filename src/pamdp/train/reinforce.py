@@ -19,11 +19,10 @@ from pamdp.learner import Learner
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.rl.returns import max_value
-from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train.factory import save_policy
 from pamdp.train.trust_region import TrustRegion
-from pamdp.transitions import to_batch
+from pamdp.transitions import Rollout, to_batch
 from pamdp.types import Dialogue
 
 R_MAX = 1.0
