@@ -36,6 +36,7 @@ Act = tuple[Tensor | None, Sequence[Tensor | None]]
 """Mean of an action's distribution, and the actions under which the samples are written; None without a planner."""
 
 
+@torch.no_grad()
 def collect(
     policy: Policy,
     env: DialogueEnv,

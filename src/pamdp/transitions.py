@@ -59,7 +59,6 @@ class Rollout:
         return self.moments[t.key, t.t].known and (t.next is None or not self.moments[t.next].stock)
 
 
-@torch.no_grad()
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Transitions as tensors; states are rows of feature tables, so that samples of one state share them.
