@@ -40,6 +40,7 @@ def no_card(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"device": "mps"}, "device=mps"),
         ({"quantization": "4bit", "device": "cpu"}, "quantization=4bit runs on a GPU"),
         ({"attn": "flash_attention_2"}, "flash_attention_2 takes no mask"),
+        ({"attn": "flex_attention"}, "nobody has seen it run"),
     ],
 )
 def test_what_is_not_here_is_one_line(no_card: None, settings: dict[str, str], says: str) -> None:
