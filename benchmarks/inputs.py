@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from benchmarks.arena import Options
+from pamdp.config import ModelConfig
 from pamdp.data import load_sample
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
+from pamdp.models.place import place_of
 from pamdp.types import Dialogue
 
 
@@ -19,11 +22,17 @@ def dialogues(options: Options) -> list[Dialogue]:
 
 def backbone() -> Backbone:
     """The embedded model, in fp32 on the CPU, nothing of it learning."""
-    return load_backbone()
+    return _loaded()
 
 
 def plain_backbone() -> Backbone:
     """The same as transformers has it, for peers: without this project's attention."""
-    found = load_backbone()
+    found = _loaded()
     found.model.set_attn_implementation("sdpa")
     return found
+
+
+def _loaded() -> Backbone:
+    """The embedded model on the CPU; its type, and why, goes to the error stream."""
+    print(place_of(ModelConfig(device="cpu")).why, file=sys.stderr)
+    return load_backbone(device="cpu")

@@ -28,9 +28,8 @@ from pamdp.models.critics import DualCritic
 from pamdp.models.features import FeatureStore
 from pamdp.models.policy import Policy, path
 from pamdp.rl.returns import max_value
-from pamdp.rollout import Rollout, Transition
 from pamdp.train.factory import new_policy
-from pamdp.transitions import to_batch
+from pamdp.transitions import Rollout, Transition, to_batch
 
 STORED = 2000
 """Replies of an offline run."""

@@ -34,12 +34,13 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Replies
+from pamdp.place_config import PlaceConfig
 from pamdp.runs import Run
 from pamdp.settings import load as load_settings
 from pamdp.train import clone as cloning
 from pamdp.train.env_factory import NAMED, make_rewards, may_change
 from pamdp.train.factory import Split, load_policy, new_policy
-from pamdp.train.init_from import combined, latest_policy, starting
+from pamdp.train.init_from import combined, latest_policy, placed, starting
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata, require_unseen_by
 from pamdp.train.positions import fitting
@@ -57,8 +58,8 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
     Args:
       source: a run directory (what it reinforced or, where it has not yet, what it cloned), the folder of a stored
         policy, or "shipped" for the one that comes with the package.
-      backbone: the language model that the policy was trained on, to share it; None: it is loaded. A policy that was
-        cloned with all weights changes those of its backbone: give it one of its own.
+      backbone: the language model that the policy was trained on, to share it; None: it is loaded, on the CPU. A
+        policy that was cloned with all weights changes those of its backbone: give it one of its own.
 
     Returns:
       The policy; `policy.backbone` is the plain language model beside it, unless all weights were cloned.
@@ -68,7 +69,9 @@ def load(source: str | Path = "shipped", backbone: Backbone | None = None) -> Po
       ModelError: the language model is not there; the message says which command brings it.
     """
     folder = latest_policy(source)
-    return load_policy(folder, load_backbone(read_metadata(folder).config.model.name) if backbone is None else backbone)
+    if backbone is None:
+        backbone = load_backbone(placed(read_metadata(folder).config.model, PlaceConfig(device="cpu")))
+    return load_policy(folder, backbone)
 
 
 def clone(

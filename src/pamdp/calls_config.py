@@ -9,12 +9,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import CHAT_MODELS
-from pamdp.settings import Settings, known
+from pamdp.settings import known
 
 
-class CallConfig(Settings):
-    """How language models are called, whichever it is.
+class CallConfig(PlaceConfig):
+    """How language models are called, whichever it is; where one of this machine computes, as `PlaceConfig` has it.
 
     Attributes:
       kind: "embedded" is what comes with the package, "local" any Hugging Face causal LM on this machine, "openai" a

@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import ADVANTAGES, LAYOUTS, USERS
 from pamdp.settings import Settings, known
 
@@ -44,8 +45,8 @@ class DataConfig(Settings):
     skip_bad: bool = False
 
 
-class ModelConfig(Settings):
-    """The backbone, where H(h) is read from it, and the action.
+class ModelConfig(PlaceConfig):
+    """The backbone, where it computes (`PlaceConfig`), where H(h) is read from it, and the action.
 
     Attributes:
       name: "embedded", a local folder, or a Hugging Face model name.
@@ -54,6 +55,8 @@ class ModelConfig(Settings):
       d_a: action dimension (Table 4).
       n_embeddings: how many input embeddings A2 makes of an action; 0: it only shifts hidden states (`clone.steer`).
       overflow: dialogues longer than the backbone has positions: "refuse" them, or "drop" first turns (counted).
+      checkpointing: compute parts of a pass again for its gradient instead of keeping them: "on", "off", or "auto" for
+        long passes only. It changes memory and time, no result.
     """
 
     name: str = "embedded"
@@ -62,6 +65,23 @@ class ModelConfig(Settings):
     d_a: int = Field(default=64, ge=1)
     n_embeddings: int = Field(default=4, ge=0)
     overflow: Literal["refuse", "drop"] = "refuse"
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+
+
+PLACE = (*PlaceConfig.model_fields, "checkpointing")
+"""Settings of `model` that may change between a run and its resume or its evaluation."""
+MAY_CHANGE = tuple(f"model.{name}" for name in PLACE)
+"""The same, by their dotted names."""
+
+
+class HereConfig(Settings):
+    """What may be told to whatever uses a stored policy.
+
+    Attributes:
+      model: where its backbone computes.
+    """
+
+    model: PlaceConfig = PlaceConfig()
 
 
 class CloneConfig(Settings):
@@ -206,8 +226,8 @@ ONLINE = {"online.judge": "judge", "online.both_orders": "judge.both_orders", "o
 """Settings of the judge that stood under `online` before every verb had the same one."""
 
 
-class EvalConfig(Settings):
-    """What `pamdp eval` may be told beside the run's own settings.
+class EvalConfig(HereConfig):
+    """What `pamdp eval` may be told beside the run's own settings: `judge`, and `model`, where it computes.
 
     Attributes:
       judge: how judges that are language models are reached; which ones grade, `--judges` says.

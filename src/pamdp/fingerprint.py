@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +24,18 @@ ADDRESS = "base_url"
 """Field of a model's fingerprint that says where it is served, without user, password and key."""
 REFUSED = "refused"
 """Field of a model's fingerprint that says which parameters its server was found to refuse, if any."""
+NUMBERS = ("dtype", "quantization")
+"""Fields that say in which numbers a model of this machine computes: recorded and not compared, since another machine
+may have others."""
+
+
+class Identity(TypedDict):
+    """What a fingerprint notes of a backbone."""
+
+    model: str
+    revision: str
+    dtype: str
+    quantization: str
 
 
 class Fingerprint(BaseModel):
@@ -32,6 +45,7 @@ class Fingerprint(BaseModel):
       data: sha256 of the dialogues (`CheckReport.sha256`).
       skipped, repaired: bad records of the data that were left out, and what was mended in those that were kept.
       model, revision: the backbone and the version of its weights.
+      dtype, quantization: the numbers that it computes in, as the last session had them.
       pairs: sha256 of the preference pairs that were cloned from; empty where there were none.
       judges: of each judge and simulator its `fingerprint`, with its "name" and its "role" (such as "reward").
     """
@@ -43,14 +57,17 @@ class Fingerprint(BaseModel):
     repaired: int = 0
     model: str
     revision: str
+    dtype: str = "float32"
+    quantization: str = "none"
     pairs: str = ""
     judges: tuple[dict[str, str], ...] = ()
 
     @property
     def compared(self) -> dict[str, Json]:
-        """What must agree: all but the addresses of servers and what they refuse."""
-        known = self.model_dump(mode="json")
-        judges = [{key: x for key, x in judge.items() if key not in (ADDRESS, REFUSED)} for judge in self.judges]
+        """What must agree: all but the addresses of servers, what they refuse, and in which numbers models compute."""
+        known = self.model_dump(mode="json", exclude=set(NUMBERS))
+        left_out = (ADDRESS, REFUSED, *NUMBERS)
+        judges = [{key: x for key, x in judge.items() if key not in left_out} for judge in self.judges]
         return {**known, "judges": judges}
 
     @property

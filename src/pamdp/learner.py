@@ -1,7 +1,8 @@
 """One learner for offline and online: stored transitions in, a better actor and better critics out.
 
 Owns the update: values, targets, advantages, the policy gradient with its leash (eqs. 6, 9, 12, 14). Knows nothing of
-language models: everything it needs is features, actions and rewards, so an epoch takes seconds.
+language models: everything it needs is features, actions and rewards, so an epoch takes seconds. It works on the CPU,
+wherever the backbone is: its operations are many and small, and what they give is asked for at once.
 """
 
 from __future__ import annotations
@@ -199,12 +200,12 @@ class Learner:
 def residuals_after(batch: Batch, inputs: AdvantageInputs) -> tuple[Tensor, Tensor]:
     """Mean squared TD errors of V_φ and V_ξ at h′, each [n]; 0 where the dialogue ended or nobody replied to h′."""
     size, counts = len(batch.h), batch.kept.to(inputs.reward)
-    replies = torch.zeros(size).index_add(0, batch.state, counts).clamp_min(1)
+    replies = counts.new_zeros(size).index_add(0, batch.state, counts).clamp_min(1)
     ended, after = batch.after < 0, batch.after.clamp_min(0)
     out = []
     for name in ("a2c", "uaac"):
         square = compute_advantage(name, inputs).square() * counts
-        mean = torch.zeros(size).index_add(0, batch.state, square) / replies
+        mean = counts.new_zeros(size).index_add(0, batch.state, square) / replies
         out.append(torch.where(ended, 0.0, mean[after]))
     return out[0], out[1]
 
@@ -220,9 +221,9 @@ def _leave_one_out(batch: Batch, target: Tensor, value: Tensor) -> Tensor:
     state = batch.state[order]
     sizes = torch.bincount(state)
     # One row for each state, one column for each of its samples; what is beyond a state's own does not count.
-    place = torch.arange(len(state)) - (sizes.cumsum(0) - sizes)[state]
+    place = torch.arange(len(state), device=state.device) - (sizes.cumsum(0) - sizes)[state]
     shape = (len(sizes), max(2, int(sizes.max())))
-    table = [torch.zeros(shape, dtype=x.dtype) for x in (target, value, batch.kept)]
+    table = [x.new_zeros(shape) for x in (target, value, batch.kept)]
     for wide, x in zip(table, (target, value, batch.kept), strict=True):
         wide[state, place] = x[order]
     out = torch.zeros_like(target)

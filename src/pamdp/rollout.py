@@ -21,59 +21,19 @@ from pamdp.async_bridge import done
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
 from pamdp.journal import Journal, PlayedTurn
-from pamdp.models.backbone import Prefix
 from pamdp.models.critics import privileged_prefixes
 from pamdp.models.generate import Sampling
+from pamdp.models.place import on_host
 from pamdp.models.policy import Policy, Request
+from pamdp.models.prefix import Prefix
 from pamdp.progress import note
 from pamdp.seeds import seed_of
+from pamdp.transitions import Rollout, Transition
 from pamdp.types import Outcome, TimeStep
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """One reply and what came of it.
-
-    Attributes:
-      key, t, k: dialogue, turn and sample.
-      action: a, [d_a]; None where the policy has no planner.
-      mean: mean of the action's distribution when it was drawn, [d_a].
-      sigma: its standard deviation then; 0 where nothing was drawn: such a transition is for critics only.
-      reward: r, or None: masked.
-      next: (dialogue, turn) of h′, or None where the dialogue ended for good.
-      truncated: the horizon T was hit: nobody replies to h′.
-      score: ∇_a log p(u|h, a), [d_a], where it was asked for.
-    """
-
-    key: str
-    t: int
-    k: int
-    reply: str
-    action: Tensor | None
-    mean: Tensor | None
-    sigma: float
-    reward: float | None
-    next: tuple[str, int] | None
-    truncated: bool = False
-    score: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """Transitions, and the features of every state that they name."""
-
-    transitions: list[Transition]
-    moments: dict[tuple[str, int], TimeStep]
-    features_h: dict[tuple[str, int], Tensor]
-    features_hw: dict[tuple[str, int], Tensor]
-    dropped: dict[tuple[str, int], int] = field(default_factory=dict)
-    """How many first turns did not fit into the backbone, of states whose history is read without them."""
-
-    def answered(self, t: Transition) -> bool:
-        """Whether a judge could say something of a reply: ω_t is known, and the user answered or the dialogue ended."""
-        return self.moments[t.key, t.t].known and (t.next is None or not self.moments[t.next].stock)
+Act = tuple[Tensor | None, Sequence[Tensor | None]]
+"""Mean of an action's distribution, and the actions under which the samples are written; None without a planner."""
 
 
 @torch.no_grad()
@@ -131,7 +91,7 @@ class _Flight:
     """Dialogues whose replies are written and whose outcomes are awaited."""
 
     moments: list[TimeStep]
-    actions: list[tuple[Tensor | None, Sequence[Tensor | None]]]
+    actions: list[Act]
     replies: list[Sequence[str]]
     outcomes: list[Future[list[Outcome]]]
 
@@ -176,10 +136,12 @@ class _Play:
         with self.policy.active():  # once for all: switching has its price
             add_features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
-        drawn = [self._act(m) if p is None else _stored(p) for m, p in zip(moments, known, strict=True)]
         asked = [i for i, played in enumerate(known) if played is None]
+        acts = [self._act(moments[i]) for i in asked]
+        new = iter(_on_host(acts))
+        drawn = [next(new) if played is None else _stored(played) for played in known]
         replies: list[Sequence[str]] = [() if played is None else played.replies for played in known]
-        written = self._write([moments[i] for i in asked], [drawn[i][1] for i in asked])
+        written = self._write([moments[i] for i in asked], [actions for _, actions in acts])
         for i, group in zip(asked, written, strict=True):
             replies[i] = group
         begun = iter(self.env.begin([moments[i] for i in asked], [replies[i] for i in asked]) if asked else ())
@@ -189,6 +151,7 @@ class _Play:
         """Wait for the outcomes, store each turn as it ends, and give the moments that want a reply next."""
         self.store(flight)
         following, last, ended = [], [], []
+        sigma = self.sigma  # one wait for the device
         for moment, (mean, actions), group, future in zip(
             flight.moments, flight.actions, flight.replies, flight.outcomes, strict=True
         ):
@@ -197,7 +160,7 @@ class _Play:
             name = None if after is None else (after.key, after.t)
             scores = self._scores(moment, group, actions)
             for k, (reply, action, outcome, score) in enumerate(zip(group, actions, outcomes, scores, strict=True)):
-                drawn = action, mean, self.sigma
+                drawn = action, mean, sigma
                 self.out.transitions.append(
                     Transition(moment.key, moment.t, k, reply, *drawn, outcome.reward, name, outcome.truncated, score)
                 )
@@ -215,10 +178,9 @@ class _Play:
             self.seen.pop(key, None)
         return following
 
-    def _act(self, moment: TimeStep) -> tuple[Tensor | None, Sequence[Tensor | None]]:
-        """Mean of the action's distribution, and the actions under which the samples are written."""
+    def _act(self, moment: TimeStep) -> Act:
         seed = seed_of(self.seed, "action", moment.key, moment.t) if self.explore else None
-        return self.policy.act(self.out.features_h[moment.key, moment.t], self.samples, seed)
+        return self.policy.act(self.policy.features(self.prefixes[moment.key]), self.samples, seed)
 
     def _write(self, moments: list[TimeStep], actions: list[Sequence[Tensor | None]]) -> list[Sequence[str]]:
         requests = [
@@ -237,7 +199,7 @@ class _Play:
         if not self.scored or len(known) < len(replies):
             return [None] * len(replies)
         ids = [self.policy.backbone.chat.reply(reply) for reply in replies]
-        return list(self.policy.scores(self.prefixes[moment.key], -1, ids, known))
+        return on_host(list(self.policy.scores(self.prefixes[moment.key], -1, ids, known)))
 
     def store(self, flight: _Flight) -> None:
         """Add the turns of a flight to the journal, each as it ends."""
@@ -277,21 +239,30 @@ def add_features(
             out.dropped[moment.key, moment.t] = dropped
             prefixes.pop(moment.key, None)  # what is left does not continue it
     known = [prefixes.get(moment.key) for moment in moments]
-    for moment, prefix in zip(moments, policy.prefixes(read, known), strict=True):
+    found = policy.prefixes(read, known)
+    for moment, prefix, own in zip(moments, found, on_host([policy.features(p) for p in found]), strict=True):
         out.moments[moment.key, moment.t] = moment
         prefixes[moment.key] = prefix
-        out.features_h[moment.key, moment.t] = policy.features(prefix)
+        out.features_h[moment.key, moment.t] = own
     if privileged is None:
         return
     new = [moment for moment in moments if (moment.key, moment.t) not in privileged]
-    for moment, prefix in zip(new, privileged_prefixes(policy, new, [seen.get(m.key) for m in new]), strict=True):
+    found = privileged_prefixes(policy, new, [seen.get(m.key) for m in new])
+    for moment, prefix, own in zip(new, found, on_host([policy.features(p) for p in found]), strict=True):
         seen[moment.key] = prefix
-        privileged[moment.key, moment.t] = policy.features(prefix)
+        privileged[moment.key, moment.t] = own
     for moment in moments:
         out.features_hw[moment.key, moment.t] = privileged[moment.key, moment.t]
 
 
-def _stored(played: PlayedTurn) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+def _on_host(acts: Sequence[Act]) -> Iterator[Act]:
+    """Means and actions as they are stored and learned from: on the CPU, by one copy for all."""
+    known = iter(on_host([x for mean, actions in acts for x in (mean, *actions) if x is not None]))
+    for mean, actions in acts:
+        yield (None if mean is None else next(known)), [None if a is None else next(known) for a in actions]
+
+
+def _stored(played: PlayedTurn) -> Act:
     """The actions of a turn that was played before."""
     mean = None if played.mean is None else torch.tensor(played.mean)
     return mean, [None if action is None else torch.tensor(action) for action in played.actions]

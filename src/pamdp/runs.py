@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pamdp.errors import ConfigError, RunError
 from pamdp.files import Json, json_line, lock, new_folder, read_json_lines, sweep, write_atomic, write_json
-from pamdp.fingerprint import REFUSED, Fingerprint, environment
+from pamdp.fingerprint import NUMBERS, REFUSED, Fingerprint, environment
 from pamdp.settings import Settings, dump, flatten, load
 
 S = TypeVar("S", bound=Settings)
@@ -80,7 +80,8 @@ class Run:
         past = record["environments"]
         assert isinstance(past, list)
         here = environment(fingerprint.servers)
-        if past[-1] != here:
+        numbers = {name: getattr(fingerprint, name) for name in NUMBERS}
+        if past[-1] != here or numbers != {name: record.get(name, numbers[name]) for name in NUMBERS}:
             record = {**fingerprint.model_dump(mode="json"), "environments": [*past, here]}
             write_json(run.path / "fingerprint.json", record)
         run.rewind()

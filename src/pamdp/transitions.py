@@ -1,4 +1,4 @@
-"""Transitions of rollouts as tensors: what the learner learns from.
+"""Transitions of rollouts, and the same as tensors: what the learner learns from.
 
 Owns their order and which of them teach whom. Knows nothing of losses.
 """
@@ -6,13 +6,57 @@ Owns their order and which of them teach whom. Knows nothing of losses.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from pamdp.rl.losses import gaussian_log_prob
-from pamdp.rollout import Rollout
+from pamdp.types import TimeStep
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One reply and what came of it.
+
+    Attributes:
+      key, t, k: dialogue, turn and sample.
+      action: a, [d_a]; None where the policy has no planner.
+      mean: mean of the action's distribution when it was drawn, [d_a].
+      sigma: its standard deviation then; 0 where nothing was drawn: such a transition is for critics only.
+      reward: r, or None: masked.
+      next: (dialogue, turn) of h′, or None where the dialogue ended for good.
+      truncated: the horizon T was hit: nobody replies to h′.
+      score: ∇_a log p(u|h, a), [d_a], where it was asked for.
+    """
+
+    key: str
+    t: int
+    k: int
+    reply: str
+    action: Tensor | None
+    mean: Tensor | None
+    sigma: float
+    reward: float | None
+    next: tuple[str, int] | None
+    truncated: bool = False
+    score: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Transitions, and the features of every state that they name; all tensors on the CPU, where a policy learns."""
+
+    transitions: list[Transition]
+    moments: dict[tuple[str, int], TimeStep]
+    features_h: dict[tuple[str, int], Tensor]
+    features_hw: dict[tuple[str, int], Tensor]
+    dropped: dict[tuple[str, int], int] = field(default_factory=dict)
+    """How many first turns did not fit into the backbone, of states whose history is read without them."""
+
+    def answered(self, t: Transition) -> bool:
+        """Whether a judge could say something of a reply: ω_t is known, and the user answered or the dialogue ended."""
+        return self.moments[t.key, t.t].known and (t.next is None or not self.moments[t.next].stock)
 
 
 @dataclass(frozen=True, slots=True)

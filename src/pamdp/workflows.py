@@ -15,7 +15,7 @@ import torch
 from rich.console import RenderableType
 
 from pamdp.calls_config import JudgeConfig
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config, ModelConfig
 from pamdp.data.check import without_persona
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
@@ -31,7 +31,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
 from pamdp.runs import Run
-from pamdp.train.factory import Split, load_policy, load_split, with_planner
+from pamdp.train.factory import Split, load_policy, load_split, require_learnable, with_planner
 from pamdp.train.policy_metadata import read_metadata
 from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
@@ -45,13 +45,14 @@ class Result:
     shown: Sequence[RenderableType] = ()
 
 
-def backbones(config: Config, load: Callable[[str], Backbone]) -> tuple[Backbone, Backbone]:
+def backbones(config: Config, load: Callable[[ModelConfig], Backbone]) -> tuple[Backbone, Backbone]:
     """The bare backbone, for Vanilla and the judges, and the one that the policy is loaded on.
 
     They are one and the same unless cloning changed every weight: then only a second copy is still the plain model.
     """
-    bare = load(config.model.name)
-    return bare, load(config.model.name) if config.clone.backbone == "full" else bare
+    require_learnable(config)
+    bare = load(config.model)
+    return bare, load(config.model) if config.clone.backbone == "full" else bare
 
 
 def require_reward(config: Config, start: Path) -> None:
@@ -135,8 +136,8 @@ def evaluate_policies(
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:
     """What a run is computed from, where JUDGES reward."""
     return Fingerprint(
-        data=split.sha256, skipped=split.skipped, repaired=split.repaired, model=backbone.name,
-        revision=backbone.revision, pairs=pairs, judges=tuple(in_role(judge, "reward") for judge in judges),
+        data=split.sha256, skipped=split.skipped, repaired=split.repaired, pairs=pairs,
+        judges=tuple(in_role(judge, "reward") for judge in judges), **backbone.identity,
     )  # fmt: skip
 
 
@@ -160,10 +161,10 @@ def tell_of_data(skipped: int, repairs: Mapping[str, int], items: Sequence[Dialo
 
 
 def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
-    """A new run, or the interrupted one; MAY_CHANGE names settings that may differ from before."""
+    """A new run, or the interrupted one; MAY_CHANGE names settings that may be others, beside where it computes."""
     torch.manual_seed(config.seed)
     if resume and path.exists():
-        return Run.resume(path, config, fingerprint, may_change)
+        return Run.resume(path, config, fingerprint, (*MAY_CHANGE, *may_change))
     return Run.create(path, config, fingerprint)
 
 

@@ -25,12 +25,13 @@ from pamdp.models import alike
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, linear_names, load_adapter, train_backbone
 from pamdp.models.alike import require_alike
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.families import sees_all
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
 from pamdp.models.prefill import prefill
+from pamdp.models.prefix import Prefix
 from pamdp.prompts.render import load, render
 from pamdp.runs import Run
 from pamdp.train.clone import clone

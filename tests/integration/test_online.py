@@ -16,10 +16,10 @@ from pamdp.files import Json
 from pamdp.journal import Journal
 from pamdp.llm.chat import ChatModel
 from pamdp.models.policy import Policy
-from pamdp.rollout import Rollout, Transition
 from pamdp.runs import Run
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.online import failures, online, users_of
+from pamdp.transitions import Rollout, Transition
 from pamdp.types import Dialogue, Message, Persona, TimeStep
 from tests.tools.learning import (
     CANARY,

@@ -18,7 +18,6 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Case, Verdict
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
-from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train import reinforce
 from pamdp.train.bc import Cloner
@@ -26,7 +25,7 @@ from pamdp.train.clone import clone
 from pamdp.train.factory import load_policy, new_policy
 from pamdp.train.offline import offline
 from pamdp.train.policy_metadata import read_metadata
-from pamdp.transitions import Batch, to_batch
+from pamdp.transitions import Batch, Rollout, to_batch
 from pamdp.types import Dialogue
 from tests.tools.tiny import make_tiny_backbone
 

@@ -9,9 +9,10 @@ import pytest
 
 import pamdp.models.policy as policy_module
 import pamdp.models.prefill as clean_module
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.policy import Policy
+from pamdp.models.prefix import Prefix
 
 
 class Read(NamedTuple):

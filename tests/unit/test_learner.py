@@ -16,8 +16,7 @@ from pamdp.models.actor import Actor
 from pamdp.models.actor_delta import ComponentDelta, FullDelta
 from pamdp.models.critics import DualCritic
 from pamdp.rl.checks import AdvantageInputs
-from pamdp.rollout import Rollout, Transition
-from pamdp.transitions import Batch, log_drawn, to_batch
+from pamdp.transitions import Batch, Rollout, Transition, log_drawn, to_batch
 
 D_A, WIDTH, STATES, K = 3, 5, 16, 4
 PLAIN = RLConfig(

@@ -7,7 +7,8 @@ import torch
 from peft import LoraConfig
 
 from pamdp.errors import ModelError
-from pamdp.models.backbone import Backbone, Readout, fork
+from pamdp.models.backbone import Backbone, Readout
+from pamdp.models.prefix import fork
 from tests.tools.chats import ECHO, NURSE, SYSTEM
 from tests.tools.tiny import make_tiny_backbone
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pamdp.models import generate as generation
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.kv_cache import SlotCache
+from pamdp.models.prefix import Prefix
 from tests.tools import naive
 from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 

@@ -8,8 +8,9 @@ from transformers import MistralConfig, MistralForCausalLM, StableLmConfig, Stab
 
 from pamdp.errors import ModelError
 from pamdp.models import prefill as prefilling
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.prefill import prefill
+from pamdp.models.prefix import Prefix
 from tests.tools.chats import ECHO, NURSE, SYSTEM
 from tests.tools.tiny import make_tiny_backbone
 

@@ -19,8 +19,9 @@ from pamdp.models.backbone import Readout
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.prompts.render import render
-from pamdp.rollout import Rollout, collect
+from pamdp.rollout import collect
 from pamdp.seeds import seed_of
+from pamdp.transitions import Rollout
 from pamdp.types import Dialogue, Persona, Turn
 from tests.tools.spies import spy_on_reading
 from tests.tools.tiny import make_tiny_backbone

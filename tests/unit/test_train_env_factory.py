@@ -12,7 +12,7 @@ import pytest
 import tomli_w
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig
-from pamdp.config import Config, EvalConfig, OnlineConfig
+from pamdp.config import Config, EvalConfig, ModelConfig, OnlineConfig
 from pamdp.data import load_sample
 from pamdp.env import simulated
 from pamdp.env.simulated import SimulatedUser
@@ -54,8 +54,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models of this machine that were loaded."""
     names = list[str]()
 
-    def bring(name: str = "embedded") -> Backbone:
-        names.append(name)
+    def bring(model: ModelConfig) -> Backbone:
+        names.append(model.name)
         return make_tiny_backbone()
 
     monkeypatch.setattr(local, "load_backbone", bring)

@@ -13,7 +13,7 @@ import torch
 
 from pamdp.baselines.config import TuneConfig
 from pamdp.baselines.replies import Replier
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
 from pamdp.llm.ledger import Ledger
@@ -51,12 +51,12 @@ class Job:
         """The run in `root/NAME`: a new one, or the interrupted one."""
         torch.manual_seed(config.seed)
         prints = tuple(in_role(judge, "reward") for judge in judges)
-        fingerprint = Fingerprint(data=self.data, model=backbone.name, revision=backbone.revision, judges=prints)
+        fingerprint = Fingerprint(data=self.data, judges=prints, **backbone.identity)
         if not (self.root / name).exists():
             return Run.create(self.root / name, config, fingerprint)
         # Who rewards is compared by its fingerprint, and how it is reached may change.
         judging = ("cache", *(key for key in flatten(config) if key.startswith("judge.")))
-        return Run.resume(self.root / name, config, fingerprint, judging)
+        return Run.resume(self.root / name, config, fingerprint, (*MAY_CHANGE, *judging))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
+
 from pamdp.config import RLConfig
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import Key, Replies, greedy_replies, reference_log_probs
@@ -61,5 +63,6 @@ class PolicyReplier:
 
     def reference_nll(self, dialogues: Sequence[Dialogue]) -> dict[Key, float]:
         """Nats per token of every preferred reply."""
-        found = [reference_log_probs(self.policy, dialogue) for dialogue in dialogues]
-        return {key: -float(own.mean()) for scores in found for key, (own,) in scores.items()}
+        found = {k: own for d in dialogues for k, (own,) in reference_log_probs(self.policy, d).items()}
+        means = torch.stack([own.mean() for own in found.values()]).tolist() if found else []
+        return {key: -mean for key, mean in zip(found, means, strict=True)}

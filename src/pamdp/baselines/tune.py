@@ -80,10 +80,14 @@ def make_trainer(
         "logging_steps": 1,
         "disable_tqdm": True,
     }
+    if backbone.identity["quantization"] != "none":
+        raise ModelError(f"{kind} of TRL would merge what it learned into rounded weights; set model.quantization=none")
     adapter = None
     if isinstance(fit, LoraFitConfig):
         shape = {"r": fit.rank, "lora_alpha": fit.alpha, "lora_dropout": fit.dropout}
         adapter = LoraConfig(**shape, target_modules=targets, task_type="CAUSAL_LM")
+    elif backbone.dtype != torch.float32:
+        backbone.model.float()  # what an optimizer moves is float32; passes are cast (`bf16`), see `run_trainer`
     backbone.model.requires_grad_(adapter is None)
     trainer: Trainer = getattr(trl, f"{kind}Trainer")(
         backbone.model, args=getattr(trl, f"{kind}Config")(**shared | settings), train_dataset=Dataset.from_list(rows),
@@ -112,6 +116,8 @@ def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):
         model = model.merge_and_unload()
+    if trainer.args.bf16:
+        model.to(torch.bfloat16)
     model.config.use_cache = True
     return Backbone(model, backbone.tokenizer, backbone.name, backbone.revision)
 

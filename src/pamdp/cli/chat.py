@@ -13,8 +13,10 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from pamdp.cli.options import Plugins
+from pamdp.cli.options import Overrides, Plugins
+from pamdp.config import HereConfig
 from pamdp.errors import AnswerError
+from pamdp.settings import load
 from pamdp.types import History, Message
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def chat(
         bool, typer.Option("--show", help="Show V(h), the action and the inferred profile at each turn.")
     ] = False,
     plugin: Plugins,
+    overrides: Overrides,
 ) -> None:
     """Talk to a trained assistant in the terminal; an empty line, Ctrl-D or Ctrl-C ends it.
 
@@ -48,13 +51,16 @@ def chat(
     from pamdp.rl.returns import max_value
     from pamdp.rollout import collect
     from pamdp.train.factory import load_critics, load_policy
-    from pamdp.train.init_from import latest_policy
+    from pamdp.train.init_from import latest_policy, placed
     from pamdp.train.policy_metadata import read_metadata
     from pamdp.train.reinforce import R_MAX
     from pamdp.workflows import backbones
 
-    folder = latest_policy(run)
+    if "=" in run:
+        overrides, run = [run, *overrides], "shipped"
+    folder, asked = latest_policy(run), load(HereConfig, (), overrides)
     config = read_metadata(folder).config
+    config = config.model_copy(update={"model": placed(config.model, asked.model)})
     bare, own = backbones(config, load_backbone)
     policy = load_policy(folder, own)
     critics = load_critics(folder, policy.width, max_value(R_MAX, config.rl.gamma, config.rl.horizon))

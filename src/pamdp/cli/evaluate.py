@@ -50,6 +50,7 @@ def evaluate(
     from pamdp.models.embedded import load_backbone
     from pamdp.preflight import require_control, require_data, require_finished, require_judges
     from pamdp.runs import Run
+    from pamdp.train.init_from import placed
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
 
@@ -57,10 +58,12 @@ def evaluate(
     if (sheet or key) and not readings:
         raise ConfigError("--sheet and --key say what --readings are of; name the files of verdicts, too")
     names = [name.strip() for name in judges.split(",")]
-    asked = load(EvalConfig, config, overrides).judge
+    asked = load(EvalConfig, config, overrides)
     done = Run(run)
     settings = done.config(Config)
-    reached = settings.judge.model_copy(update={name: getattr(asked, name) for name in asked.model_fields_set})
+    settings = settings.model_copy(update={"model": placed(settings.model, asked.model)})
+    how = {name: getattr(asked.judge, name) for name in asked.judge.model_fields_set}
+    reached = settings.judge.model_copy(update=how)
     require_judges(names, done, reached)
     require_finished(done)
     if permuted is not None:

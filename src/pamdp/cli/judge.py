@@ -73,7 +73,7 @@ def evaluate(
         found = load_pairs(pairs or "", skip_bad=skip_bad)
         asked_of, skipped = list(found.pairs), len(found.skipped)
         tell_of_data(0, found.repaired, asked_of)  # the result has what was skipped
-    asked, ledger = make_rewards(settings, lambda: load_backbone(settings.model.name))
+    asked, ledger = make_rewards(settings, lambda: load_backbone(settings.model))
     with Progress("judging", 3 * len(asked_of)) as bar:
         report = evaluate_judge(asked, asked_of, bar.advance, users)
     more = {"skipped": skipped, "read_by": about, "fingerprint": asked.fingerprint, "costs": ledger.to_json()}
@@ -141,14 +141,16 @@ def train(
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
     from pamdp.train.factory import load_policy
-    from pamdp.train.init_from import policy_folder
+    from pamdp.train.init_from import placed, policy_folder
     from pamdp.train.offline import drawn_replies
     from pamdp.train.policy_metadata import read_metadata
     from pamdp.workflows import backbones
 
     require_replaceable(out, FILES)  # an hour's work is not begun where its end would delete something
     start, dialogues = policy_folder(source), load_sample("train").dialogues
-    backbone, own = backbones(read_metadata(start).config, load_backbone)
+    stored = read_metadata(start).config
+    stored = stored.model_copy(update={"model": placed(stored.model)})
+    backbone, own = backbones(stored, load_backbone)
     cloned = load_policy(start, own)
     models = [
         drawn_replies(cloned, dialogues, Config()),
@@ -164,12 +166,12 @@ def train(
 def _train_from_readings(out: Path, readings: list[str], source: str, epochs: int, as_json: bool) -> None:
     from pamdp.judges.from_readings import FILES, save, train_from_readings
     from pamdp.models.embedded import load_backbone
-    from pamdp.train.init_from import policy_folder
+    from pamdp.train.init_from import placed, policy_folder
     from pamdp.train.policy_metadata import read_metadata
 
     require_replaceable(out, FILES)
     states = [state for name in readings for state in _read_states(name)]
-    backbone = load_backbone(read_metadata(policy_folder(source)).config.model.name)
+    backbone = load_backbone(placed(read_metadata(policy_folder(source)).config.model))
     model, signals, temperature = train_from_readings(backbone, states, load_sample_readings("valid"), epochs)
     save(out, model, signals, temperature)
     found = {"out": str(out), "states": len(states), "temperature": temperature, "read_by": read_by(states)}

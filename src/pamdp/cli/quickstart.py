@@ -54,7 +54,7 @@ def quickstart(
     start = shipped("trained")
     config = settings_from(start, ["quickstart"], overrides)
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
-    backbone = load_backbone(config.model.name)
+    backbone = load_backbone(config.model)
     judge, ledger = make_rewards(config, lambda: backbone)
     split = split_of(config)
     require_unseen(split.test, [start])

@@ -47,6 +47,7 @@ def read(
     from pamdp.models.recorded import mean_actions
     from pamdp.preflight import require_control, require_data, require_finished
     from pamdp.runs import Run
+    from pamdp.train.init_from import placed
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, policies_of, split_of
 
@@ -54,6 +55,7 @@ def read(
     folder, key_file = out or run / SHEET, key or run / KEY
     done = Run(run)
     settings = done.config(Config)
+    settings = settings.model_copy(update={"model": placed(settings.model)})
     require_finished(done)
     if permuted is not None:
         require_control(Run(permuted), done)

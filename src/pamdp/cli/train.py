@@ -13,6 +13,7 @@ from rich.console import RenderableType
 
 from pamdp.cli.options import From, Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
+from pamdp.errors import ModelError
 from pamdp.settings import load
 
 if TYPE_CHECKING:
@@ -40,11 +41,12 @@ def bc(
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
-    from pamdp.train.factory import load_clone_pairs, new_policy
+    from pamdp.train.factory import load_clone_pairs, new_policy, require_learnable
     from pamdp.workflows import fingerprint_of, open_run, split_of, tell_of_data
 
     settings = load(Config, config, overrides)
-    backbone = load_backbone(settings.model.name)
+    require_learnable(settings)
+    backbone = load_backbone(settings.model)
     split = split_of(settings)
     pairs = load_clone_pairs(settings)
     tell_of_data(len(pairs.skipped), pairs.repaired, pairs.pairs)
@@ -176,22 +178,26 @@ def estimate(
     as_json: Json = False,
     overrides: Overrides,
 ) -> None:
-    """What `train online` or `train offline` with these settings will call and cost, before it runs.
+    """What training with these settings will call and cost, and what memory its model takes, before it runs.
 
     Example: `pamdp estimate --of offline judge.kind=openai judge.model=some-model`
     """
     from pamdp.evaluation.tables import TidyTable
     from pamdp.llm.stack import HERE
+    from pamdp.models.place import place_of
     from pamdp.train import estimate as costs
     from pamdp.train.factory import load_split
     from pamdp.train.init_from import policy_folder, settings_from
+    from pamdp.train.memory import memory_of
     from pamdp.train.users import load_users
 
     settings = settings_from(policy_folder(source), config, overrides) if source else load(Config, config, overrides)
     if of == "online":
-        rows = costs.estimate(settings, load_users(settings).train)
+        dialogues = load_users(settings).train
+        rows = costs.estimate(settings, dialogues)
     else:
-        rows = costs.estimate_offline(settings, load_split(settings.data).train)
+        dialogues = load_split(settings.data).train
+        rows = costs.estimate_offline(settings, dialogues)
     shown = []
     for row in rows:
         money = "local" if row.kind in HERE else "no price" if row.money is None else f"{row.money:.2f}"
@@ -199,6 +205,22 @@ def estimate(
     title = f"What `train {of}` will call; answers at their longest, without retries and cache"
     counts = dict.fromkeys(("calls", "prompt_tokens", "completion_tokens"), "{:,}".format)
     known = [row.money for row in rows if row.money is not None]
-    document = {"roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None}
-    tables = TidyTable(shown, {"kind": None, **counts}).terminal(title) if rows else [f"`train {of}` calls no model"]
+    document: dict[str, object] = {
+        "roles": [asdict(row) for row in rows], "money": sum(known) if len(known) == len(rows) else None,
+    }  # fmt: skip
+    tables: list[RenderableType] = [f"`train {of}` calls no model"]
+    if rows:
+        tables = [*TidyTable(shown, {"kind": None, **counts}).terminal(title)]
+    place = place_of(settings.model)
+    try:
+        found = memory_of(settings, dialogues, place.dtype.itemsize)
+    except ModelError as error:  # what is called costs the same
+        document |= {"memory": [], "model": str(error)}
+        tables.append(f"memory: {error}")
+    else:
+        document["memory"] = [asdict(row) | {"total_gb": row.total_gb} for row in found]
+        sizes = dict.fromkeys(("weights_gb", "learned_gb", "cache_gb", "passes_gb", "total_gb"), "{:,.2f}".format)
+        title = f"Memory of {settings.model.name} in GB, about; {place.why}"
+        whole = [asdict(row) | {"total_gb": row.total_gb} for row in found]
+        tables += TidyTable(whole, sizes | dict.fromkeys(("parameters", "tokens"), "{:,}".format)).terminal(title)
     show(as_json, document, *tables)

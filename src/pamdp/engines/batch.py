@@ -17,11 +17,12 @@ from pamdp.engines.job import Ended, Failed, Job, Numbers, Piece, Started
 from pamdp.engines.prefix_cache import PrefixCache
 from pamdp.engines.speech import Speech
 from pamdp.errors import ContextLengthError, EndpointError, PamdpError
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.generate import Entry, Writing
 from pamdp.models.policy import Policy, Request
 from pamdp.models.prefill import TOKENS, prefill
+from pamdp.models.prefix import Prefix
 from pamdp.seeds import seed_of
 from pamdp.types import History
 

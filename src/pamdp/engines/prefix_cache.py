@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from pamdp.models.backbone import Prefix
 from pamdp.models.chat import Encoded
+from pamdp.models.prefix import Prefix
 
 Space = tuple[str, ...]
 

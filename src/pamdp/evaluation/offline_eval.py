@@ -114,7 +114,8 @@ def nll_gain(
 ) -> tuple[list[float], list[str]]:
     """Gain in log p of the preferred reply under the own action over another, per token and state; and the users."""
     found = [(d.user_id, a, b) for d in dialogues for a, b in reference_log_probs(policy, d, own, other).values()]
-    return [float((a.sum() - b.sum()) / len(a)) for _, a, b in found], [user for user, _, _ in found]
+    gains = torch.stack([(a.sum() - b.sum()) / len(a) for _, a, b in found]).tolist() if found else []
+    return gains, [user for user, _, _ in found]
 
 
 def evaluate(

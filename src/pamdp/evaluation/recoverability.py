@@ -167,8 +167,9 @@ class Likelihood:
             last = len(self.backbone.layers)
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
             before = [states[at] for at, _ in row.predicts]
-            found = reply_log_probs(self.backbone, before, [row.ids[own].tolist() for _, own in row.predicts])
-            return [float(each.sum()) for each in found]
+            found = reply_log_probs(self.backbone, before, row.replies)
+            sums: list[float] = torch.stack([each.sum() for each in found]).tolist()
+            return sums
 
 
 def _said(history: History) -> list[str]:

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pamdp.judges.scoring import Calibration, ScoringJudge, found_once
-from pamdp.models.backbone import Backbone, first_of
+from pamdp.models.backbone import Backbone
 from pamdp.models.packed_branches import Branch, branch_log_probs, reply_log_probs
 from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
+from pamdp.models.place import wide
+from pamdp.models.prefix import first_of
 from pamdp.prompts.render import load, render
 from pamdp.registry import JUDGES
 from pamdp.types import History, Persona
@@ -46,7 +48,7 @@ class LikelihoodScorer:
     messages = 1
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
-        self.backbone, self.head, self.cut = backbone, head, cut
+        self.backbone, self.head, self.cut = backbone, head.to(backbone.device), cut
         self.layers = len(backbone.layers)
         self._weights: tuple[int, ...] = ()
         self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
@@ -73,16 +75,16 @@ class LikelihoodScorer:
 
     def _combine(self, row: PackedRow, states: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         out = []
+        read = states.to(wide(states.dtype))
         for (_, own), known, anyone in zip(row.predicts, self._log_probs(row, states), base, strict=True):
-            z = self.head.readout(states[own].mean(0) + states[own[-1]])[0]
+            z = self.head.readout(read[own].mean(0) + read[own[-1]])[0]
             out.append(self.head.alpha * (known - anyone) + z)
         return out
 
     def _log_probs(self, row: PackedRow, states: Tensor) -> list[Tensor]:
         """Log p of every reply of a row from its final states, each a scalar."""
         before = [states[at] for at, _ in row.predicts]
-        ids = [row.ids[own].tolist() for _, own in row.predicts]
-        return [tokens.sum() for tokens in reply_log_probs(self.backbone, before, ids)]
+        return [tokens.sum() for tokens in reply_log_probs(self.backbone, before, row.replies)]
 
     @torch.no_grad()
     def lower(self, row: PackedRow, cache: DynamicCache | None = None) -> Tensor:
@@ -125,7 +127,8 @@ class LikelihoodScorer:
             self._weights = weights
         base = self.base(history, replies)
         row, states = self._states(self.group(persona, history, replies), persona)
-        return [float(score) for score in self._combine(row, states, base)]
+        scores: list[float] = torch.stack(self._combine(row, states, base)).tolist()
+        return scores
 
     def forget(self) -> None:
         """Drop the kept contexts and what was found of replies."""

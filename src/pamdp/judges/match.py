@@ -51,7 +51,7 @@ class MatchScorer:
     messages = 1
 
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
-        self.backbone, self.head, self.layers = backbone, head, tuple(layers)
+        self.backbone, self.head, self.layers = backbone, head.to(backbone.device), tuple(layers)
         self._personas: dict[Persona, Tensor] = {}
         self._replies: dict[tuple[History, str], Tensor] = {}
 
@@ -82,7 +82,8 @@ class MatchScorer:
         """Score of each reply for a person."""
         features = self.reply_features(history, replies)
         personas = self.persona_features(persona).expand(len(replies), -1)
-        return [float(x) for x in self.head(personas, features).mean(0)]
+        scores: list[float] = self.head(personas, features).mean(0).tolist()
+        return scores
 
     def forget(self) -> None:
         """Drop the features of replies; those of persons are found alone, whatever else is asked."""

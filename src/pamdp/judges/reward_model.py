@@ -21,7 +21,7 @@ from pamdp.errors import DataError
 from pamdp.models.actor import Whitening
 from pamdp.models.adapters import add_adapter, train_backbone
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed_contexts import Group, PackedRow, pack, run_layers
+from pamdp.models.packed_contexts import Group, PackedRow, halved, pack, run_layers
 from pamdp.prompts.render import load, render
 from pamdp.types import History, Persona, PreferencePair
 
@@ -59,6 +59,9 @@ class RewardModel:
     last: int
     messages: int = MESSAGES
 
+    def __post_init__(self) -> None:
+        self.head.to(self.backbone.device)
+
     def row(self, persona: Persona, history: History, replies: Sequence[str]) -> PackedRow:
         """The replies after the last messages, with the person in front, if anything is known of one."""
         chat = self.backbone.chat
@@ -82,7 +85,8 @@ class RewardModel:
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply for a person."""
         row = self.row(persona, history, replies)
-        return [float(x) for x in self.head(self.features(row, self.lower(row)))[:, 0]]
+        scores: list[float] = self.head(self.features(row, self.lower(row)))[:, 0].tolist()
+        return scores
 
 
 def train_reward_model(
@@ -133,7 +137,7 @@ def train_reward_model(
             chosen = order[start : start + batch_size]
             for i in chosen:
                 row, lower = rows[i]
-                out = model.head(model.features(row, lower.float()))
+                out = model.head(model.features(row, lower))
                 torch.autograd.backward(reading_loss(out, lessons[i], grades) / len(chosen))
                 progress(1)
             nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
@@ -151,10 +155,10 @@ def _rows(
     rows = []
     for lesson in lessons:
         row = model.row(lesson.persona, lesson.history, lesson.texts)
-        rows.append((row, model.lower(row).half()))
+        rows.append((row, halved(model.lower(row))))
         progress(1)
     with torch.no_grad():
-        model.head.whiten.fit(torch.cat([model.features(row, lower.float()) for row, lower in rows[:100]]))
+        model.head.whiten.fit(torch.cat([model.features(row, lower) for row, lower in rows[:100]]))
     return rows
 
 

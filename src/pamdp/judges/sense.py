@@ -48,10 +48,14 @@ class SenseScorer:
     match: MatchScorer
     head: SenseHead
 
+    def __post_init__(self) -> None:
+        self.head.to(self.match.backbone.device)
+
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply."""
-        return [float(x) for x in self.head(self.match.reply_features(history, replies))]
+        scores: list[float] = self.head(self.match.reply_features(history, replies)).tolist()
+        return scores
 
     def forget(self) -> None:
         """Drop the features of replies."""
@@ -74,7 +78,7 @@ def train_sense(
             match.forget()
             progress(len(replies))
         sides.append(torch.cat(features))
-    head = SenseHead(sides[0].shape[1])
+    head = SenseHead(sides[0].shape[1]).to(sides[0].device)
     fit_sense(head, sides[0], sides[1:], decay=0.01)
     return SenseScorer(match, head)
 
@@ -88,7 +92,7 @@ def fit_sense(
     """
     head.whiten.fit(torch.cat([people, *models]))
     good, bad = head.whiten(people), [head.whiten(model) for model in models]
-    weight, bias = torch.zeros(good.shape[1], requires_grad=True), torch.zeros(1, requires_grad=True)
+    weight, bias = (torch.zeros(n, device=good.device, requires_grad=True) for n in (good.shape[1], 1))
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
     softplus = nn.functional.softplus
 

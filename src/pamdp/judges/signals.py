@@ -75,10 +75,11 @@ class SignalsScorer:
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
-        return [float(x) for x in self.signals(self.numbers(history, replies))]
+        scores: list[float] = self.signals(self.numbers(history, replies)).tolist()
+        return scores
 
     def _log_probs(self, contexts: Sequence[History], replies: Sequence[str]) -> list[Float[Tensor, " n"]]:
-        """Mean log p of a token of each reply, its end included, after each of the contexts."""
+        """Mean log p of a token of each reply, its end included, after each of the contexts; on the CPU."""
         chat, layers = self.backbone.chat, len(self.backbone.layers)
         ids = [chat.reply(reply) for reply in replies]
         groups = [Group(chat.history(context, load("assistant")).ids, ids) for context in contexts]
@@ -86,7 +87,7 @@ class SignalsScorer:
         with self.backbone.adapter(None):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
         found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids * len(contexts))
-        return list(torch.stack([tokens.mean() for tokens in found]).float().reshape(len(contexts), -1))
+        return list(torch.stack([tokens.mean() for tokens in found]).float().cpu().reshape(len(contexts), -1))
 
 
 def text_numbers(message: str, reply: str) -> list[float]:

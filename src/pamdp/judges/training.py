@@ -16,7 +16,7 @@ from pamdp.judges.scoring import Scorer, Sum, fit_temperature
 from pamdp.judges.sense import SenseScorer, Texts, train_sense
 from pamdp.models.adapters import add_adapter, train_backbone
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed_contexts import pack
+from pamdp.models.packed_contexts import halved, pack
 from pamdp.progress import Progress
 from pamdp.types import Dialogue, PreferencePair
 
@@ -114,7 +114,7 @@ def train_likelihood(
         replies = (pair.preferred, pair.rejected)
         row = pack([scorer.group(pair.persona, pair.history, replies)], backbone.device)
         scorer.forget()  # what is trained on does not depend on the order of the pairs
-        items.append((row, scorer.lower(row).half(), scorer.base(pair.history, replies)))
+        items.append((row, halved(scorer.lower(row)), scorer.base(pair.history, replies)))
         progress(1)
     adapter = [p for p in backbone.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -131,7 +131,7 @@ def train_likelihood(
             chosen = order[start : start + batch_size]
             for i in chosen:
                 row, lower, base_scores = items[i]
-                good, bad = scorer.scores(row, lower.float(), base_scores)
+                good, bad = scorer.scores(row, lower, base_scores)
                 loss = torch.nn.functional.softplus(bad - good) / len(chosen)
                 torch.autograd.backward(loss)
                 progress(1)

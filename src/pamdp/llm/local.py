@@ -12,13 +12,17 @@ from dataclasses import dataclass
 
 import torch
 
+from pamdp.calls_config import EndpointConfig
+from pamdp.config import ModelConfig
 from pamdp.errors import ContextLengthError
+from pamdp.fingerprint import NUMBERS
 from pamdp.llm.chat import Completion, Decoding, Messages
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
-from pamdp.models.embedded import load_backbone
+from pamdp.models.embedded import EMBEDDED, load_backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.prefill import prefill
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import CHAT_MODELS
 from pamdp.types import Message
 
@@ -44,10 +48,11 @@ class LocalChat:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """Kind, model and revision of the weights."""
+        """Kind, model and revision of the weights, and the numbers that it computes in where they are not float32."""
         return {
             "kind": "local", "model": self.backbone.name, "revision": self.backbone.revision,
             "top_p": f"{self.top_p:g}", "repetition_penalty": f"{self.repetition_penalty:g}",
+            **dict(zip(NUMBERS, self.backbone.numbers, strict=False)),
         }  # fmt: skip
 
     async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
@@ -112,5 +117,10 @@ class LocalChat:
         return encoded
 
 
-CHAT_MODELS.add("embedded", lambda end: LocalChat(load_backbone()))
-CHAT_MODELS.add("local", lambda end: LocalChat(load_backbone(end.model)))
+def _load(end: EndpointConfig, name: str) -> LocalChat:
+    place = {field: getattr(end, field) for field in PlaceConfig.model_fields}
+    return LocalChat(load_backbone(ModelConfig(name=name, **place)))
+
+
+CHAT_MODELS.add("embedded", lambda end: _load(end, EMBEDDED))
+CHAT_MODELS.add("local", lambda end: _load(end, end.model))

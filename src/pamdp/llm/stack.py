@@ -21,6 +21,7 @@ from pamdp.llm.ledger import Ledger, Metered, Price, Role
 from pamdp.llm.limits import Limited, Limits, Retrying
 from pamdp.llm.openai import public_url
 from pamdp.models.embedded import EMBEDDED, cache_dir
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import CHAT_MODELS, JUDGES
 
 HERE = ("embedded", "local")
@@ -55,7 +56,7 @@ def build_chat_models(
     out = dict[str, ChatModel]()
     for name, (role, end) in ends.items():
         server = end.kind, end.base_url, end.model
-        reached = (*server, end.key_env, end.timeout)
+        reached = (*server, end.key_env, end.timeout, *(getattr(end, name) for name in PlaceConfig.model_fields))
         if reached not in made:
             made[reached] = CHAT_MODELS[end.kind](end)
         model = made[reached]

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, cast_adapter_dtype
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -61,6 +61,7 @@ def add_adapter(
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         torch.manual_seed(seed)
         inject_adapter_in_model(config, backbone.model, name, state_dict=modules)
+    cast_adapter_dtype(backbone.model, name)  # what learns is float32, whatever the backbone is
     backbone.model._hf_peft_config_loaded = True  # as its own `add_adapter` does, which takes no names of weights
     backbone.model.set_adapter(name)
     backbone.model.requires_grad_(False)

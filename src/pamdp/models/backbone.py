@@ -6,11 +6,11 @@ beyond text. Loading a model from disk is in models/embedded.py.
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
 
 from pamdp.errors import ModelError
+from pamdp.fingerprint import Identity
 from pamdp.models.attention import use_grouped_attention
 from pamdp.models.chat import ChatEncoder, Encoded
-from pamdp.models.families import ends_of, inputs_of, logits_of, most_positions, require_usable, trunk_of
+from pamdp.models.families import ends_of, inputs_of, logits_of, most_positions, numbers_of, require_usable, trunk_of
+from pamdp.models.prefix import Prefix, continues, fork, grown
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,50 +44,29 @@ class Readout:
             raise ModelError(f"unknown read-out {sorted(unknown)}; use header, user, users")
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """One clean pass over a history: what branches and read-outs need.
-
-    Attributes:
-      encoded: the history's tokens and marks.
-      cache: keys and values of the pass.
-      states: hidden states of the read-out layer, [tokens, d].
-      final: hidden states after the final norm, [tokens, d].
-    """
-
-    encoded: Encoded
-    cache: DynamicCache
-    states: Tensor
-    final: Tensor
-
-    def read(self, t: int, places: Sequence[str]) -> Tensor:
-        """H(h_t), [len(places) * d]."""
-        start, stop = self.encoded.users[t]
-        parts: list[Tensor] = []
-        for place in places:
-            if place == "header":
-                parts.append(self.states[self.encoded.heads[t] - 1])
-            elif place == "user":
-                parts.append(self.states[start:stop].mean(0))
-            else:
-                parts.append(torch.cat([self.states[a:b] for a, b in self.encoded.users[: t + 1]]).mean(0))
-        return torch.cat(parts)
-
-
 class Backbone:
     """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
-    NAME and REVISION identify the weights in fingerprints and checkpoints. A ModelError for a model that cannot be used
-    (`families.require_usable`). Adapters may lose their last policy in any thread; `defer` takes them off: at once,
-    unless a thread that owns the model does it between two passes.
+    NAME and REVISION identify the weights in fingerprints and checkpoints. CHECKPOINTING says which passes keep less
+    for their gradient; GROUPED lets a CPU attend by groups of heads, where the model can. A
+    ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
+    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", revision: str = ""
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        name: str = "",
+        revision: str = "",
+        checkpointing: Literal["auto", "on", "off"] = "auto",
+        grouped: bool = True,
     ) -> None:
         self.model, self.tokenizer, self.name, self.revision = model, tokenizer, name, revision
+        self.checkpointing = checkpointing
         require_usable(model)
-        use_grouped_attention(model)
+        if grouped:
+            use_grouped_attention(model)
         self.chat = ChatEncoder(tokenizer, ends_of(model))
         self.trunk, self.layers = trunk_of(model)
         self.embed: nn.Embedding = model.get_input_embeddings()
@@ -105,6 +86,18 @@ class Backbone:
         """The weights' type."""
         dtype: torch.dtype = next(self.model.parameters()).dtype
         return dtype
+
+    @property
+    def identity(self) -> Identity:
+        """What a fingerprint notes of it."""
+        numbers = numbers_of(self.model)
+        return Identity(model=self.name, revision=self.revision, dtype=numbers[0], quantization=numbers[1])
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What tells its features and answers from those in float32: nothing, or type and quantization."""
+        found = numbers_of(self.model)
+        return () if found == ("float32", "none") else found
 
     @property
     def positions(self) -> int | None:
@@ -228,6 +221,7 @@ class Backbone:
         if vectors is None:
             yield
             return
+        vectors = vectors.to(self.dtype)
         if layer < 1:
             raise ModelError(f"hidden states of layer {layer} cannot be shifted; choose one between two layers")
 
@@ -256,8 +250,11 @@ class Backbone:
         return logits_of(self.model, self.trunk, states)
 
     def inputs(self, embeds: Tensor, ids: Tensor) -> dict[str, Tensor]:
-        """What the trunk is given for embeddings [rows, n, d] of tokens IDS [rows, n], -1 where one is no token's."""
-        return inputs_of(self.trunk, embeds, ids)
+        """What the trunk is given for embeddings [rows, n, d] of tokens IDS [rows, n], -1 where one is no token's.
+
+        Here, and in `steering`, what a planner made in float32 comes into the model's own type.
+        """
+        return inputs_of(self.trunk, embeds.to(self.dtype), ids)
 
     def embed_ids(self, ids: Sequence[int]) -> Tensor:
         """Input embeddings of tokens, [n, d]."""
@@ -266,33 +263,3 @@ class Backbone:
 
 class _Caught(Exception):
     """A shallow pass has what it came for."""
-
-
-def continues(encoded: Encoded, before: Prefix | None) -> int:
-    """How many tokens of a history an earlier prefix of it has run; a ModelError where that is not its beginning."""
-    done = 0 if before is None else len(before.encoded.ids)
-    if before is not None and encoded.ids[:done] != before.encoded.ids:
-        raise ModelError("this history does not continue the one it is said to extend")
-    return done
-
-
-def grown(encoded: Encoded, cache: DynamicCache, before: Prefix | None, states: Tensor, final: Tensor) -> Prefix:
-    """The prefix of a history, from the states of its new tokens."""
-    if before is not None:
-        states, final = torch.cat([before.states, states]), torch.cat([before.final, final])
-    return Prefix(encoded, cache, states, final)
-
-
-def fork(cache: DynamicCache) -> DynamicCache:
-    """A cache that shares the tensors of CACHE but grows on its own: caches grow by concatenation."""
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    return twin
-
-
-def first_of(cache: DynamicCache, length: int) -> DynamicCache:
-    """A copy of the first LENGTH tokens of CACHE."""
-    twin = fork(cache)
-    for layer in twin.layers:
-        layer.keys, layer.values = layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()
-    return twin

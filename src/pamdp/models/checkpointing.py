@@ -25,9 +25,12 @@ TOKENS = 640
 def checkpointed(backbone: Backbone, tokens: int) -> Iterator[None]:
     """Passes of TOKENS tokens inside the block, if that is many and a gradient is wanted, keep less.
 
+    `model.checkpointing` may say that all of them do, or none.
+
     The gradient, too, has to be taken under the adapter that is active now. Trunks whose layers have no `mlp` keep all.
     """
-    if tokens <= TOKENS or not torch.is_grad_enabled():
+    many = tokens > TOKENS if backbone.checkpointing == "auto" else backbone.checkpointing == "on"
+    if not many or not torch.is_grad_enabled():
         yield
         return
     name = backbone.active

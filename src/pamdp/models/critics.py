@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pamdp.models.actor import Whitening
-from pamdp.models.backbone import Prefix
 from pamdp.models.policy import Policy
 from pamdp.models.prefill import prefill
+from pamdp.models.prefix import Prefix
 from pamdp.prompts.render import render
 from pamdp.types import TimeStep
 
@@ -32,7 +32,8 @@ class Critic(nn.Module):
         self.v_max = v_max
 
     def forward(self, features: Float[Tensor, "... width"]) -> Float[Tensor, "..."]:
-        """Value of each state."""
+        """Value of each state, where the critic is: features come to it."""
+        features = features.to(self.head.weight.device)
         return torch.as_tensor(self.v_max * torch.tanh(self.head(self.whiten(features))[..., 0]))
 
 

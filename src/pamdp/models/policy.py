@@ -19,7 +19,7 @@ from pamdp.config import Config
 from pamdp.errors import ModelError
 from pamdp.models.actor import Actor, Planner
 from pamdp.models.adapters import Adapter
-from pamdp.models.backbone import Backbone, Prefix, Readout
+from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.chat import Encoded
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.form import whole_sentences
@@ -27,6 +27,7 @@ from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs
 from pamdp.models.positions import within_positions
 from pamdp.models.prefill import prefill
+from pamdp.models.prefix import Prefix
 from pamdp.prompts.render import load
 from pamdp.types import Dialogue, History, Message, as_history
 
@@ -75,7 +76,7 @@ class Policy:
     def with_actor(self, actor: Actor) -> Policy:
         """The same policy with another A1; this one stays as it is."""
         planner = copy.deepcopy(self.trained_planner)
-        planner.actor = actor
+        planner.actor = actor.to(self.backbone.device)
         return replace(self, planner=planner)
 
     @contextmanager
@@ -185,7 +186,7 @@ class Policy:
     ) -> Float[Tensor, "n d_a"]:
         """∇_a log p(u|h, a) of replies to turn T, each under its action: which way an action makes a reply likelier."""
         with torch.enable_grad():
-            given = torch.stack(list(actions)).detach().requires_grad_()
+            given = torch.stack(list(actions)).detach().to(self.backbone.device).requires_grad_()
             branches = [self.branch(prefix, t, ids, a) for ids, a in zip(replies, given, strict=True)]
             (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), given)
         return found

@@ -12,9 +12,10 @@ import torch
 from transformers import DynamicCache
 
 from pamdp.models.attention import NAME, SideBySide
-from pamdp.models.backbone import Backbone, Prefix, continues, fork, grown
+from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.families import sees_all
+from pamdp.models.prefix import Prefix, continues, fork, grown
 
 TOKENS = 512
 """Most tokens that run together: beyond it products are no faster, and what lies between them leaves the caches."""

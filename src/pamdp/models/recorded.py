@@ -5,7 +5,7 @@ Owns the one way to each of the three; whoever clones, reinforces or evaluates a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,6 +56,13 @@ def greedy_replies(
         replies = policy.write(prefixes, requests, Sampling(max_reply), progress=progress)
         out.update(((key, t), reply) for (_, key, t), reply in zip(keys, replies, strict=True))
     return out
+
+
+def totals_of(found: Iterable[Sequence[Tensor]]) -> list[list[float]]:
+    """The sum of each tensor, by one copy from their device; every group has as many."""
+    sums = [[scores.sum() for scores in group] for group in found]
+    totals: list[list[float]] = torch.stack([torch.stack(group) for group in sums]).tolist() if sums else []
+    return totals
 
 
 @torch.no_grad()

@@ -18,19 +18,20 @@ from rich.console import Console
 from pamdp.baselines.latent import find
 from pamdp.baselines.method import Job
 from pamdp.baselines.replies import Scores, veil
+from pamdp.config import MAY_CHANGE as PLACES
 from pamdp.errors import ConfigError, DataError, RunError
 from pamdp.evaluation.offline_eval import compare_replies
 from pamdp.evaluation.records import write_judgements
 from pamdp.evaluation.scores import Scored
 from pamdp.files import Json, write_json
-from pamdp.fingerprint import Fingerprint
+from pamdp.fingerprint import Fingerprint, Identity
 from pamdp.judges.base import Judge, LiveJudge
 from pamdp.judges.graders import Graders
 from pamdp.judges.scores import ReplyCase, ReplyScorer
 from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
-from pamdp.models.embedded import load_backbone
+from pamdp.models.embedded import EMBEDDED, load_backbone
 from pamdp.progress import Progress
 from pamdp.reproduce.cells import Cell, Grid, StoredReply, split_of, users_of
 from pamdp.reproduce.store import read_json, said_file, verdict_file
@@ -41,7 +42,9 @@ from pamdp.train.env_factory import OPERATION
 from pamdp.train.factory import Split, load_split
 
 T = TypeVar("T")
-MAY_CHANGE = ("methods", "seeds", "resamples", "scorers", *(f"judge.{name}" for name in (*OPERATION, "kind", "urls")))
+MAY_CHANGE = (
+    "methods", "seeds", "resamples", "scorers", *PLACES, *(f"judge.{name}" for name in (*OPERATION, "kind", "urls")),
+)  # fmt: skip
 """Settings that a run may go on with when they are others: what is stored stays right. Who judges and scores is in
 fingerprints of their own."""
 
@@ -68,12 +71,12 @@ class Offline:
     _waited_for: frozenset[str] = frozenset()
 
     @cached_property
-    def _probes(self) -> dict[str, tuple[ChatEncoder, str]]:
-        """Encoder and revision of every backbone; its weights go: every method loads a backbone of its own.
+    def _probes(self) -> dict[str, tuple[ChatEncoder, Identity]]:
+        """Encoder and identity of every backbone; its weights go: every method loads a backbone of its own.
 
         A ConfigError where the longest histories do not fit into one.
         """
-        config, found = self.grid.config, dict[str, tuple[ChatEncoder, str]]()
+        config, found = self.grid.config, dict[str, tuple[ChatEncoder, Identity]]()
         needed = config.clone.max_context + max(config.clone.max_reply, config.rl.max_reply)
         for name in config.models:
             probe = self.load(name)
@@ -82,7 +85,7 @@ class Offline:
                     f"{name} has {probe.positions} positions, and clone.max_context={config.clone.max_context} with a "
                     f"reply takes {needed}; set clone.max_context={probe.positions + config.clone.max_context - needed}"
                 )
-            found[name] = probe.chat, probe.revision
+            found[name] = probe.chat, probe.identity
         return found
 
     @cached_property
@@ -107,7 +110,9 @@ class Offline:
             # All data of the settings, not only this table's: tables with other columns share the run.
             data=", ".join(load_split(source).sha256 for source in (config.aloe, config.prefeval) if source.path),
             model=", ".join(config.models),
-            revision=", ".join(revision for _, revision in self._probes.values()),
+            revision=", ".join(identity["revision"] for _, identity in self._probes.values()),
+            dtype=", ".join({identity["dtype"]: 0 for _, identity in self._probes.values()}),
+            quantization=config.model.quantization,
             judges=tuple({**graders[name].fingerprint, "role": role} for name, role in roles.items()),
         )
         splits = self._splits
@@ -228,7 +233,11 @@ class Offline:
 def standard_offline(grid: Grid) -> Offline:
     """With models from disk; registered judges, all on one backbone, and language models as `judge` reaches them."""
     config = grid.config
-    graders = Graders(config.judge, cache(load_backbone), Path(config.cache) if config.cache else None)
+
+    def load(name: str = EMBEDDED) -> Backbone:
+        return load_backbone(config.model.model_copy(update={"name": name}))
+
+    graders = Graders(config.judge, cache(load), Path(config.cache) if config.cache else None)
     check = cache(graders.check)
 
     def reached(get: Callable[[str], T], name: str) -> T:
@@ -237,4 +246,4 @@ def standard_offline(grid: Grid) -> Offline:
         return found
 
     judge, scorer = partial(reached, graders.judge), partial(reached, graders.scorer)
-    return Offline(grid, load_backbone, judge, scorer, Console(stderr=True).print, graders.ledger)
+    return Offline(grid, load, judge, scorer, Console(stderr=True).print, graders.ledger)

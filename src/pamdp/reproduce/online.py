@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pamdp.config import PLACE
 from pamdp.evaluation.online import grade, talk_with, with_references
 from pamdp.evaluation.returns import Step
 from pamdp.evaluation.transcripts import Transcript
@@ -186,7 +187,9 @@ def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
     cloned = read_metadata(policy_folder(config.start)).config
     sigma = config.rl.sigma if "sigma" in config.rl.model_fields_set else cloned.rl.sigma
     rl = config.rl.model_copy(update={"sigma": sigma})
-    return config.model_copy(update={"model": cloned.model, "clone": cloned.clone, "rl": rl})
+    # Where it computes is what is asked for here, wherever it was cloned.
+    model = cloned.model.model_copy(update={name: getattr(config.model, name) for name in PLACE})
+    return config.model_copy(update={"model": model, "clone": cloned.clone, "rl": rl})
 
 
 def standard_online(config: OnlineReproduceConfig, table: Table, path: Path) -> Online:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config
 from pamdp.errors import RunError
 from pamdp.files import new_folder
 from pamdp.fingerprint import Fingerprint
@@ -82,6 +82,8 @@ def _conditions(had: Config, wanted: Config, print_: Fingerprint, origin: dict[s
     def counts(key: str) -> bool:
         part, _, rest = key.partition(".")
         role, _, name = rest.rpartition(".")
+        if key in MAY_CHANGE:
+            return False
         return part in ("seed", "model", "rl") or (
             part in ("judge", "online") and name not in FREE and not idle.get(role)
         )

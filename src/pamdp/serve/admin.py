@@ -73,7 +73,7 @@ async def reload(asked: Reload, this: This, asking: Admin) -> JSONResponse:
 
 
 def _loaded(this: Service, asked: Reload) -> tuple[Models, Report | None]:
-    found, report = load_models(asked.path, reusing(this.models, this.load)), None
+    found, report = load_models(asked.path, reusing(this.models, this.load), this.config.model), None
     if this.check is not None and not asked.force:
         report = this.check(this.models[TRAINED].policy, found[TRAINED].policy)
     if report is None or report.ok:

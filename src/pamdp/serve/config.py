@@ -10,8 +10,9 @@ from typing import Annotated
 from pydantic import Field
 
 from pamdp.calls_config import EndpointConfig
+from pamdp.config import HereConfig
 from pamdp.registry import CHAT_MODELS
-from pamdp.settings import Settings, known
+from pamdp.settings import known
 
 
 class ProfilerConfig(EndpointConfig):
@@ -21,8 +22,8 @@ class ProfilerConfig(EndpointConfig):
     model: str = ""
 
 
-class ServeConfig(Settings):
-    """What a server allows and keeps.
+class ServeConfig(HereConfig):
+    """What a server allows and keeps, and `model`: where its backbone computes.
 
     Attributes:
       places: most replies of one adapter that are written at once; others wait.

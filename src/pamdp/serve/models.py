@@ -11,19 +11,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pamdp.config import ModelConfig
 from pamdp.models.backbone import Backbone
 from pamdp.models.critics import DualCritic
+from pamdp.models.place import place_of
 from pamdp.models.policy import Policy
+from pamdp.place_config import PlaceConfig
 from pamdp.rl.returns import max_value
 from pamdp.train.factory import load_critics, load_policy, shipped, with_planner
-from pamdp.train.init_from import latest_policy
+from pamdp.train.init_from import latest_policy, placed
 from pamdp.train.policy_metadata import learned_from, read_metadata
 from pamdp.train.reinforce import R_MAX
 from pamdp.workflows import backbones
 
 TRAINED, CLONE, PLAIN = "pamdp", "clone", "vanilla"
 PLANNER = "planner.safetensors"
-Load = Callable[[str], Backbone]
+Load = Callable[[ModelConfig], Backbone]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,15 @@ class Model:
 Models = Mapping[str, Model]
 
 
-def load_models(source: str, load: Load) -> Models:
+def load_models(source: str, load: Load, place: PlaceConfig = PlaceConfig()) -> Models:
     """The models of the run, or of the policy's folder, SOURCE (or `shipped`), by name; a RunError where it is none.
 
     The clone is among them where something was trained from it: the two share an adapter, so they are written together.
+    They compute where PLACE says, as in an evaluation.
     """
     latest = latest_policy(source)
     about = read_metadata(latest)
-    bare, own = backbones(about.config, load)
+    bare, own = backbones(about.config.model_copy(update={"model": placed(about.config.model, place)}), load)
     cloned = shipped() if source == "shipped" else latest.parent / "policy"
     run = run_of(source)
     found = []
@@ -95,7 +99,10 @@ def reusing(models: Models, load: Load) -> Load:
     """LOAD, but the bare backbone of MODELS where it is the one asked for: it is not loaded a second time."""
     spare = [models[PLAIN].policy.backbone]
 
-    def found(name: str) -> Backbone:
-        return spare.pop() if spare and spare[0].name == name else load(name)
+    def found(model: ModelConfig) -> Backbone:
+        wanted = model.name, place_of(model).dtype, model.quantization
+        if spare and (spare[0].name, spare[0].dtype, spare[0].identity["quantization"]) == wanted:
+            return spare.pop()
+        return load(model)
 
     return found

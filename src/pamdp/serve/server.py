@@ -83,7 +83,7 @@ def serve(
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
-    models = load_models(source, load)
+    models = load_models(source, load, config.model)
     profiles = open_profiles(config, source, store_key)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
     routers = [page_router(source)] if ui else []

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from pamdp.config import CloneConfig
-from pamdp.models.backbone import Prefix
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
+from pamdp.models.prefix import Prefix
 from pamdp.rl.losses import cloning_loss
 from pamdp.train.examples import CloneExample, prepare
+from pamdp.train.master_weights import MasterWeights
 from pamdp.train.ridge import Ridge, fit_actor
 from pamdp.train.steering import contrasts, coordinates, directions, sensitive
 from pamdp.types import Dialogue, PreferencePair
@@ -40,10 +41,10 @@ class Cloner:
     def __init__(self, policy: Policy, config: CloneConfig, store: FeatureStore | None = None) -> None:
         self.policy, self.config, self.step = policy, config, 0
         self.planner, self.steers = policy.trained_planner, False
-        backbone = [p for p in policy.backbone.model.parameters() if p.requires_grad]
+        self.master = MasterWeights(p for p in policy.backbone.model.parameters() if p.requires_grad)
         groups = [{"params": list(self.planner.parameters()), "lr": config.lr}]
-        if backbone:
-            groups.append({"params": backbone, "lr": config.lr_backbone})
+        if self.master.learned:
+            groups.append({"params": self.master.learned, "lr": config.lr_backbone})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.fixed = policy.frozen_features
@@ -106,21 +107,24 @@ class Cloner:
     ) -> dict[str, float]:
         """One optimizer step, of TOTAL, over some examples: `nll` (eq. 17) and the gradient's norm."""
         self.optimizer.zero_grad()
-        nll = 0.0
+        losses = list[Tensor]()
         for example in examples:
             # A long pass is in part run again for its gradient: under the same adapter.
             with self.policy.active():
                 loss = self.loss(example, rng, generator)
                 torch.autograd.backward(loss / len(examples))
-            nll += float(loss.detach()) / len(examples)
+            self.master.take_gradients()
+            losses.append(loss.detach())
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         scale = min(1.0, (self.step + 1) / WARM_UP) * max(0.0, 1 - self.step / total)
         for group, lr in zip(self.optimizer.param_groups, self.base, strict=True):
             group["lr"] = lr * scale
         self.optimizer.step()
+        self.master.give_values()
         self.step += 1
-        return {"nll": nll, "gradient_norm": float(norm)}
+        *found, norm = torch.stack([*losses, norm]).tolist()  # one copy from the device for all
+        return {"nll": sum(loss / len(examples) for loss in found), "gradient_norm": norm}
 
     def loss(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> Tensor:
         """Negative log-likelihood of an example's replies, each under its noisy action, per token."""

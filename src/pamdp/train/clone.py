@@ -16,7 +16,7 @@ from pamdp.config import Config
 from pamdp.models.adapters import train_backbone
 from pamdp.models.features import FeatureStore
 from pamdp.models.policy import Policy, path
-from pamdp.models.recorded import mean_actions, reference_log_probs
+from pamdp.models.recorded import mean_actions, reference_log_probs, totals_of
 from pamdp.progress import Progress
 from pamdp.runs import Run
 from pamdp.train.bc import Cloner
@@ -73,6 +73,8 @@ def clone(
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
                 state["optimizer"] = cloner.optimizer.state_dict()
+                if master := cloner.master.state():
+                    state["master"] = list[checkpoint.Tree](master)
                 checkpoint.save(folder, cloner.step, policy_weights(policy), state)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
@@ -113,9 +115,9 @@ def held_out_nll(policy: Policy, dialogues: Sequence[Dialogue]) -> dict[str, flo
         keys = [(dialogue.id, t) for t in range(len(dialogue.turns))]
         others = {key: own[other.id, min(key[1], len(other.turns) - 1)] for key in keys}
         found = reference_log_probs(policy, dialogue, own, others, dict.fromkeys(keys, mean))
-        for scores in found.values():
-            for name, score in zip(sums, scores, strict=True):
-                sums[name] -= float(score.sum())
+        for scores, totals in zip(found.values(), totals_of(found.values()), strict=True):
+            for name, total in zip(sums, totals, strict=True):
+                sums[name] -= total
             tokens += len(scores[0])
     return {name: value / max(tokens, 1) for name, value in sums.items()}
 
@@ -136,6 +138,7 @@ def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, g
     set_weights(cloner.policy, dict(saved.weights))
     # What was stored comes back equal, but as a Tree: its own type is lost on the way.
     cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
+    cloner.master.load_state(saved.state.get("master", []))  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
     cloner.step = saved.step

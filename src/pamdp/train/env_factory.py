@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig
-from pamdp.config import Config
+from pamdp.config import MAY_CHANGE, Config
 from pamdp.env.profile import Profiler
 from pamdp.env.references import WrittenReferences
 from pamdp.env.simulated import SimulatedUser
@@ -21,11 +21,15 @@ from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Role
 from pamdp.llm.stack import asking, build_chat_models
 from pamdp.models.backbone import Backbone
+from pamdp.place_config import PlaceConfig
 from pamdp.registry import USERS
 from pamdp.seeds import seed_of
 from pamdp.types import Dialogue
 
-OPERATION = ("base_url", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute")
+OPERATION = (
+    "base_url", "key_env", "timeout", "tries", "concurrency", "requests_per_minute", "tokens_per_minute",
+    *PlaceConfig.model_fields,
+)  # fmt: skip
 """Settings of an endpoint that a resumed run may change: they decide where from and when an answer comes, not which."""
 NAMED = ("judge.kind", "judge.model")
 """Settings that an offline run may change besides: its fingerprint says who rewards, and before it alone did."""
@@ -35,7 +39,7 @@ ENDS = ("judge", "online.simulator", "online.profiler", "online.writer")
 def may_change(more: Sequence[str] = ()) -> tuple[str, ...]:
     """Dotted names of the settings that may differ when a run is resumed; MORE endpoints beside ENDS."""
     ends = (*ENDS, *more)
-    return tuple(f"{end}.{name}" for end in ends for name in OPERATION)
+    return (*MAY_CHANGE, *(f"{end}.{name}" for end in ends for name in OPERATION))
 
 
 @dataclass(slots=True)

@@ -72,8 +72,10 @@ def prepare(
         if store is None:
             examples.append(CloneExample(messages, None, replies, [torch.empty(n, 0) for n in sizes], cloned))
         else:
-            key = ("clone", policy.backbone.revision, policy.readout, policy.system, messages, replies)
-            found = store.get(key, partial(_features, policy, messages, replies))
+            model = (policy.backbone.revision, *policy.backbone.numbers)
+            key = ("clone", *model, policy.readout, policy.system, messages, replies)
+            stored = store.get(key, partial(_features, policy, messages, replies))
+            found = {name: value.to(policy.backbone.device) for name, value in stored.items()}
             meanings = torch.split(found["replies"], sizes)
             examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
         if progress is not None:

@@ -119,6 +119,15 @@ def load_clone_pairs(config: Config) -> LoadedPairs:
     return load_sample_pairs("train") if path == "sample" else load_pairs(path, "auto")
 
 
+def require_learnable(config: Config) -> None:
+    """A ConfigError where all weights are to learn, and are kept in four bits; nothing has to be loaded for it."""
+    if config.clone.backbone == "full" and config.model.quantization != "none":
+        raise ConfigError(
+            f"clone.backbone=full changes every weight, and model.quantization={config.model.quantization} keeps them "
+            "rounded; set model.quantization=none or clone.backbone=lora"
+        )
+
+
 def new_policy(backbone: Backbone, config: Config) -> Policy:
     """A policy that nobody has trained yet; what CloneConfig.backbone names is trainable.
 
@@ -135,6 +144,7 @@ def new_policy(backbone: Backbone, config: Config) -> Policy:
     policy = Policy(backbone, readout=readout, config=config)
     torch.manual_seed(config.seed)
     planner = Planner(policy.width, backbone.d, config.model.d_a, config.model.n_embeddings, config.clone.steer > 0)
+    planner.to(backbone.device)
     adapter = None
     if config.clone.backbone == "lora":
         first = max(readout.layer, 0) if config.clone.lora_layers == "above" else 0

@@ -17,13 +17,14 @@ from pamdp.config import Config
 from pamdp.data.rated import RatedDialogue, RatedReply
 from pamdp.env.user import RecordedUser
 from pamdp.errors import DataError
-from pamdp.models.backbone import Prefix
 from pamdp.models.policy import Policy
+from pamdp.models.prefix import Prefix
 from pamdp.progress import Progress, note
-from pamdp.rollout import Rollout, Transition, add_features
+from pamdp.rollout import add_features
 from pamdp.runs import Run
 from pamdp.train.action_space import action_space
 from pamdp.train.reinforce import reinforce
+from pamdp.transitions import Rollout, Transition
 from pamdp.types import TimeStep
 
 CLIP = 0.2
@@ -122,7 +123,9 @@ def _by_likelihood(policy: Policy, prefix: Prefix, replies: Sequence[tuple[int, 
     if mean is None or not replies:
         return []
     ids = [policy.backbone.chat.reply(reply.text) for _, reply in replies]
-    return [(mean, mean, 0.0, score) for score in policy.scores(prefix, -1, ids, [mean] * len(ids))]
+    scores = policy.scores(prefix, -1, ids, [mean] * len(ids)).cpu()
+    mean = mean.cpu()
+    return [(mean, mean, 0.0, score) for score in scores]
 
 
 def learn(policy: Policy, dialogues: Sequence[RatedDialogue], config: Config, run: Run) -> Policy:

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pamdp.config import Config
-from pamdp.errors import ConfigError
+from pamdp.config import PLACE, Config, ModelConfig
+from pamdp.errors import ConfigError, ModelError
+from pamdp.fingerprint import NUMBERS
 from pamdp.models.backbone import Backbone
+from pamdp.models.place import place_of
 from pamdp.models.policy import Policy
+from pamdp.place_config import PlaceConfig
 from pamdp.progress import note
 from pamdp.settings import flatten, load
 from pamdp.train.factory import load_policy, shipped
@@ -36,8 +39,8 @@ OVER = {
     )
 }
 """Settings of how cloning went, which bear on nothing that comes after it."""
-FREE = "overflow"
-"""The setting of `model` that is not settled."""
+FREE = frozenset({"overflow", *PLACE})
+"""The settings of `model` that are not settled; where it computes is what is asked for now, else "auto"."""
 
 
 def policy_folder(source: str) -> Path:
@@ -55,7 +58,8 @@ def settings_from(start: Path, sources: Sequence[str], overrides: Sequence[str])
     """The settings of a run that reinforces the policy in START: what was cloned is what is reinforced.
 
     `model` and `clone` are those of the clone. `data`, `model.overflow` and `rl.sigma` are, where nothing else is asked
-    for; settings of the data are asked for one by one, but those of another `data.path` start from the defaults.
+    for; settings of the data are asked for one by one, but those of another `data.path` start from the defaults. Where
+    the model computes is never the clone's: another machine may have no such place.
 
     Raises:
       ConfigError: a setting of `model` or `clone` is asked for that the clone does not have; how its cloning went, such
@@ -70,7 +74,7 @@ def combined(asked: Config, cloned: Config, where: str) -> Config:
     other = {
         f"{part}.{name}": value
         for part in FIXED
-        for name in sorted(getattr(asked, part).model_fields_set - {FREE})
+        for name in sorted(getattr(asked, part).model_fields_set - FREE)
         if (value := getattr(getattr(asked, part), name)) != known[f"{part}.{name}"]
     }
     if wrong := {key: value for key, value in other.items() if key not in OVER}:
@@ -86,9 +90,27 @@ def combined(asked: Config, cloned: Config, where: str) -> Config:
     if "path" not in named or data.path == cloned.data.path:
         data = cloned.data.model_copy(update={name: getattr(data, name) for name in named})
     rl = asked.rl if "sigma" in asked.rl.model_fields_set else asked.rl.model_copy(update={"sigma": cloned.rl.sigma})
-    free = {FREE} & asked.model.model_fields_set
+    free = (FREE & asked.model.model_fields_set) | set(PLACE)
     model = cloned.model.model_copy(update={name: getattr(asked.model, name) for name in free})
     return asked.model_copy(update={"model": model, "clone": cloned.clone, "data": data, "rl": rl})
+
+
+def placed(stored: ModelConfig, asked: PlaceConfig = PlaceConfig()) -> ModelConfig:
+    """The settings of a STORED policy's model, computing where it is ASKED to; "auto" where nothing is asked for.
+
+    What it was trained on need not be here. Its type and quantization are, where this machine has them: their digits
+    are what it was trained with; where it has not, that is noted.
+    """
+    bare = stored.model_copy(update={name: getattr(ModelConfig(), name) for name in PLACE})
+    asks = {name: getattr(asked, name) for name in asked.model_fields_set & set(PLACE)}
+    now = bare.model_copy(update={name: getattr(stored, name) for name in NUMBERS} | asks)
+    try:
+        place_of(now)
+    except ModelError as error:
+        now = bare.model_copy(update=asks)
+        place_of(now)  # what is asked for is refused, or had
+        note(f"as the policy was trained, {error}; {place_of(now).why} is used")
+    return now
 
 
 def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
@@ -97,11 +119,11 @@ def load_start(start: Path, backbone: Backbone, config: Config) -> Policy:
 
 
 def starting(policy: Policy, config: Config) -> Policy:
-    """POLICY with the σ and the `model.overflow` that CONFIG asks for.
+    """POLICY with the σ and the free settings of `model` that CONFIG asks for.
 
     Cloning made σ `rl.sigma` times the RMS of its actions, which the ratio of two values keeps without knowing it.
     """
     actor = copy.deepcopy(policy.trained_planner.actor)
     actor.sigma.mul_(config.rl.sigma / policy.config.rl.sigma)
-    model = policy.config.model.model_copy(update={FREE: getattr(config.model, FREE)})
+    model = policy.config.model.model_copy(update={name: getattr(config.model, name) for name in FREE})
     return replace(policy.with_actor(actor), config=policy.config.model_copy(update={"model": model}))

@@ -25,12 +25,13 @@ from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
-from pamdp.rollout import Rollout, collect
+from pamdp.rollout import collect
 from pamdp.runs import Run
 from pamdp.train.calls import Calls
 from pamdp.train.factory import vanilla
 from pamdp.train.positions import fitting
 from pamdp.train.reinforce import reinforce
+from pamdp.transitions import Rollout
 from pamdp.types import Dialogue, History
 
 

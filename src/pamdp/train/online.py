@@ -25,7 +25,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
-from pamdp.rollout import Rollout, collect
+from pamdp.rollout import collect
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.calls import Calls
@@ -33,6 +33,7 @@ from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import policy_weights, vanilla
 from pamdp.train.positions import require_positions
 from pamdp.train.reinforce import reinforce
+from pamdp.transitions import Rollout
 from pamdp.types import Dialogue, TimeStep
 
 STAGE = "online"

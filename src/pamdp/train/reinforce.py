@@ -6,6 +6,7 @@ and simulated ones (online.py) are two sources of the same rollouts. Advantages 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,10 @@ from pamdp.learner import Learner
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
 from pamdp.rl.returns import max_value
-from pamdp.rollout import Rollout
 from pamdp.runs import Run
 from pamdp.train.factory import save_policy
 from pamdp.train.trust_region import TrustRegion
-from pamdp.transitions import to_batch
+from pamdp.transitions import Rollout, to_batch
 from pamdp.types import Dialogue
 
 R_MAX = 1.0
@@ -54,7 +54,7 @@ def reinforce(
     """
     settings = config.rl
     critics = DualCritic(policy.width, policy.width, max_value(R_MAX, settings.gamma, settings.horizon))
-    learner = Learner(policy.trained_planner.actor, critics, settings)
+    learner = Learner(copy.deepcopy(policy.trained_planner.actor).cpu(), critics, settings)
     generator = torch.Generator().manual_seed(config.seed)
     saved = run.path / "checkpoints" / stage
     first = _restore(learner, saved, generator)

@@ -61,7 +61,7 @@ def fit_actor(
         return None
     length = space.norm(dim=1)  # the penalty is chosen by what is explained of hidden states, not of coordinates
     features = torch.cat(x)
-    found = ridge(features, torch.cat(y) * length, torch.tensor(owner))
+    found = ridge(features, torch.cat(y) * length, torch.tensor(owner, device=features.device))
     weight = found.weight / length.clamp_min(1e-6)
     state = (features - features.mean(0)) @ weight
     with torch.no_grad():
