@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pamdp.errors import ContextLengthError
-from pamdp.models.backbone import Prefix
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Request
+from pamdp.models.prefix import Prefix
 from pamdp.serve.callers import belongs
 from pamdp.serve.chains import chats
 from pamdp.serve.errors import ApiError
