@@ -108,9 +108,7 @@ def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(report["replies"]) == 24 and {m["name"] for m in report["measures"]} > {"words a reply"}
         assert json.loads(_verb("serve-check", "run", "run", "--json"))["ok"]
 
-        [name, *_] = learned_by(
-            profiles.store, new
-        )  # a random split chose them
+        [name, *_] = learned_by(profiles.store, new)  # a random split chose them
         user = name.removeprefix("shop:")
         mine = web.patch(f"/v1/users/{user}/profile", json={"statements": [{"text": f"Likes {CANARY} and {user}ade."}]})
         assert mine.status_code == 200 and f"{user}ade" in _everywhere("store.db")
