@@ -20,6 +20,7 @@ import pytest
 from fastapi import APIRouter
 from openai import AsyncOpenAI
 
+from pamdp.serve.callers import namespaced
 from pamdp.serve.keys import Key, Keys, new_key
 from pamdp.serve.models import Models
 from pamdp.serve.service import Asking
@@ -213,7 +214,7 @@ def test_32_users_at_once_are_each_answered_as_if_alone(models: Models) -> None:
         assert running.this.engine.cache.bytes == 0 == running.this.engine.cache.hits
     assert len(records) == 64
     for record in records:
-        number = record.user.removeprefix("local/user")
+        number = record.user.removeprefix("local:user")
         words = [m.content.split("canary")[1] for m in record.history if "canary" in m.content and m.role == "user"]
         assert words == [number]
 
@@ -340,7 +341,7 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
 
     @mine.get("/v1/mine")
     async def own(asking: Asking) -> dict[str, str]:
-        return {"user": asking.user(None), "of": asking.user("u1")}
+        return {"user": namespaced(asking.name, None), "of": namespaced(asking.name, "u1")}
 
     caplog.set_level("DEBUG")
     with serving(models, keys, routers=[mine]) as running:
@@ -351,7 +352,7 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
                 answer = WEB.get(url + path, headers=headers)
                 assert answer.status_code == 401 and answer.json()["error"]["code"] == "invalid_api_key"
         assert WEB.get(f"{url}/v1/models").status_code == 401
-        assert WEB.get(f"{url}/healthz").json() == {"ready": True, "status": "ready"}
+        assert WEB.get(f"{url}/healthz").json() == {"ready": True, "status": "ready", "unrecorded": 0}
         with pytest.raises(openai.AuthenticationError):
             running.client("no key").chat.completions.create(model="pamdp", messages=HELLO)
         alice, bob = running.client(secrets["alice"]), running.client(secrets["bob"])
@@ -366,9 +367,9 @@ def test_keys_and_their_limits(models: Models, caplog: pytest.LogCaptureFixture)
         stream.close()
         running.rests()
         bob.chat.completions.create(model="pamdp", messages=HELLO)
-        assert {record.user for record in running.records} == {"alice/bob", "bob"}
+        assert {record.user for record in running.records} == {"alice:bob", "bob"}
         owned = WEB.get(f"{url}/v1/mine", headers={"authorization": f"Bearer {secrets['bob']}"}).json()
-        assert owned == {"user": "bob", "of": "bob/u1"}
+        assert owned == {"user": "bob", "of": "bob:u1"}
         for path, method in (("/metrics", "GET"), ("/v1/admin/reload", "POST")):
             for name, status in (("bob", 403), ("root", 200 if method == "GET" else 400)):
                 headers = {"authorization": f"Bearer {secrets[name]}"}

@@ -16,6 +16,7 @@ from pamdp.engines.job import Job
 from pamdp.models.embedded import load_backbone
 from pamdp.serve.check import check
 from pamdp.serve.config import ServeConfig
+from pamdp.serve.erasing import learned_by
 from pamdp.serve.keys import new_key, read_keys
 from pamdp.serve.memory import open_profiles
 from pamdp.serve.models import load_models
@@ -107,15 +108,20 @@ def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(report["replies"]) == 24 and {m["name"] for m in report["measures"]} > {"words a reply"}
         assert json.loads(_verb("serve-check", "run", "run", "--json"))["ok"]
 
-        assert CANARY in _everywhere("store.db") and "shop:ann" in _everywhere("store.db")
-        gone = web.delete("/v1/users/ann").json()
+        [name, *_] = learned_by(profiles.store, new)  # a random split chose them
+        user = name.removeprefix("shop:")
+        mine = web.patch(f"/v1/users/{user}/profile", json={"statements": [{"text": f"Likes {CANARY} and {user}ade."}]})
+        assert mine.status_code == 200 and f"{user}ade" in _everywhere("store.db")
+        gone = web.delete(f"/v1/users/{user}").json()
         assert [(v["version"], v["run"]) for v in gone["learned_from_them"]] == [(new, str(tmp_path / "next"))]
         commands = gone["learned_from_them"][0]["train_again"]
         assert commands[0].startswith("pamdp feedback export ") and commands[1].startswith("pamdp train offline ")
-        assert CANARY not in _everywhere("store.db") and "shop:ann" not in _everywhere("store.db")
-        assert web.get("/v1/users/ann/export").status_code == 404
+        assert f"{user}ade" not in _everywhere("store.db") and name not in _everywhere("store.db")
+        assert web.get(f"/v1/users/{user}/export").status_code == 404
+        others = {f"shop:{other}" for other in USERS} - {name}
+        assert set(profiles.store.users()) == others
         running.this.engine.call(lambda: None).result()
-        assert not [space for space, _ in running.this.engine.cache._kept if space[0] == "shop:ann"]
+        assert not [space for space, _ in running.this.engine.cache._kept if space[0] == name]
         assert web.get("/healthz").json() == {"ready": True, "status": "ready", "unrecorded": 0}
     assert len(jobs) == 33
     for job in jobs:
