@@ -141,7 +141,7 @@ def test_judge_eval_of_four_pairs(
     pairs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda name: f"the backbone {name}")
+    monkeypatch.setattr("pamdp.models.embedded.load_backbone", lambda model: f"the backbone {model.name}")
     JUDGES.add("match", lambda backbone: asked.append(backbone()) or ShortJudge())
     JUDGES.add("mine", lambda backbone: ShortJudge())
     machine = RUN.invoke(cli.app, ["judge", "eval", "--pairs", str(pairs), "--judge", "match", "--json"])

@@ -39,6 +39,8 @@ def serve(
     `cache_mb`, `grace`), `explore`, and what is kept (`store`, `retention`, `profile_every`, `profiler.model`).
 
     Example: `pamdp serve shipped --port 8300 places=16`
+
+    Example: `pamdp ui shipped`
     """
     from pamdp.serve.config import ServeConfig
     from pamdp.serve.keys import Keys, read_keys
