@@ -230,6 +230,7 @@ def test_online_training_from_a_clone_says_what_it_called(tmp_path: Path, monkey
         return made
 
     monkeypatch.setattr("pamdp.train.env_factory.make_env_factory", world)
+    JUDGES.add("signals", lambda _: Vowels())
     small = ["online.rounds=1", "online.users=2", "rl.horizon=2", "rl.max_reply=4", "rl.epochs=1"]
     command = ["train", "online", "--run", str(tmp_path / "rl"), "--from", str(tmp_path / "bc"), *small]
     machine = RUN.invoke(cli.app, [*command, "--json"])
