@@ -13,14 +13,12 @@ import torch
 
 from pamdp.env.profile import Profiler
 from pamdp.models.critics import DualCritic
-from pamdp.serve.callers import Caller
 from pamdp.serve.feedback import feedback_router
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import Models
 from pamdp.serve.pages import page_router
 from pamdp.serve.profiles import Profiles
-from pamdp.serve.served import ServedReply
-from pamdp.serve.service import Asking
+from pamdp.serve.service import who
 from pamdp.serve.store import Store
 from pamdp.serve.users import users_router
 from tests.tools.scripted import ScriptedChat
@@ -43,17 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
             if why:
                 item.add_marker(pytest.mark.skip(reason=why))
-
-
-class Remembering(Profiles):
-    """Takes a user's id as the routes of users name it."""
-
-    def served(self, reply: ServedReply) -> None:
-        super().served(replace(reply, user=reply.user.replace("/", ":", 1)))
-
-
-def who(asking: Asking) -> Caller:
-    return asking.name, asking.name, False
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +69,7 @@ def start(models: Models, tmp_path: Path, findings: list[str]) -> Iterator[Start
 
         def started(keys: Keys = Keys(), *settings: str, source: str = "shipped", memory: bool = True) -> Running:
             store = Store(tmp_path / "store.db")
-            profiles = Remembering(store, Profiler(ScriptedChat(lambda messages, seed: "\n".join(findings))))
+            profiles = Profiles(store, Profiler(ScriptedChat(lambda messages, seed: "\n".join(findings))))
             routers = [users_router(profiles, who), feedback_router(store, who)] if memory else []
             running = stack.enter_context(serving(models, keys, *settings, routers=[*routers, page_router(source)]))
             if memory:
