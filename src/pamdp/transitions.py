@@ -70,7 +70,8 @@ class Batch:
       sigma: its σ, [n]; 0 where no action was drawn.
       reward: [n], 0 where masked.
       kept: [n], False where the transition is masked.
-      score: ∇_a log p(u|h, a), [n, d_a], where replies teach the actor; None where their actions do.
+      score: ∇_a log p(u|h, a), [n, d_a], where replies teach the actor (0 of one without: it teaches the critics only);
+        None where their actions do.
     """
 
     h: Tensor
@@ -120,7 +121,8 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
                 h.append(features)
                 hw.append(rollout.features_hw[name])
     rows = [t for rollout in rollouts for t in rollout.transitions if t.action is not None]
-    scores = [t.score for t in rows if t.score is not None]
+    scored = any(t.score is not None for t in rows)
+    scores = [torch.zeros_like(t.action) if t.score is None else t.score for t in rows if t.action is not None]
     return Batch(
         torch.stack(h),
         torch.stack(hw),
@@ -131,7 +133,7 @@ def to_batch(rollouts: Sequence[Rollout], ends_at_horizon: bool = False) -> Batc
         torch.tensor([t.sigma for t in rows]),
         torch.tensor([t.reward or 0.0 for t in rows]),
         torch.tensor([t.reward is not None for t in rows]),
-        torch.stack(scores) if len(scores) == len(rows) else None,
+        torch.stack(scores) if scored else None,
     )
 
 

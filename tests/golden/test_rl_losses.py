@@ -152,12 +152,15 @@ def test_both_gradients_have_one_expectation_and_that_through_replies_varies_les
     """One action number, two replies, p(u = 1|a) = 1/(1 + e^-a), r(u) = u: by quadrature over a, exactly over u."""
     mu, sigma = 0.3, 0.5
     a = torch.linspace(mu - 8 * sigma, mu + 8 * sigma, 4001, dtype=torch.float64)
-    density = torch.exp(gaussian_log_prob(a[:, None], torch.full_like(a, mu)[:, None], sigma)) * (a[1] - a[0])
-    p = a.sigmoid()
+    step, mean = a[1] - a[0], torch.full_like(a, mu)[:, None].requires_grad_()
+    log_density = gaussian_log_prob(a[:, None], mean, sigma)
+    density, p = log_density.detach().exp() * step, a.sigmoid()
     # Only u = 1 is rewarded. Its score by the action's density, and by its own likelihood: d log p(1|a)/da = 1 − p.
-    by_action, by_reply = (a - mu) / sigma**2, 1 - p
+    (by_action,) = torch.autograd.grad(log_density.sum(), mean)
+    ratio = reply_log_ratio((1 - p)[:, None], mean, torch.full_like(mean, mu))
+    (by_reply,) = torch.autograd.grad(ratio.sum(), mean)
     wanted = float((density * p * (1 - p)).sum())  # d/dμ of E[p(a)]
     for score in (by_action, by_reply):
-        assert float((density * p * score).sum()) == pytest.approx(wanted, rel=1e-9)
-    spread = [float((density * p * score.square()).sum()) - wanted**2 for score in (by_action, by_reply)]
+        assert float((density * p * score[:, 0]).sum()) == pytest.approx(wanted, rel=1e-9)
+    spread = [float((density * p * score[:, 0].square()).sum()) - wanted**2 for score in (by_action, by_reply)]
     assert spread[1] < spread[0] / 5

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import serve
+from benchmarks import readings, serve
 from benchmarks.arena import Duel, Options, summary
 from benchmarks.measure import Arithmetic, Measured, Prepared, measure
 from benchmarks.table import table
+from pamdp.data.readings import Answers, ReadReply, ReadState
+from pamdp.types import Message
 
 
 def _measured(seconds: float, units: int, flop: float = 0.0) -> Measured:
@@ -77,3 +79,20 @@ def test_servers_are_compared_on_the_same_model_and_as_many_users() -> None:
     rates = {"pamdp": 9.0, "vanilla": 6.0, "transformers": 4.0}
     found: dict[str, dict[str, object]] = {name: {"8": {"replies_per_s": rate}} for name, rate in rates.items()}
     assert serve.ratios({**found, "transformers-cb": {"8": "failed: no"}}) == {"transformers": {"8": 1.5}}
+
+
+def _read_state(id: str, prefer: str, **by: str) -> ReadState:
+    replies = {letter: ReadReply(text=f"Words of {name}.", by=tuple(name.split("+"))) for letter, name in by.items()}
+    said = Answers(reader="r", kind="person", prefer={"A-B": prefer}, grades={"A": {"sense": 2}})
+    return ReadState(id=id, user_id=id, history=(Message("user", "Hm?"),), replies=replies, readings=(said,))
+
+
+def test_readings_are_compared_by_method_and_pooled_over_seeds() -> None:
+    """X wins once as seed 0 and loses as seed 1; Y says the same as X's seed 1, and is compared seed by seed."""
+    states = [_read_state("u/1", "A", A="X", B="clone"), _read_state("v/1", "B", A="X, seed 1+Y, seed 1", B="clone")]
+    found = readings.compared(states)
+    assert found["X", "clone"] == [(1.0, "u/1")] and found["X, seed 1", "clone"] == [(-1.0, "v/1")]
+    assert found["X, seed 1", "Y, seed 1"] == [(0.0, "v/1")]
+    pooled = readings.pooled(found)
+    assert sorted(pooled["X", "clone"]) == [(-1.0, "v/1"), (1.0, "u/1")] and pooled["X", "Y"] == [(0.0, "v/1")]
+    assert readings.test_of(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"

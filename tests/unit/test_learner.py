@@ -368,5 +368,17 @@ def test_a_reply_without_a_score_teaches_critics_only() -> None:
     assert _moved(learner, batch).abs().max() == 0
 
 
+def test_scores_of_some_replies_leave_the_others_to_the_critics() -> None:
+    one = torch.tensor([1.0, 0.0])
+    rows = [
+        Transition("d", 0, 0, "u", one, one, 0.5, 1.0, None, score=torch.tensor([0.0, 2.0])),
+        Transition("d", 0, 1, "v", one, one, 0.5, -1.0, None),
+    ]
+    h = {("d", 0): torch.tensor([1.0])}
+    batch = to_batch([Rollout(rows, {}, h, h)])
+    assert batch.score is not None and batch.score.tolist() == [[0.0, 2.0], [0.0, 0.0]]
+    assert batch.acts.tolist() == [True, False]
+
+
 def replace_config(**changes: object) -> RLConfig:
     return PLAIN.model_copy(update=changes)

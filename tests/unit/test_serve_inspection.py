@@ -14,7 +14,7 @@ from pamdp.serve.inspection import principal
 from pamdp.serve.keys import Key, Keys
 from pamdp.serve.pages import page_router
 from pamdp.serve.profiles import Profiles
-from pamdp.serve.run_page import run_of
+from pamdp.serve.run_page import run_folder
 from pamdp.serve.store import Store
 from tests.tools.serving import as_json, make_models, said, serving
 from tests.tools.storing import served
@@ -74,6 +74,6 @@ def test_actions_of_a_chat_for_admins_and_of_their_own_users(tmp_path: Path) -> 
 
 
 def test_a_run_is_told_from_a_policy(tmp_path: Path) -> None:
-    assert run_of("shipped") is None and run_of(str(tmp_path)) is None
+    assert run_folder("shipped") is None and run_folder(str(tmp_path)) is None
     (tmp_path / "config.toml").write_text("")
-    assert run_of(str(tmp_path)) == tmp_path.resolve()
+    assert run_folder(str(tmp_path)) == tmp_path.resolve()

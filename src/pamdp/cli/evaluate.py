@@ -70,8 +70,8 @@ def evaluate(
         require_control(Run(permuted), done)
     split = split_of(settings)
     require_data(done, split)
-    learned = [run / "trained", *([] if permuted is None else [permuted / "trained"])]
-    require_unseen(split.test, [run / "policy", *(folder for folder in learned if folder.is_dir())])
+    learned = [run / "policy", *(path / "trained" for path in (run, permuted) if path and (path / "trained").is_dir())]
+    require_unseen(split.test, learned)
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
     bare, own = backbones(settings, load_backbone)
     result = evaluate_policies(

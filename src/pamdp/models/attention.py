@@ -175,6 +175,7 @@ def _masks(standard: Callable[..., Tensor | None]) -> Callable[..., Tensor | Non
 
     def mask(*given: object, **named: object) -> Tensor | None:
         placement = _placement.get()
+        # What transformers names has no types; _mask_of takes of it what it knows.
         return standard(*given, **named) if placement is None else _mask_of(placement, **named)  # type: ignore[arg-type]
 
     return mask

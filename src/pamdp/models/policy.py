@@ -147,13 +147,19 @@ class Policy:
         self, prefix: Prefix, t: int, ids: Sequence[int], action: Tensor | None, hidden: tuple[int, int] | None = None
     ) -> Branch:
         """A reply to turn T under an action, to be scored after PREFIX (with `readout.layer` steered); see `Branch`."""
-        length = prefix.encoded.heads[t]
         inject, steer = self._guide(action)
-        if inject is None and self.planner is not None and action is not None:
-            # The header's last token runs again, shifted: it is what the reply's first token is read from.
-            header = prefix.encoded.ids[length - 1 : length]
-            return Branch(length - 1, ids, self.backbone.embed_ids(header), hidden, steer, header)
-        return Branch(length, ids, inject, hidden, steer)
+        if inject is None and steer is not None:
+            return self._shifted(prefix, t, ids, steer, hidden)
+        return Branch(prefix.encoded.heads[t], ids, inject, hidden, steer)
+
+    def _shifted(
+        self, prefix: Prefix, t: int, ids: Sequence[int], steer: Tensor, hidden: tuple[int, int] | None = None
+    ) -> Branch:
+        """A reply whose hidden states are shifted, and nothing else."""
+        # The header's last token runs again, shifted: it is what the reply's first token is read from.
+        length = prefix.encoded.heads[t] - 1
+        header = prefix.encoded.ids[length : length + 1]
+        return Branch(length, ids, self.backbone.embed_ids(header), hidden, steer, header)
 
     def _guide(self, action: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The embeddings that an action injects, and what it adds to hidden states; None where it does not."""
@@ -173,11 +179,7 @@ class Policy:
             shifts = torch.zeros(
                 len(replies), self.backbone.d, device=self.backbone.device, dtype=kind, requires_grad=True
             )
-            branches = [
-                Branch(length, ids, self.backbone.embed_ids(prefix.encoded.ids[length : length + 1]), None, shift)
-                for (t, ids), shift in zip(replies, shifts, strict=True)
-                for length in [prefix.encoded.heads[t] - 1]
-            ]
+            branches = [self._shifted(prefix, t, ids, s) for (t, ids), s in zip(replies, shifts, strict=True)]
             (found,) = torch.autograd.grad(torch.cat(self.log_probs(prefix, branches)).sum(), shifts)
         return found
 

@@ -50,9 +50,10 @@ def reply_log_ratio(
 
         log π_θ(u|h) − log π_old(u|h) ≈ ∇_a log p(u|h, a)·(μ_θ − μ_old)
 
-    In place of log q_θ(a|h) it gives Eq. 12 a gradient of the same expectation and of less variance: for a = μ + σε,
-    ∇_μ log π(u|h) = E[∇_a log p(u|h, a) | u] (the reparametrised action), while E[(a − μ)/σ² | u], the same number,
-    is estimated from one draw of a that most of the reply does not depend on.
+    In place of log q_θ(a|h) it gives Eq. 12 a gradient of the same expectation and of less variance: for a = μ + σε and
+    u drawn from p(u|h, a) as it is, E[∇_a log p(u|h, a) | u] = ∇_μ log π(u|h) = E[(a − μ)/σ² | u], and the latter is
+    estimated from one draw of a that most of the reply does not depend on. Where u was drawn otherwise (greedily, from
+    a nucleus, by another policy) nothing corrects for it: rewarded replies become likelier, to first order.
     """
     require_same_shape(score=score, mean=mean, drawn=drawn)
     return (score.detach() * (mean - drawn.detach())).sum(-1)

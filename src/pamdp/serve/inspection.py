@@ -29,7 +29,6 @@ from pamdp.serve.profiles import Profiles
 from pamdp.serve.protocol import ChatRequest
 from pamdp.serve.served import ServedReply
 from pamdp.serve.service import Admin, Service, This
-from pamdp.serve.store import Store
 from pamdp.types import History
 
 router = APIRouter(prefix="/v1/inspect")
@@ -136,10 +135,9 @@ def _action(action: int | Literal["mean", "zero"], mean: Tensor, others: Sequenc
 
 def _others(this: Service, key: str, model: Model, history: History) -> list[ServedReply]:
     """The last replies of conversations of the key's users that the same version gave, but of the chat at hand."""
-    store = this.recorder.store if isinstance(this.recorder, Profiles) else this.recorder
-    if not isinstance(store, Store):
+    if not isinstance(this.recorder, Profiles):
         return []
-    found = []
+    store, found = this.recorder.store, list[ServedReply]()
     for user in store.users():
         if belongs(user, key):
             found += [

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from pamdp.serve.errors import ApiError
 from pamdp.serve.inspection import router as inspection
-from pamdp.serve.run_page import run_of, run_router
+from pamdp.serve.run_page import run_folder, run_router
 from pamdp.serve.service import This
 
 PAGES = {"/": "index.html", "/run": "run.html"}
@@ -38,7 +38,7 @@ def page_router(source: str) -> APIRouter:
 
     What else it shows, it asks the server's other routes for; it leaves out what there is no route for.
     """
-    router, run = APIRouter(), run_of(source)
+    router, run = APIRouter(), run_folder(source)
     router.include_router(inspection)
     if run is not None:
         router.include_router(run_router(run))

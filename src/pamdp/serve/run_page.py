@@ -30,7 +30,7 @@ SANDBOX = (
 """Such a page has an origin of its own: nothing in it can ask this server, or any other, for anything."""
 
 
-def run_of(source: str) -> Path | None:
+def run_folder(source: str) -> Path | None:
     """The run directory that SOURCE names; None where it is a policy alone."""
     folder = Path(source)
     return folder.resolve() if any((folder / name).is_file() for name in FILES) else None

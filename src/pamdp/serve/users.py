@@ -3,8 +3,7 @@
 Owns paths, and whose users a key may ask for. Knows nothing of tables, nor of how a caller is told from another.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from pamdp.files import json_line
 from pamdp.serve import profiles as memory
 from pamdp.serve.callers import Asker, Who, belongs, namespaced
 from pamdp.serve.erasing import erase, everything
@@ -102,12 +102,7 @@ def users_router(
     def export(id: Own) -> StreamingResponse:
         # Read whole before the answer begins: a store that fails later could not be told any more.
         records = [*everything(store, profiles, id)]
-
-        def lines() -> Iterator[str]:
-            for record in records:
-                yield json.dumps(record, ensure_ascii=False) + "\n"
-
-        return StreamingResponse(lines(), media_type="application/jsonl")
+        return StreamingResponse(map(json_line, records), media_type="application/jsonl")
 
     @router.delete("/{user:path}")
     def forget_all(id: Own) -> dict[str, Any]:

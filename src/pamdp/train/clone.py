@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -71,11 +72,7 @@ def clone(
             run.log(cloner.step, log, "clone")
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
-                state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
-                state["optimizer"] = cloner.optimizer.state_dict()
-                if master := cloner.master.state():
-                    state["master"] = list[checkpoint.Tree](master)
-                checkpoint.save(folder, cloner.step, policy_weights(policy), state)
+                _save(cloner, folder, rng, generator)
     if cloner.late:
         with Progress("directions", len(train) + len(pairs)) as bar:
             examples, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
@@ -132,6 +129,14 @@ def _order(examples: Sequence[CloneExample], epochs: int, rng: random.Random) ->
         rng.shuffle(part)
         order += part
     return order
+
+
+def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator) -> None:
+    state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
+    state["optimizer"] = cloner.optimizer.state_dict()
+    if master := cloner.master.state():
+        state["master"] = list[checkpoint.Tree](master)
+    checkpoint.save(folder, cloner.step, policy_weights(cloner.policy), state)
 
 
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:

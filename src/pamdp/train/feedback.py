@@ -1,7 +1,8 @@
-"""`pamdp train offline` on an export of feedback: what users said of served replies, in place of a judge.
+"""`pamdp train offline` on rated replies: what users said of served ones, or blind readers of any, in place of a judge.
 
 Owns the second source of transitions: rewards are the users', actions those that were served, each with the density
-that it was drawn from, for the ratio. Knows nothing of stores. The loop is that of reinforce.py, the learner the same.
+that it was drawn from, for the ratio; or, by `rl.gradient=reply`, how the replies' likelihood changes with the action.
+Knows nothing of stores. The loop is that of reinforce.py, the learner the same.
 """
 
 from __future__ import annotations
@@ -55,14 +56,15 @@ def usable(policy: Policy, dialogues: Sequence[RatedDialogue], by_reply: bool = 
     d_a = policy.trained_planner.actor.a1.out_features
 
     def keeps(reply: RatedReply) -> bool:
-        if by_reply:
+        drawn, own = reply.sigma > 0, reply.space == space and len(reply.action or ()) == d_a
+        if by_reply or (drawn and own):
             counts["teach actor and critics"] += 1
-            return True
-        drawn = reply.sigma > 0
-        fits = not drawn or (reply.space == space and len(reply.action or ()) == d_a)
-        counts["teach actor and critics" if drawn and fits else "teach the critics only, since no action was drawn"
-               if fits else "left out, since their actions are of another adapter or A2"] += 1  # fmt: skip
-        return fits
+        elif drawn:
+            counts["left out, since their actions are of another adapter or A2"] += 1
+            return False
+        else:
+            counts["teach the critics only, since no action was drawn (rl.gradient=reply learns from them)"] += 1
+        return True
 
     kept = (RatedDialogue(d.dialogue, tuple(filter(keeps, d.replies))) for d in dialogues)
     return Usable(tuple(d for d in kept if d.replies), counts)

@@ -62,16 +62,14 @@ async function inspect(look) {
     ...(others.length ? [el("optgroup", {label: "another conversation's action"}, ...others)] : []));
 }
 
-// V(h) and V(h, ω) as the server's store tells them: of every turn, or of the last one.
+// V(h) and V(h, ω) as the server's store tells them, of the last turn.
 async function expected(look) {
   if (!offers.values || !seen.replied) return;
   const {turns} = seen;
   try {
     const found = await read(`${user()}/values`);
     if (look !== looks) return;
-    const list = [found.values, found.data, found.turns].find(Array.isArray);
-    if (list) personal = list;
-    else personal[turns - 1] = found.value ?? found;
+    personal[turns - 1] = found;
   } catch (error) { if (!(error instanceof Refused)) throw error; }
   draw();
 }

@@ -1,0 +1,77 @@
+"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl]`.
+
+r_w of every pair of methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that
+come with the package. The first table of docs/results.md is from `test`: three tests, told apart by the ids of their
+states. No model is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from pamdp.data.bundled import load_sample_readings
+from pamdp.data.readings import ReadState, read_by
+from pamdp.evaluation.significance import cluster_bootstrap
+
+Pair = tuple[str, str]
+Said = list[tuple[float, str]]
+"""Wins less losses of the first of two methods, from -1 to 1, and whose state it is."""
+
+
+def test_of(state: ReadState) -> str:
+    """In which of several tests a state was read: what its id says behind a comma."""
+    return state.id.partition(", ")[2] or "test 1"
+
+
+def compared(states: Sequence[ReadState]) -> dict[Pair, Said]:
+    """What was said of every two methods at every state that has replies of both; the same words are a tie."""
+    found: dict[Pair, Said] = defaultdict(list)
+    for state in states:
+        shares = {(a, b): x for a, b, x in state.pairs()} | {(b, a): 1 - x for a, b, x in state.pairs()}
+        letters = {name: letter for letter, reply in state.replies.items() for name in reply.by}
+        for pair in combinations(sorted(letters), 2):
+            a, b = (letters[name] for name in pair)
+            share = 0.5 if a == b else shares.get((a, b))
+            if share is not None:
+                found[pair].append((2 * share - 1, state.user_id))
+    return found
+
+
+def pooled(found: Mapping[Pair, Said]) -> dict[Pair, Said]:
+    """The same over all seeds of methods that have several; two such methods are compared seed by seed."""
+    names = {name for pair in found for name in pair}
+    seeded = {name.partition(", seed ")[0] for name in names if ", seed " in name}
+    out: dict[Pair, Said] = defaultdict(list)
+    for pair, said in found.items():
+        (one, first), (other, second) = (name.partition(", seed ")[::2] for name in pair)
+        if one != other and (first == second if {one, other} <= seeded else seeded & {one, other}):
+            out[one, other] += said
+    return out
+
+
+def main(split: str) -> None:
+    """Print all of it."""
+    states = load_sample_readings(split)  # type: ignore[arg-type]  # what is no split is refused
+    for test in sorted({test_of(state) for state in states}):
+        own = [state for state in states if test_of(state) == test]
+        print(f"\n{test}: {len(own)} states, {read_by(own)}")
+        found = compared(own)
+        for what, table in (("", found), (", all seeds", pooled(found))):
+            for (one, other), said in sorted(table.items()):
+                r = cluster_bootstrap([x for x, _ in said], [user for _, user in said])
+                print(f"  {one} against {other}{what}: {r.value:+.3f} ({r.low:+.3f} .. {r.high:+.3f}), {r.n} states")
+        grades: dict[str, list[float]] = defaultdict(list)
+        for state in own:
+            for letter, reply in state.replies.items():
+                for name in reply.by:
+                    if (grade := state.grade("sense", letter)) is not None:
+                        grades[name].append(grade)
+        for name, values in sorted(grades.items()):
+            print(f"  {name}: mean sense {sum(values) / len(values):.2f} of {len(values)} replies")
+
+
+if __name__ == "__main__":
+    main(*(sys.argv[1:] or ["test"]))
