@@ -16,6 +16,7 @@ from pamdp.serve.pages import page_router
 from pamdp.serve.profiles import Profiles
 from pamdp.serve.run_page import run_folder
 from pamdp.serve.store import Store
+from pamdp.types import Message
 from tests.tools.serving import as_json, make_models, said, serving
 from tests.tools.storing import served
 
@@ -50,6 +51,8 @@ def test_actions_of_a_chat_for_admins_and_of_their_own_users(tmp_path: Path) -> 
     store.served(served("r2", "shop:bob", "hi", version="version of pamdp", mean=zero))
     store.served(served("r3", "boss:cid", "hi", version="an older one", mean=zero))
     store.served(replace(mine, id="r4", user="boss:dan", history=CHAT[:1]))  # the chat that is asked about
+    told = (Message("system", "Be brief."), *said("good morning"))
+    store.served(replace(mine, id="r5", user="boss:eve", history=told))
     with serving(make_models(), keys, routers=[page_router("shipped")]) as running:
         running.this.recorder = Profiles(store)
 
@@ -67,10 +70,13 @@ def test_actions_of_a_chat_for_admins_and_of_their_own_users(tmp_path: Path) -> 
         assert [len(turn["mean"]) for turn in found["turns"]] == [4, 4]
         assert found["turns"][1]["mean"] == pytest.approx(mean.tolist(), abs=1e-5)
         assert found["turns"][1]["v_h"] is None, "this policy has no critics"
-        assert [other["user"] for other in found["others"]] == ["boss:ann"]
+        assert [other["user"] for other in found["others"]] == ["boss:ann", "boss:eve"]
+        instructed = ask("/v1/inspect", "boss", messages=[{"role": "system", "content": "Rhyme."}, *as_json(CHAT)])
+        assert [len(turn["mean"]) for turn in instructed.json()["turns"]] == [4, 4]
+        assert instructed.json()["turns"][1]["mean"] != found["turns"][1]["mean"]
         replies = ask("/v1/inspect/replies", "boss", actions=["mean", "zero", 0]).json()["data"]
         assert replies[0]["text"] == running.alone("pamdp", CHAT) != replies[1]["text"] == replies[2]["text"]
-        assert ask("/v1/inspect/replies", "boss", actions=[1]).json()["error"]["param"] == "actions"
+        assert ask("/v1/inspect/replies", "boss", actions=[2]).json()["error"]["param"] == "actions"
 
 
 def test_a_run_is_told_from_a_policy(tmp_path: Path) -> None:

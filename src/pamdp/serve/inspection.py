@@ -17,6 +17,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from pamdp.engines.batch import instructed
 from pamdp.errors import ContextLengthError
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Request
@@ -121,10 +122,11 @@ def _model(this: Service, asked: ChatRequest) -> Model:
 
 
 def _read(this: Service, model: Model, history: History) -> Prefix:
-    tokens = len(model.policy.encode(history).ids)
+    policy, spoken = instructed(model.policy, history)
+    tokens = len(policy.encode(spoken).ids)
     if tokens > this.config.context:
         raise ContextLengthError(f"this chat has {tokens} tokens, and at most {this.config.context} are read")
-    return model.policy.prefix(history)
+    return policy.prefix(spoken)
 
 
 def _action(action: int | Literal["mean", "zero"], mean: Tensor, others: Sequence[ServedReply]) -> Tensor:
@@ -149,7 +151,7 @@ def _others(this: Service, key: str, model: Model, history: History) -> list[Ser
 
 
 def _last(replies: Sequence[ServedReply], model: Model) -> Iterator[ServedReply]:
-    by_history = {reply.history: reply for reply in replies}
+    by_history = {reply.spoken: reply for reply in replies}
     for history in chats(replies):
         reply = by_history[history]
         if reply.mean is not None and (reply.model, reply.version) == (model.name, model.version):
