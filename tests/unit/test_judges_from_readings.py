@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.data.readings import ReadState
 from pamdp.errors import DataError, ModelError
 from pamdp.judges import from_readings
@@ -22,6 +23,7 @@ from pamdp.judges.signals import Signals, SignalsScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.registry import JUDGES
+from pamdp.train.factory import shipped as policy_shipped
 from pamdp.types import Persona
 from tests.tools.chats import LONE, NURSE
 from tests.tools.read_states import of_two_kinds, read_state
@@ -39,13 +41,14 @@ def _random(seed: int, first: int = 1, last: int = 2, rank: int = 2) -> tuple[Re
     add_adapter(backbone, ADAPTER, rank, first, last=last)
     head, signals = RewardHead(2 * backbone.d), Signals()
     generator = torch.Generator().manual_seed(seed)
+    add_adapter(backbone, "cloned", rank + 1)
     adapted = [weight for name, weight in backbone.model.named_parameters() if "lora_" in name]
     for weight in [*adapted, head.readout.weight, head.readout.bias, head.whiten.mean, signals.weight]:
         weight.data.normal_(std=0.3, generator=generator)
         weight.data.copy_(weight.data.half())
     head.whiten.scale.fill_(0.5)
     signals.whiten.scale.fill_(0.1)
-    return RewardModel(backbone, head.requires_grad_(False), first, last), SignalsScorer(backbone, signals)
+    return RewardModel(backbone, head.requires_grad_(False), first, last), SignalsScorer(backbone, signals, "cloned")
 
 
 @pytest.fixture
@@ -125,6 +128,23 @@ def test_their_names_bring_the_shipped_ones(name: str, folder: Path, tiny_backbo
     [verdict] = judge.judge([Case(PERSON, LONE, REPLIES[0], REPLIES[1])])
     a, b = load(name, tiny_backbone, folder).scorer.score(PERSON, LONE, REPLIES[:2])
     assert verdict == Calibration(TEMPERATURE[name]).verdict(a - b)
+
+
+def test_the_clone_of_the_package_is_its_policy(tiny_backbone: Backbone) -> None:
+    """What `signals` asks how likely a reply is: not there twice."""
+    found = from_readings._clone(from_readings.shipped())
+    assert found is not None and found.is_file() and found.parent == policy_shipped()
+    assert not (from_readings.shipped() / "clone.safetensors").exists()
+
+
+def test_another_clone_is_another_judge(folder: Path, tiny_backbone: Backbone) -> None:
+    before = load(SIGNALS, tiny_backbone, folder)
+    tensors = load_tensors(folder / "clone.safetensors")
+    save_tensors(folder / "clone.safetensors", {key: 2 * value for key, value in tensors.items()})
+    after = load(SIGNALS, tiny_backbone, folder)
+    assert after.fingerprint["weights"] != before.fingerprint["weights"]
+    (folder / "clone.safetensors").unlink()
+    assert load(SIGNALS, tiny_backbone, folder).scorer.clone is None  # type: ignore[attr-defined]
 
 
 # ---- what is refused
@@ -212,3 +232,11 @@ def test_the_reward_model_can_be_trained_on_a_backbone_of_two_layers(tiny_backbo
     model, _, _ = train_from_readings(tiny_backbone, STATES, STATES[:2], epochs=1)
     layers = {int(key.split("layers.")[1].split(".")[0]) for key in adapter_tensors(tiny_backbone, ADAPTER)}
     assert layers == {1} and model.last == 2
+
+
+def test_weights_of_other_numbers_are_refused(folder: Path, tiny_backbone: Backbone) -> None:
+    """What an earlier version stored: fifteen numbers."""
+    old = {"weight": torch.zeros(15), "whiten.mean": torch.zeros(15), "whiten.scale": torch.ones(15)}
+    save_tensors(folder / "signals.safetensors", old)
+    with pytest.raises(ModelError, match=r"weights of 15 numbers, and signals has 16 now; fit it again: pamdp judge"):
+        load(SIGNALS, tiny_backbone, folder)

@@ -23,10 +23,10 @@ REPLIES = ["Soup, then tea.", "How about a very long breakfast?", "ok"]
 
 
 def _numbers(message: str, reply: str) -> dict[str, float]:
-    return dict(zip(NUMBERS[2:], text_numbers(message, reply), strict=True))
+    return dict(zip(NUMBERS[2:-1], text_numbers(message, reply), strict=True))
 
 
-NOTHING = dict.fromkeys(NUMBERS[2:], 0.0)
+NOTHING = dict.fromkeys(NUMBERS[2:-1], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,11 @@ def test_likelihoods_are_those_of_a_plain_pass(tiny_backbone: Backbone) -> None:
         others = [_mean_log_prob(tiny_backbone, (Message("user", other),), reply) for other in OTHERS]
         assert float(numbers[0]) == pytest.approx(after - sum(others) / 4, abs=1e-4)
         assert float(numbers[1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE[-3:], reply), abs=1e-4)
-        assert numbers[2:].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
+        assert numbers[2:-1].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
+        assert float(numbers[-1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE, reply), abs=1e-4)
 
 
-def test_three_messages_are_read(tiny_backbone: Backbone) -> None:
+def test_three_messages_are_read_and_five_by_the_clone(tiny_backbone: Backbone) -> None:
     scorer = SignalsScorer(tiny_backbone, Signals())
     before = scorer.numbers(NURSE, REPLIES)
 
@@ -122,11 +123,27 @@ def test_three_messages_are_read(tiny_backbone: Backbone) -> None:
         talk = [Message(m.role, "Else.") if i == which else m for i, m in enumerate(NURSE)]
         return scorer.numbers(tuple(talk), REPLIES) - before
 
-    assert scorer.messages == 3
-    assert not changed(0).any() and not changed(1).any()
-    own = torch.arange(len(NUMBERS)) == 1  # the others move in their last digits: contexts are packed into one row
-    assert changed(2)[:, own].all() and changed(2)[:, ~own].abs().max() < 1e-5
+    assert scorer.messages == len(NURSE) == 5
+    own, clone = (torch.arange(len(NUMBERS)) == i for i in (1, len(NUMBERS) - 1))
+    for first in (0, 1):
+        assert changed(first)[:, clone].all() and not changed(first)[:, ~clone].any()
+    # The others move in their last digits: contexts are packed into one row.
+    assert changed(2)[:, own | clone].all() and changed(2)[:, ~(own | clone)].abs().max() < 1e-5
     assert changed(4)[:, :2].all()
+
+
+def test_only_the_last_number_asks_the_clone(tiny_backbone: Backbone) -> None:
+    bare = SignalsScorer(tiny_backbone, Signals()).numbers(NURSE, REPLIES)
+    add_adapter(tiny_backbone, "clone", 2)
+    for name, weight in tiny_backbone.model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.3)
+    found = SignalsScorer(tiny_backbone, Signals(), "clone").numbers(NURSE, REPLIES)
+    torch.testing.assert_close(found[:, :-1], bare[:, :-1])
+    with tiny_backbone.adapter("clone"):
+        expected = [_mean_log_prob(tiny_backbone, NURSE, reply) for reply in REPLIES]
+    assert found[:, -1].tolist() == pytest.approx(expected, abs=1e-4)
+    assert float((found - bare)[:, -1].abs().min()) > 1e-3
 
 
 def test_the_bare_backbone_is_read_whatever_adapter_is_in_use(tiny_backbone: Backbone) -> None:
@@ -173,7 +190,7 @@ def test_the_sign_of_a_number_that_decides_is_found(name: str, tiny_backbone: Ba
     at = NUMBERS.index(name)
     assert liked.signals.weight[at] > 0.3 and disliked.signals.weight[at] < -0.3
     # What is the same in both replies of every pair explains nothing; the likelihoods always differ.
-    idle = [i for i in range(2, len(NUMBERS)) if i != at]
+    idle = [i for i in range(2, len(NUMBERS) - 1) if i != at]
     assert not liked.signals.weight[idle].any()
     new = [more.format(food="figs"), less.format(food="figs")]
     for scorer, sign in ((liked, 1), (disliked, -1)):

@@ -80,7 +80,13 @@ def evaluate(
     show(as_json, report.to_json() | more, report.table(), about)
 
 
-SAMPLE_READINGS: dict[str, ReadingSplit] = {"sample": "train", "train": "train", "valid": "valid", "test": "test"}
+SAMPLE_READINGS: dict[str, ReadingSplit] = {
+    "sample": "train",
+    "train": "train",
+    "rl": "rl",
+    "valid": "valid",
+    "test": "test",
+}
 """Names of the sample's readings; `sample` are those to learn from."""
 
 
@@ -117,7 +123,7 @@ def train(
     readings: Annotated[
         list[str],
         typer.Option(
-            help="Fit `reward-model` and `signals` on these instead: JSON lines, or `sample`; repeat.",
+            help="Fit `reward-model` and `signals` on these instead: JSON lines, `sample` or `rl`; repeat.",
             default_factory=list,
             show_default=False,
         ),
@@ -166,13 +172,21 @@ def train(
 def _train_from_readings(out: Path, readings: list[str], source: str, epochs: int, as_json: bool) -> None:
     from pamdp.judges.from_readings import FILES, save, train_from_readings
     from pamdp.models.embedded import load_backbone
+    from pamdp.train.factory import load_policy
     from pamdp.train.init_from import placed, policy_folder
     from pamdp.train.policy_metadata import read_metadata
 
     require_replaceable(out, FILES)
     states = [state for name in readings for state in _read_states(name)]
-    backbone = load_backbone(placed(read_metadata(policy_folder(source)).config.model))
-    model, signals, temperature = train_from_readings(backbone, states, load_sample_readings("valid"), epochs)
+    start = policy_folder(source)
+    config = read_metadata(start).config
+    backbone = load_backbone(placed(config.model))
+    # Judges are used on the bare backbone: a clone that changed all of it is none that they can ask.
+    cloned = load_policy(start, backbone).adapter if config.clone.backbone == "lora" else None
+    clone = None if cloned is None else cloned.name
+    model, signals, temperature = train_from_readings(
+        backbone, states, load_sample_readings("valid"), epochs, clone=clone
+    )
     save(out, model, signals, temperature)
     found = {"out": str(out), "states": len(states), "temperature": temperature, "read_by": read_by(states)}
     show(as_json, found, f"judges fitted on {len(states)} states, {read_by(states)}, written to {out}")

@@ -22,7 +22,7 @@ from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
 from pamdp.judges.sense import SenseHead, SenseScorer
-from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
+from pamdp.models.adapters import adapter_tensors, restore_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.registry import JUDGES
 
@@ -104,9 +104,7 @@ def _sense_head(folder: Path) -> SenseHead:
 def _likelihood(backbone: Backbone, folder: Path, cut: int) -> LikelihoodScorer:
     tensors = _tensors(folder, "likelihood")
     adapter = {k[8:]: v for k, v in tensors.items() if k.startswith("adapter.")}
-    if ADAPTER not in getattr(backbone.model, "peft_config", {}):
-        add_adapter(backbone, ADAPTER, next(len(v) for k, v in adapter.items() if "lora_A" in k), cut)
-    load_adapter(backbone, ADAPTER, adapter)
+    restore_adapter(backbone, ADAPTER, adapter)
     head = LikelihoodHead(backbone.d)
     head.load_state_dict({k[5:]: v for k, v in tensors.items() if k.startswith("head.")})
     return LikelihoodScorer(backbone, head.requires_grad_(False), cut)

@@ -60,7 +60,8 @@ def read_about(folder: Path, name: str, revision: str, command: str) -> dict[str
     return about
 
 
-def fingerprint_of(folder: Path, backbone: Backbone) -> dict[str, str]:
-    """The backbone, and what identifies the weights in a folder of judges."""
-    digest = hashlib.sha256(b"".join(f.read_bytes() for f in sorted(folder.glob("*.safetensors")))).hexdigest()[:12]
+def fingerprint_of(folder: Path, backbone: Backbone, *more: Path) -> dict[str, str]:
+    """The backbone, and what identifies the weights in a folder of judges and in MORE files."""
+    weights = sorted({*folder.glob("*.safetensors"), *more})
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in weights)).hexdigest()[:12]
     return {"backbone": f"{backbone.name}@{backbone.revision}", "weights": digest}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from torch import Tensor
+
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.data.readings import ReadState, decided_pairs
 from pamdp.errors import DataError, ModelError
@@ -17,8 +19,8 @@ from pamdp.files import Json, new_folder, write_json
 from pamdp.judges.folder import Trained, fingerprint_of, read_about
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel, train_reward_model
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, fit_temperature
-from pamdp.judges.signals import Signals, SignalsScorer, train_signals
-from pamdp.models.adapters import adapter_tensors, add_adapter, load_adapter
+from pamdp.judges.signals import NUMBERS, Signals, SignalsScorer, train_signals
+from pamdp.models.adapters import adapter_tensors, restore_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.progress import Progress
 from pamdp.registry import JUDGES
@@ -29,8 +31,10 @@ REWARD, SECOND = SIGNALS, REWARD_MODEL
 NAMES = (REWARD_MODEL, SIGNALS)
 FIRST, LAST = 0.4, 0.67
 """Depths between which the reward model is adapted; it reads at the second."""
-FILES = ("config.json", "reward-model.safetensors", "signals.safetensors")
-"""What a folder of these judges holds."""
+FILES = ("clone.safetensors", "config.json", "reward-model.safetensors", "signals.safetensors")
+"""What a folder of these judges holds; the package's clone is its policy's adapter, which is not there twice."""
+CLONE = "clone of signals"
+"""Name of the adapter under which `signals` asks how likely a reply is."""
 
 
 def shipped() -> Path:
@@ -40,9 +44,17 @@ def shipped() -> Path:
 
 
 def train_from_readings(
-    backbone: Backbone, states: Sequence[ReadState], valid: Sequence[ReadState], epochs: int = 3, seed: int = 0
+    backbone: Backbone,
+    states: Sequence[ReadState],
+    valid: Sequence[ReadState],
+    epochs: int = 3,
+    seed: int = 0,
+    clone: str | None = None,
 ) -> tuple[RewardModel, SignalsScorer, dict[str, float]]:
-    """Both judges, fitted on STATES; their temperatures, on VALID, states of other users."""
+    """Both judges, fitted on STATES; their temperatures, on VALID, states of other users.
+
+    CLONE names the adapter of a cloned policy, by which `signals` says how likely a reply is; None: the bare backbone.
+    """
     layers = len(backbone.layers)
     first = round(FIRST * layers)
     last = max(first + 1, round(LAST * layers))
@@ -51,7 +63,7 @@ def train_from_readings(
             backbone, states, first=first, last=last, epochs=epochs, seed=seed, progress=bar.advance
         )
     with Progress("signals", len(states)) as bar:
-        signals = train_signals(backbone, states, progress=bar.advance)
+        signals = train_signals(backbone, states, clone, progress=bar.advance)
     with Progress("calibrating", 2 * len(valid)) as bar:
         temperature = {
             name: _temperature(scorer, valid, bar.advance)
@@ -81,6 +93,8 @@ def save(folder: Path, model: RewardModel, signals: SignalsScorer, temperature: 
     with new_folder(folder) as part:
         save_tensors(part / "reward-model.safetensors", {**adapter, **head})
         save_tensors(part / "signals.safetensors", dict(signals.signals.state_dict()))
+        if signals.clone is not None:
+            save_tensors(part / "clone.safetensors", adapter_tensors(backbone, signals.clone))
         about: dict[str, Json] = {"backbone": backbone.name, "revision": backbone.revision}
         about |= {"first": model.first, "last": model.last, "temperature": temperature}
         write_json(part / "config.json", about)
@@ -94,24 +108,43 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
     """
     folder = folder or shipped()
     about = read_about(folder, backbone.name, backbone.revision, "pamdp judge train --readings")
-    try:
-        tensors = {key: value.float() for key, value in load_tensors(folder / f"{name}.safetensors").items()}
-    except OSError as error:
-        raise ModelError(f"no judge {name!r} in {folder}; `pamdp judge train --readings` makes it") from error
+    tensors, clone = _tensors(folder / f"{name}.safetensors"), _clone(folder)
     scorer: Scorer
     if name == REWARD_MODEL:
         adapter = {key[8:]: value for key, value in tensors.items() if key.startswith("adapter.")}
-        rank = next(len(value) for key, value in adapter.items() if "lora_A" in key)
-        add_adapter(backbone, ADAPTER, rank, about["first"], last=about["last"])
-        load_adapter(backbone, ADAPTER, adapter)
+        restore_adapter(backbone, ADAPTER, adapter)
         head = RewardHead(2 * backbone.d)
         head.load_state_dict({key[5:]: value for key, value in tensors.items() if key.startswith("head.")})
         scorer = RewardModel(backbone, head.requires_grad_(False), about["first"], about["last"])
     else:
+        if len(tensors["weight"]) != len(NUMBERS):
+            raise ModelError(
+                f"{folder} has weights of {len(tensors['weight'])} numbers, and {SIGNALS} has {len(NUMBERS)} now; "
+                "fit it again: pamdp judge train --readings"
+            )
         signals = Signals()
         signals.load_state_dict(tensors)
-        scorer = SignalsScorer(backbone, signals)
-    return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint_of(folder, backbone))
+        if clone is not None:
+            restore_adapter(backbone, CLONE, _tensors(clone))
+        scorer = SignalsScorer(backbone, signals, None if clone is None else CLONE)
+    fingerprint = fingerprint_of(folder, backbone, *([] if clone is None else [clone]))
+    return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """Weights in full precision; a ModelError where they are missing."""
+    try:
+        return {key: value.float() for key, value in load_tensors(file).items()}
+    except OSError as error:
+        raise ModelError(f"no {file.name} in {file.parent}; `pamdp judge train --readings` makes it") from error
+
+
+def _clone(folder: Path) -> Path | None:
+    """The adapter of the clone that stands beside the judges of FOLDER, if any."""
+    if folder == shipped():
+        return folder.with_name("policy") / "adapter.safetensors"
+    own = folder / "clone.safetensors"
+    return own if own.is_file() else None
 
 
 for _name in NAMES:

@@ -1,8 +1,9 @@
 """The signals judge: a few numbers that anybody can read off a reply, weighed as blind readers do.
 
-Owns the numbers (how much likelier the reply is after this message than after others, how it is formed, how much of
-the message it takes up or repeats, whether it is written as the user writes) and their weights, a logistic regression
-on readings. Built otherwise than the reward model: nothing of the backbone learns, and no hidden state is read.
+Owns the numbers (how much likelier the reply is after this message than after others, how likely a clone finds it, how
+it is formed, how much of the message it takes up or repeats, whether it is written as the user writes) and their
+weights, a logistic regression on readings. Built otherwise than the reward model: nothing of the backbone learns, and
+no hidden state is read.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ OTHERS = (
 NUMBERS = (
     "about the message", "likely", "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself",
     "takes up", "echoes", "asks", "exclaims as the user", "lower case as the user", "speaks of itself",
+    "likely for a clone",
 )  # fmt: skip
 _SELF = re.compile(r"\b(?:i'm|i am|my|mine|i've|we|our)\b", re.I)
 
@@ -59,32 +61,40 @@ class Signals(nn.Module):
 
 @dataclass(eq=False)
 class SignalsScorer:
-    """Scores of replies, as log-odds up to a constant, from NUMBERS of the bare backbone and of the text."""
+    """Scores of replies, as log-odds up to a constant, from NUMBERS of the backbone and of the text.
+
+    CLONE names the adapter of a policy that has learned how good replies are written; None: the backbone is the clone.
+    """
 
     backbone: Backbone
     signals: Signals
-    messages: int = 3
+    clone: str | None = None
+    messages: int = 5
 
     @torch.no_grad()
     def numbers(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
         """NUMBERS of each reply."""
-        contexts = [history[-self.messages :], history[-1:], *((Message("user", other),) for other in OTHERS)]
+        contexts = [history[-3:], history[-1:], *((Message("user", other),) for other in OTHERS)]
         own, after, *elsewhere = self._log_probs(contexts, replies)
+        [cloned] = self._log_probs([history[-self.messages :]], replies, self.clone)
         texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
-        return torch.cat([(after - torch.stack(elsewhere).mean(0))[:, None], own[:, None], texts], dim=1)
+        about = after - torch.stack(elsewhere).mean(0)
+        return torch.cat([about[:, None], own[:, None], texts, cloned[:, None]], dim=1)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
         scores: list[float] = self.signals(self.numbers(history, replies)).tolist()
         return scores
 
-    def _log_probs(self, contexts: Sequence[History], replies: Sequence[str]) -> list[Float[Tensor, " n"]]:
+    def _log_probs(
+        self, contexts: Sequence[History], replies: Sequence[str], adapter: str | None = None
+    ) -> list[Float[Tensor, " n"]]:
         """Mean log p of a token of each reply, its end included, after each of the contexts; on the CPU."""
         chat, layers = self.backbone.chat, len(self.backbone.layers)
         ids = [chat.reply(reply) for reply in replies]
         groups = [Group(chat.history(context, load("assistant")).ids, ids) for context in contexts]
         row = pack(groups, self.backbone.device)
-        with self.backbone.adapter(None):
+        with self.backbone.adapter(adapter):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
         found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids * len(contexts))
         return list(torch.stack([tokens.mean() for tokens in found]).float().cpu().reshape(len(contexts), -1))
@@ -108,15 +118,16 @@ def text_numbers(message: str, reply: str) -> list[float]:
 
 
 def train_signals(
-    backbone: Backbone, states: Sequence[ReadState], *, decay: float = 1e-3, progress: Callable[[int], None]
+    backbone: Backbone,
+    states: Sequence[ReadState],
+    clone: str | None = None,
+    *,
+    decay: float = 1e-3,
+    progress: Callable[[int], None],
 ) -> SignalsScorer:
     """A scorer whose weights best explain what readers preferred; a DataError where they compared nothing."""
-    scorer, whole, differences, shares = (
-        SignalsScorer(backbone, Signals()),
-        list[Tensor](),
-        list[Tensor](),
-        list[float](),
-    )
+    scorer = SignalsScorer(backbone, Signals(), clone)
+    whole, differences, shares = list[Tensor](), list[Tensor](), list[float]()
     for state in states:
         letters = list(state.replies)
         numbers = scorer.numbers(state.history, [state.replies[letter].text for letter in letters])

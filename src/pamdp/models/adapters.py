@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
@@ -19,6 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from pamdp.errors import ModelError
 from pamdp.models.backbone import Backbone
+
+A = "lora_A.weight"
+"""How the names of the weights end that take a module's input down to the rank."""
 
 
 class Adapter:
@@ -49,9 +53,19 @@ def add_adapter(
 
     One of the same name is replaced.
     """
+    _inject(backbone, name, rank, [f"{module}.{A}" for module in linear_names(backbone, first_layer, last)], seed)
+
+
+def restore_adapter(backbone: Backbone, name: str, tensors: dict[str, Tensor]) -> None:
+    """A stored adapter as it was: rank and modules are those of its weights."""
+    down = [key for key in tensors if key.endswith(A)]
+    _inject(backbone, name, len(tensors[down[0]]), down)
+    load_adapter(backbone, name, tensors)
+
+
+def _inject(backbone: Backbone, name: str, rank: int, weights: Sequence[str], seed: int = 0) -> None:
+    """Modules are told by their WEIGHTS, as the names of some modules are taken by PEFT for experts of all layers."""
     backbone.delete_adapter(name)
-    # Modules are told by the names of weights: of names of modules PEFT takes some for experts' of all layers.
-    modules = dict.fromkeys(f"{module}.lora_A.weight" for module in linear_names(backbone, first_layer, last))
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="named by their weights")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # Several adapters on one model are meant: one writes, one judges.
@@ -60,7 +74,7 @@ def add_adapter(
         # GPT-2's modules hold their weights the other way round; PEFT sees it, sets it and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, backbone.model, name, state_dict=modules)
+        inject_adapter_in_model(config, backbone.model, name, state_dict=dict.fromkeys(weights))
     cast_adapter_dtype(backbone.model, name)  # what learns is float32, whatever the backbone is
     backbone.model._hf_peft_config_loaded = True  # as its own `add_adapter` does, which takes no names of weights
     backbone.model.set_adapter(name)
