@@ -142,7 +142,10 @@ def main() -> None:
     if given.measured is None:
         write_atomic(measured, measure(config))
     costs, dialogues = read_costs(measured, given.cost), load_sample("train").dialogues
-    lines: list[str] = []
+    lines = [f"**The run: {config.online.users} users, {config.online.rounds} rounds**", ""]
+    lines += [cost_table(config, costs, dialogues, given.seed), "**Constants**", ""]
+    lines += [sources_table(measured, given.cost)]
+    print("\n".join(lines), flush=True)
     for each in (None, EACH):
         for unlimited in (True, False):
             users = f"{config.online.users} users" if each is None else f"{each} users on each worker"
@@ -152,10 +155,6 @@ def main() -> None:
             print("\n".join(lines[-3:]), flush=True)
             name = f"scale-{'run' if each is None else 'each'}-{'free' if unlimited else 'limits'}.svg"
             write_atomic(given.out / name, figure(found, title))
-    lines += [f"**The run: {config.online.users} users, {config.online.rounds} rounds**", ""]
-    lines += [cost_table(config, costs, dialogues, given.seed), "**Constants**", ""]
-    lines += [sources_table(measured, given.cost)]
-    print("\n".join(lines[-6:]))
     write_atomic(given.out / "scale.md", "\n".join(lines))
 
 
