@@ -230,6 +230,10 @@ def test_tables_by_hand() -> None:
     last = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
     # 147 s against 6 (5 + 4) + 3 = 57 s
     assert last == ["4", "57", "2.6", "0.64", "53", "42", "0", "0", "0", "5", "0", "0", "0", "0"]
+    shared = growth_table(
+        [(n, seconds_by_cause([one]), one) for n in (1, 4)], 4
+    )  # four times the users in the same time
+    assert [cell.strip() for cell in shared.splitlines()[-1].split("|")[1:5]] == ["4", "147", "4.0", "1.00"]
     config = load(Config, ["paper", str(RUN)], [*PLAIN, "online.users=2", "online.rounds=2"])
     rows = [
         [cell.strip() for cell in row.split("|")[1:-1]]
