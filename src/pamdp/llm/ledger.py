@@ -69,6 +69,16 @@ class Ledger:
         """Go on from what `to_json` gave."""
         self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
 
+    def take(self, record: Mapping[str, Json]) -> None:
+        """Add what `to_json` of another account gave."""
+        for role, other in TypeAdapter(dict[str, Entry]).validate_python(record).items():
+            own = self.entries.setdefault(role, Entry())
+            own.calls, own.failed = own.calls + other.calls, own.failed + other.failed
+            own.prompt_tokens += other.prompt_tokens
+            own.completion_tokens += other.completion_tokens
+            if other.money is not None:
+                own.money = (own.money or 0.0) + other.money
+
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""
         out: dict[str, float] = {}

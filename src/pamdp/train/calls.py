@@ -1,6 +1,7 @@
 """What a run's calls cost and brought: on disk before anything is built on it, however the run ends.
 
-Owns costs.json, the journals of unfinished rounds, and noting what servers refuse. Knows nothing of who is called.
+Owns costs.json, the journals of unfinished rounds, and noting what servers refuse. Knows nothing of who is called. Of
+several processes each has files of its own, NAME-RANK beside NAME, until a round is whole; whoever goes on reads all.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from pamdp.files import write_json
+from pamdp import ranks
+from pamdp.files import Json, write_json
 from pamdp.journal import Journal
 from pamdp.llm.ledger import Ledger
 from pamdp.runs import Run
@@ -27,19 +30,55 @@ class Calls:
     fingerprints: Callable[[], Sequence[Mapping[str, str]]]
 
     def __post_init__(self) -> None:
-        if (costs := self.run.path / "costs.json").is_file():
-            self.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
+        with ranks.agreed():
+            if not ranks.rank():
+                if (costs := self.run.path / "costs.json").is_file():
+                    self.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
+                if left := self._files("costs", "json"):  # by processes that were killed
+                    self._take([json.loads(path.read_text(encoding="utf-8")) for path in left])
 
     def save(self) -> None:
         """Store what all calls so far cost."""
-        write_json(self.run.path / "costs.json", self.ledger.to_json())
+        write_json(self.run.path / f"costs{_own()}.json", self.ledger.to_json())
+
+    def total(self) -> Ledger:
+        """What the calls of all processes cost."""
+        out = Ledger()
+        for record in ranks.gather(self.ledger.to_json()):
+            out.take(record)
+        return out
 
     def journal(self, step: int) -> Journal:
         """The turns of round STEP."""
-        return Journal(self.run.path / "journal" / f"{step:08d}.jsonl", self.save)
+        path, stem = self.run.path / "journal" / f"{step:08d}{_own()}.jsonl", f"journal/{step:08d}"
+        first = [file for file in (self.run.path / f"{stem}.jsonl",) if file.is_file()]
+        return Journal(path, self.save, [file for file in (*first, *self._files(stem, "jsonl")) if file != path])
 
     def learned(self, step: int) -> None:
         """Round STEP is in a checkpoint and will not be asked for again."""
+        records = ranks.gather(self.ledger.to_json())
+        with ranks.agreed():
+            if ranks.rank():
+                self.ledger.entries.clear()
+                return
+            self._take(records[1:])
+            self.run.note_refused(self.fingerprints())
+            for path in (self.journal(step).path, *self._files(f"journal/{step:08d}", "jsonl")):
+                path.unlink(missing_ok=True)
+
+    def _take(self, others: Sequence[Mapping[str, Json]]) -> None:
+        """Put what other processes spent on the first one's account."""
+        for record in others:
+            self.ledger.take(record)
         self.save()
-        self.run.note_refused(self.fingerprints())
-        self.journal(step).delete()
+        for path in self._files("costs", "json"):
+            path.unlink()
+
+    def _files(self, stem: str, kind: str) -> list[Path]:
+        """Those of other processes than the first one."""
+        return sorted(self.run.path.glob(f"{stem}-*.{kind}"))
+
+
+def _own() -> str:
+    """What stands in the names of this process's files."""
+    return f"-{ranks.rank()}" if ranks.rank() else ""
