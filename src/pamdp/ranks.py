@@ -52,6 +52,8 @@ def gather(value: T) -> list[T]:
     import torch.distributed as dist
 
     if not dist.is_initialized():
+        # Else transformers would leave the weights of all processes but the first empty, for accelerate to fill.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         dist.init_process_group(timeout=PATIENCE)  # gloo between CPUs, and NCCL between GPUs where there are any
     out: list[T] = [value] * n
     dist.all_gather_object(out, value)

@@ -39,6 +39,8 @@ class Calls:
 
     def save(self) -> None:
         """Store what all calls so far cost."""
+        if ranks.rank() and not self.ledger.entries:
+            return
         write_json(self.run.path / f"costs{_own()}.json", self.ledger.to_json())
 
     def total(self) -> Ledger:
