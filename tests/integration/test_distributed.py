@@ -12,9 +12,17 @@ import pytest
 import torch
 
 from pamdp.checkpoint import load_tensors
+from pamdp.cli import app
 from pamdp.files import Json
 from pamdp.runs import Run
 from tests.tools.distributed import CASES, cloned, interrupted, launch, reinforced, steps, talked
+from tests.tools.tiny import make_tiny_backbone
+
+SETTINGS = (
+    "model.device=cpu", "model.depth=0.5", "data.path=plain", "data.train_dialogues=4", "data.test_dialogues=2",
+    "clone.epochs=1", "clone.batch_size=3", "clone.max_reply=12", "clone.backbone=full",
+)  # fmt: skip
+PORT = ("--main_process_port", "0")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +58,26 @@ def test_runs_of_one_and_two_processes_end_the_same(two: Path, tmp_path: Path, r
     for file in sorted((tmp_path / "one" / "policy").glob("*.safetensors")):
         _close(load_tensors(two / run / "policy" / file.name), load_tensors(file), 1e-4)
     _same_rows(Run(two / run).metrics(), Run(tmp_path / "one").metrics())
+
+
+def test_what_goes_wrong_with_one_goes_wrong_with_both(two: Path) -> None:
+    assert sorted(path.name for path in two.glob("*-[01]")) == ["other-0", "other-1", "stopped-0", "stopped-1"]
+
+
+@pytest.mark.parametrize(("file", "said"), [("ddp.yaml", "replicas (DDP)"), ("fsdp2.yaml", "shards (FSDP2)")])
+def test_the_examples_files_run_through_accelerate(tmp_path: Path, file: str, said: str) -> None:
+    """On the CPU, with two processes; all else is as they have it."""
+    tiny = make_tiny_backbone()
+    for part in (tiny.model, tiny.tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    settings = [f"model.name={tmp_path / 'model'}", *SETTINGS]
+    launcher = ("accelerate.commands.launch", "--config_file", f"examples/{file}", "--num_processes", "2")
+    ended = launch(["pamdp", "train", "bc", "--run", str(tmp_path / "two"), *settings], (*launcher, *PORT))
+    assert ended.returncode == 0 and said in ended.stderr, ended.stderr[-4000:]
+    assert ended.stdout.count("cloned into") == 1
+    app(["train", "bc", "--run", str(tmp_path / "one"), *settings], standalone_mode=False)
+    for stored in sorted((tmp_path / "one" / "policy").glob("*.safetensors")):
+        _close(load_tensors(tmp_path / "two" / "policy" / stored.name), load_tensors(stored), 1e-4)
 
 
 def test_only_the_first_process_writes(two: Path) -> None:

@@ -19,6 +19,7 @@ from pamdp import ranks
 from pamdp.checkpoint import save_tensors
 from pamdp.config import CloneConfig, Config, ModelConfig, RLConfig
 from pamdp.data import load_sample, load_sample_pairs
+from pamdp.errors import EndpointError, RunError
 from pamdp.judges.base import Case, Verdict
 from pamdp.train.bc import Cloner
 from pamdp.train.clone import clone
@@ -35,12 +36,14 @@ CALLS = 11
 """Calls of the judge by the second process before it is killed, in its second round."""
 
 
-def launch(module: Sequence[str], *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+def launch(module: Sequence[str], launcher: Sequence[str] = TORCHRUN) -> subprocess.CompletedProcess[str]:
     """Start a module with its arguments in two processes, and wait."""
-    started = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options, "-m"]
-    one_thread = {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "HF_HUB_OFFLINE": "1"}
-    given = {**os.environ, **one_thread, **environment}
-    return subprocess.run([*started, *module], cwd=ROOT, capture_output=True, text=True, timeout=900, env=given)
+    command = [sys.executable, "-m", *launcher, "-m", *module]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env=given)
 
 
 def shard(kind: str) -> None:
@@ -150,6 +153,16 @@ def main(folder: Path) -> None:
     shard("FSDP")
     interrupted(folder / "two-one", "full")
     shard("DDP")
+    try:
+        with ranks.agreed():
+            if ranks.rank() == 1:
+                raise EndpointError("the second process's server is down")
+    except EndpointError:
+        (folder / f"stopped-{ranks.rank()}").touch()
+    try:
+        ranks.require_same("data", ranks.rank())
+    except RunError:
+        (folder / f"other-{ranks.rank()}").touch()
     reinforced(folder / "offline")
     talked(folder / "online")
     ranks.leave()

@@ -29,6 +29,7 @@ from pamdp.checkpoint import Tree
 from pamdp.errors import ConfigError
 from pamdp.models.place import wide
 from pamdp.models.policy import Policy
+from pamdp.progress import note
 
 Loss = Callable[..., Tensor]
 """Of a policy, and of what a pass is about."""
@@ -130,6 +131,8 @@ class Sharded(_Several):
         kept: dict[int, object] = {id(x): x for x in (*self.given.parameters(), *self.given.buffers())}
         twin = copy.deepcopy(backbone, {**kept, id(backbone.tokenizer): backbone.tokenizer})
         super().__init__(replace(policy, backbone=twin), loss)
+        if backbone.device.type == "cuda":
+            torch.cuda.set_device(backbone.device)
         mesh = init_device_mesh(backbone.device.type, (ranks.world_size(),))
         reduced, asked = MixedPrecisionPolicy(reduce_dtype=torch.float32), FullyShardedDataParallelPlugin()
         for layer in twin.layers:
@@ -198,7 +201,8 @@ def parallel(policy: Policy, loss: Loss) -> Alone:
     """How POLICY learns in the processes that were started; weights that a checkpoint holds are set before."""
     if ranks.world_size() == 1:
         return Alone(policy, loss)
-    ranks.require_same("step", None)  # the group is ours: processes may wait longer for one another than by default
+    ranks.gather(None)  # the group is ours: processes may wait longer for one another than by default
+    note(f"cloning: {ranks.world_size()} processes, {'shards (FSDP2)' if _shards() else 'replicas (DDP)'}")
     return (Sharded if _shards() else Replicated)(policy, loss)
 
 
