@@ -69,15 +69,16 @@ class Ledger:
         """Go on from what `to_json` gave."""
         self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
 
-    def take(self, record: Mapping[str, Json]) -> None:
-        """Add what `to_json` of another account gave."""
-        for role, other in TypeAdapter(dict[str, Entry]).validate_python(record).items():
-            own = self.entries.setdefault(role, Entry())
-            own.calls, own.failed = own.calls + other.calls, own.failed + other.failed
-            own.prompt_tokens += other.prompt_tokens
-            own.completion_tokens += other.completion_tokens
-            if other.money is not None:
-                own.money = (own.money or 0.0) + other.money
+    def join(self, entries: Mapping[str, Entry]) -> None:
+        """Calls that were counted elsewhere."""
+        for role, more in entries.items():
+            had = self.entries.setdefault(role, Entry())
+            had.calls += more.calls
+            had.failed += more.failed
+            had.prompt_tokens += more.prompt_tokens
+            had.completion_tokens += more.completion_tokens
+            if more.money is not None:
+                had.money = (had.money or 0.0) + more.money
 
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pamdp import ranks
-from pamdp.files import Json, write_json
+from pamdp.files import write_json
 from pamdp.journal import Journal
-from pamdp.llm.ledger import Ledger
+from pamdp.llm.ledger import Entry, Ledger
 from pamdp.runs import Run
 
 
@@ -33,9 +33,9 @@ class Calls:
         with ranks.agreed():
             if not ranks.rank():
                 if (costs := self.run.path / "costs.json").is_file():
-                    self.ledger.load(json.loads(costs.read_text(encoding="utf-8")))
-                if left := self._files("costs", "json"):  # by processes that were killed
-                    self._take([json.loads(path.read_text(encoding="utf-8")) for path in left])
+                    self.ledger.entries |= _read(costs)
+                if left := self._beside():  # by processes that were killed
+                    self._join([_read(path) for path in left])
 
     def save(self) -> None:
         """Store what all calls so far cost."""
@@ -46,39 +46,45 @@ class Calls:
     def total(self) -> Ledger:
         """What the calls of all processes cost."""
         out = Ledger()
-        for record in ranks.gather(self.ledger.to_json()):
-            out.take(record)
+        for entries in ranks.gather(self.ledger.entries):
+            out.join(entries)
         return out
 
     def journal(self, step: int) -> Journal:
         """The turns of round STEP."""
-        path, stem = self.run.path / "journal" / f"{step:08d}{_own()}.jsonl", f"journal/{step:08d}"
-        first = [file for file in (self.run.path / f"{stem}.jsonl",) if file.is_file()]
-        return Journal(path, self.save, [file for file in (*first, *self._files(stem, "jsonl")) if file != path])
+        path = self.run.path / "journal" / f"{step:08d}{_own()}.jsonl"
+        return Journal(path, self.save, sorted({*path.parent.glob(f"{step:08d}*.jsonl")} - {path}))
 
     def learned(self, step: int) -> None:
         """Round STEP is in a checkpoint and will not be asked for again."""
-        records = ranks.gather(self.ledger.to_json())
+        spent = ranks.gather(self.ledger.entries)
         with ranks.agreed():
             if ranks.rank():
                 self.ledger.entries.clear()
                 return
-            self._take(records[1:])
+            self._join(spent[1:])
             self.run.note_refused(self.fingerprints())
-            for path in (self.journal(step).path, *self._files(f"journal/{step:08d}", "jsonl")):
+            journal = self.journal(step)
+            for path in (journal.path, *journal.beside):
                 path.unlink(missing_ok=True)
 
-    def _take(self, others: Sequence[Mapping[str, Json]]) -> None:
+    def _join(self, others: Sequence[Mapping[str, Entry]]) -> None:
         """Put what other processes spent on the first one's account."""
-        for record in others:
-            self.ledger.take(record)
+        for entries in others:
+            self.ledger.join(entries)
         self.save()
-        for path in self._files("costs", "json"):
+        for path in self._beside():
             path.unlink()
 
-    def _files(self, stem: str, kind: str) -> list[Path]:
-        """Those of other processes than the first one."""
-        return sorted(self.run.path.glob(f"{stem}-*.{kind}"))
+    def _beside(self) -> list[Path]:
+        """The accounts of other processes than the first one."""
+        return sorted(self.run.path.glob("costs-*.json"))
+
+
+def _read(costs: Path) -> dict[str, Entry]:
+    ledger = Ledger()
+    ledger.load(json.loads(costs.read_text(encoding="utf-8")))
+    return ledger.entries
 
 
 def _own() -> str:
