@@ -33,7 +33,7 @@ from pamdp.errors import PamdpError
 
 SEVERAL = [["train", "bc"], ["train", "offline"], ["train", "online"]]
 """Verbs that several processes can do together."""
-PAUSE = 3.0
+PAUSE = 10.0
 """Seconds that a process beside the first one waits before it says what went wrong."""
 
 app = typer.Typer(
