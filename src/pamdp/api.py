@@ -18,6 +18,7 @@ from pathlib import Path
 import tomli_w
 from rich.console import Console
 
+from pamdp import ranks
 from pamdp.calls_config import JudgeConfig
 from pamdp.config import Config, DataConfig
 from pamdp.errors import ConfigError
@@ -199,9 +200,11 @@ def evaluate(
       bare: the plain backbone, where every policy was cloned with all weights.
 
     Raises:
-      ConfigError: there is nothing to compare, a name is "Vanilla", or the plain backbone is missing.
+      ConfigError: there is nothing to compare, a name is "Vanilla", the plain backbone is missing, or there are several
+        processes.
       RunError: a policy learned from some of these users.
     """
+    ranks.require_one("pamdp.evaluate")
     if not policies or VANILLA in policies:
         raise ConfigError(f"evaluate takes one or more policies, none of them called {VANILLA}, which is added")
     require_unseen_by(dialogues, {name: policy.users for name, policy in policies.items()})

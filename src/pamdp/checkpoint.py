@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pamdp import ranks
 from pamdp.errors import ModelError, RunError
 from pamdp.files import Json, new_folder, remove_folder, sweep, write_json
 
@@ -41,7 +42,7 @@ def save(
     state: Mapping[str, Tree],
     keep: int = 2,
 ) -> Path:
-    """Write FOLDER/STEP/ whole and delete all but the last KEEP checkpoints there.
+    """Write FOLDER/STEP/ whole and delete all but the last KEEP checkpoints there; the first of several processes does.
 
     Args:
       folder: the run's checkpoints folder.
@@ -52,6 +53,8 @@ def save(
     if "state" in weights:
         raise ValueError("a group of weights cannot be named 'state'")
     target = folder / f"{step:08d}"
+    if ranks.rank():
+        return target
     tensors: dict[str, Tensor] = {}
     with new_folder(target) as part:
         for name, group in weights.items():

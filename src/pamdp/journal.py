@@ -7,7 +7,7 @@ that is taken up again gets its stored turns from here: replies and outcomes are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,12 +43,13 @@ class Journal:
 
     Args:
       path: the file.
+      beside: files of other processes that play the same round; they are read only.
       before: called before anything is stored, such as to store first what it cost: what stands in the journal is not
         asked for again, so nothing would count it later.
     """
 
-    def __init__(self, path: Path, before: Callable[[], None] | None = None) -> None:
-        self.path, self.before = path, before
+    def __init__(self, path: Path, before: Callable[[], None] | None = None, beside: Sequence[Path] = ()) -> None:
+        self.path, self.before, self.beside = path, before, beside
         self.openings: dict[str, TimeStep] = {}
         self.turns: dict[tuple[str, int], PlayedTurn] = {}
         self._file: IO[str] | None = None
@@ -56,11 +57,12 @@ class Journal:
     def __enter__(self) -> Self:
         """Read what is stored and open the file for more; DataError: no journal, RunError: a turn is there twice."""
         fix = "delete this file to play its round anew"
-        records = read_records(self.path, _Record, fix, appended=True) if self.path.exists() else []
-        for record in records:
-            self._take(record)
+        own = read_records(self.path, _Record, fix, appended=True) if self.path.exists() else []
+        for records in (own, *(read_records(path, _Record, fix, appended=True) for path in self.beside)):
+            for record in records:
+                self._take(record)
         # Without its torn last line: what is appended must start on a line of its own.
-        write_records(self.path, records)
+        write_records(self.path, own)
         self._file = self.path.open("a", encoding="utf-8")
         return self
 

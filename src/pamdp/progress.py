@@ -16,13 +16,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from pamdp import ranks
+
 EVERY = 30.0
 """Seconds between two lines where no terminal shows a bar; shorter work says nothing there."""
 
 
 def note(text: str) -> None:
-    """One line for whoever watches or keeps the error stream; machines read the other one."""
-    print(f"pamdp: {text}", file=sys.stderr, flush=True)
+    """One line for whoever watches or keeps the error stream; machines read the other one.
+
+    Of several processes, the first one says it.
+    """
+    if not ranks.rank():
+        print(f"pamdp: {text}", file=sys.stderr, flush=True)
 
 
 @cache
@@ -34,14 +40,20 @@ def note_once(text: str) -> None:
 class Progress:
     """One bar: `with Progress("cloning", 72) as bar: bar.advance(1)`.
 
-    Of TOTAL steps, DONE were done before (a resumed run).
+    Of TOTAL steps, DONE were done before (a resumed run). Steps that several processes SHARE (`ranks.shared`) are
+    counted as if all were equally fast.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, what: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic, share: bool = False
+    ) -> None:
         self.what, self.total, self.before, self.done, self.clock = what, total, done, done, clock
+        self.each = ranks.world_size() if share else 1
         columns = (TextColumn("{task.description:>12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[beside]}"))
-        self.bars = Bars(*columns, *left, console=Console(stderr=True), disable=not sys.stderr.isatty())
+        self.bars = Bars(
+            *columns, *left, console=Console(stderr=True), disable=ranks.rank() > 0 or not sys.stderr.isatty()
+        )
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -56,6 +68,7 @@ class Progress:
 
     def advance(self, steps: int = 1, beside: str = "") -> None:
         """STEPS more are done; BESIDE stands behind the bar."""
+        steps = min(steps * self.each, self.total - self.done) if self.each > 1 else steps
         self.done += steps
         self.bars.advance(self.task, steps)
         if beside:

@@ -201,6 +201,34 @@ class Run:
         return self.path / name
 
 
+class Follower(Run):
+    """The run as processes beside the first one have it: they write nothing, and know the rows that they would have."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._rows: list[dict[str, Json]] = []
+
+    def log(self, step: int, scalars: Mapping[str, float], stage: str = "") -> None:
+        """Remember the row."""
+        self._rows.append({"step": step, "stage": stage, **scalars})
+
+    def metrics(self) -> list[dict[str, Json]]:
+        """The rows since this process began."""
+        return self._rows
+
+    def trace(self, step: int, record: Mapping[str, Json], stage: str = "") -> None:
+        """The first process writes it."""
+
+    def rewind(self, step: int | None = None, stage: str = "") -> None:
+        """The first process does."""
+
+    def note_refused(self, judges: Sequence[Mapping[str, str]]) -> None:
+        """The first process does."""
+
+    def _hold(self) -> None:
+        pass
+
+
 def _step(row: Mapping[str, Json], path: Path) -> int:
     step = row.get("step")
     if not isinstance(step, int):

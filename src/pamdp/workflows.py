@@ -14,6 +14,7 @@ from types import MappingProxyType
 import torch
 from rich.console import RenderableType
 
+from pamdp import ranks
 from pamdp.calls_config import JudgeConfig
 from pamdp.config import MAY_CHANGE, Config, ModelConfig
 from pamdp.data.check import without_persona
@@ -30,7 +31,7 @@ from pamdp.judges.graders import Graders, require_fitting
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
-from pamdp.runs import Run
+from pamdp.runs import Follower, Run
 from pamdp.train.factory import Split, load_policy, load_split, require_learnable, with_planner
 from pamdp.train.policy_metadata import read_metadata
 from pamdp.train.positions import fitting
@@ -161,17 +162,27 @@ def tell_of_data(skipped: int, repairs: Mapping[str, int], items: Sequence[Dialo
 
 
 def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool, may_change: Sequence[str] = ()) -> Run:
-    """A new run, or the interrupted one; MAY_CHANGE names settings that may be others, beside where it computes."""
+    """A new run, or the interrupted one; MAY_CHANGE names settings that may be others, beside where it computes.
+
+    Several processes have to be about to do the same; the first one writes the run.
+    """
     torch.manual_seed(config.seed)
-    if resume and path.exists():
-        return Run.resume(path, config, fingerprint, (*MAY_CHANGE, *may_change))
-    return Run.create(path, config, fingerprint)
+    ranks.require_same("settings, data and model", (config, fingerprint, resume))
+    with ranks.agreed():
+        if ranks.rank():
+            run: Run = Follower(path)
+        elif resume and path.exists():
+            run = Run.resume(path, config, fingerprint, (*MAY_CHANGE, *may_change))
+        else:
+            run = Run.create(path, config, fingerprint)
+    return run
 
 
 def copy_policy(source: Path, target: Path) -> None:
-    """Copy a stored policy whole, once."""
-    if target.is_dir():
-        return
-    with new_folder(target) as part:
-        for file in source.iterdir():
-            (part / file.name).write_bytes(file.read_bytes())
+    """Copy a stored policy whole, once; of several processes, the first does, and the others wait for it."""
+    with ranks.agreed():
+        if target.is_dir() or ranks.rank():
+            return
+        with new_folder(target) as part:
+            for file in source.iterdir():
+                (part / file.name).write_bytes(file.read_bytes())

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import typer
 from typer.exceptions import TyperException
 
+from pamdp import ranks
 from pamdp.cli import (
     chat,
     config,
@@ -29,6 +31,11 @@ from pamdp.cli import (
 )
 from pamdp.errors import PamdpError
 
+SEVERAL = [["train", "bc"], ["train", "offline"], ["train", "online"]]
+"""Verbs that several processes can do together."""
+PAUSE = 10.0
+"""Seconds that a process beside the first one waits before it says what went wrong."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -44,7 +51,10 @@ def main() -> None:
     # Before torch is loaded: its threads spin while they wait, and starve other processes (docs/performance.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
+        if (verb := sys.argv[1:3]) not in SEVERAL:
+            ranks.require_one(f"`{' '.join(['pamdp', *verb])}`")
         code = app(standalone_mode=False)
+        ranks.leave()
     except PamdpError as error:
         code = _say(str(error), 1)
     except TyperException as error:  # without a message it is help that was printed
@@ -55,6 +65,10 @@ def main() -> None:
 
 
 def _say(text: str, code: int) -> int:
+    if text and ranks.rank():
+        # Most errors are those of all processes: the first one says it and is over, and its launcher ends the others.
+        time.sleep(PAUSE)
+        text = f"process {ranks.rank()}: {text}"
     if text:
         print(f"pamdp: {text}", file=sys.stderr)
     return code

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console, RenderableType
 
+from pamdp import ranks
 from pamdp.registry import load_plugins
 
 
@@ -51,7 +52,12 @@ Sources = Annotated[
 
 
 def show(as_json: bool, document: object, *parts: RenderableType) -> None:
-    """Print a result on the output stream: DOCUMENT (JSON already where it is a text) or, for people, PARTS."""
+    """Print a result on the output stream: DOCUMENT (JSON already where it is a text) or, for people, PARTS.
+
+    Of several processes, the first one prints.
+    """
+    if ranks.rank():
+        return
     if as_json:
         print(document if isinstance(document, str) else json.dumps(document))
         return

@@ -69,6 +69,17 @@ class Ledger:
         """Go on from what `to_json` gave."""
         self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
 
+    def join(self, entries: Mapping[str, Entry]) -> None:
+        """Calls that were counted elsewhere."""
+        for role, more in entries.items():
+            had = self.entries.setdefault(role, Entry())
+            had.calls += more.calls
+            had.failed += more.failed
+            had.prompt_tokens += more.prompt_tokens
+            had.completion_tokens += more.completion_tokens
+            if more.money is not None:
+                had.money = (had.money or 0.0) + more.money
+
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""
         out: dict[str, float] = {}

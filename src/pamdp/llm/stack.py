@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pamdp import ranks
 from pamdp.calls_config import EndpointConfig
 from pamdp.errors import ConfigError
 from pamdp.llm.ask import Asking
@@ -69,11 +70,12 @@ def build_chat_models(
 
 
 def _loosest(ends: Sequence[EndpointConfig]) -> Limits:
-    """The limits that some roles keep together; where one names none, there is none."""
+    """The limits that some roles keep together; where one names none, there is none. Processes share them evenly."""
+    n = ranks.world_size()
     return Limits(
-        max(end.concurrency for end in ends),
-        max(end.requests_per_minute or math.inf for end in ends),
-        max(end.tokens_per_minute or math.inf for end in ends),
+        max(1, max(end.concurrency for end in ends) // n),
+        max(end.requests_per_minute or math.inf for end in ends) / n,
+        max(end.tokens_per_minute or math.inf for end in ends) / n,
     )
 
 

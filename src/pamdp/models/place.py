@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pamdp import ranks
 from pamdp.errors import ModelError
 from pamdp.place_config import PlaceConfig
 
@@ -86,16 +87,22 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def _device(name: str) -> torch.device:
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda", 0) if found else torch.device("cpu")
+        name = "cuda" if found else "cpu"
     device = torch.device(name)
     if device.type == "cuda":
+        if device.index is not None and ranks.world_size() > 1:
+            raise ModelError(f"device={name}: of several processes each has a GPU of its own; set device=cuda")
         if not found:
             build = "finds no GPU" if torch.version.cuda or torch.version.hip else "was built for CPUs only"
             raise ModelError(f"device={name}: this PyTorch {build}; set device=cpu, or install a build for your GPU")
+        if (own := ranks.local_rank()) >= found:
+            raise ModelError(
+                f"process {own} of this machine has no GPU of its own: there are {found}; start no more processes"
+            )
         if (device.index or 0) >= found:
             named = "cuda:0" if found == 1 else f"cuda:0 to cuda:{found - 1}"
             raise ModelError(f"device={name}: this machine has {found} GPU{'s' * (found > 1)}, {named}")
-        return torch.device("cuda", device.index or 0)
+        return torch.device("cuda", own if device.index is None else device.index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ModelError("device=mps: this PyTorch finds no Apple GPU; set device=cpu")
     return device

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pamdp import ranks
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request, path
 from pamdp.types import Dialogue
@@ -42,20 +43,28 @@ def greedy_replies(
     actions: Actions | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Replies:
-    """One reply of at most MAX_REPLY tokens to every state, under its own mean action or under ACTIONS."""
-    out: Replies = {}
-    for start in range(0, len(dialogues), BLOCK):
-        block = dialogues[start : start + BLOCK]
-        with torch.no_grad():
-            prefixes = policy.prefixes([path(d) for d in block])
-        keys = [(i, d.id, t) for i, d in enumerate(block) for t in range(len(d.turns))]
-        requests = [
-            Request(i, t, policy.mean_action(prefixes[i], t) if actions is None else actions[key, t])
-            for i, key, t in keys
-        ]
-        replies = policy.write(prefixes, requests, Sampling(max_reply), progress=progress)
-        out.update(((key, t), reply) for (_, key, t), reply in zip(keys, replies, strict=True))
-    return out
+    """One reply of at most MAX_REPLY tokens to every state, under its own mean action or under ACTIONS.
+
+    Of several processes, each writes those to its part of the dialogues.
+    """
+
+    def write(own: Sequence[Dialogue]) -> list[Replies]:
+        out = list[Replies]()
+        for start in range(0, len(own), BLOCK):
+            block = own[start : start + BLOCK]
+            with torch.no_grad():
+                prefixes = policy.prefixes([path(d) for d in block])
+            keys = [(i, d.id, t) for i, d in enumerate(block) for t in range(len(d.turns))]
+            requests = [
+                Request(i, t, policy.mean_action(prefixes[i], t) if actions is None else actions[key, t])
+                for i, key, t in keys
+            ]
+            replies = policy.write(prefixes, requests, Sampling(max_reply), progress=progress)
+            written = {(key, t): reply for (_, key, t), reply in zip(keys, replies, strict=True)}
+            out += [{(d.id, t): written[d.id, t] for t in range(len(d.turns))} for d in block]
+        return out
+
+    return {key: reply for part in ranks.shared(dialogues, write) for key, reply in part.items()}
 
 
 def totals_of(found: Iterable[Sequence[Tensor]]) -> list[list[float]]:

@@ -8,12 +8,14 @@ rejected replies alike: the same history is written on in two ways, and only the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from pamdp.checkpoint import Tree
 from pamdp.config import CloneConfig
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
@@ -22,6 +24,7 @@ from pamdp.models.prefix import Prefix
 from pamdp.rl.losses import cloning_loss
 from pamdp.train.examples import CloneExample, prepare
 from pamdp.train.master_weights import MasterWeights
+from pamdp.train.parallel import Alone, parallel
 from pamdp.train.ridge import Ridge, fit_actor
 from pamdp.train.steering import contrasts, coordinates, directions, sensitive
 from pamdp.types import Dialogue, PreferencePair
@@ -30,6 +33,24 @@ SCORED = 128
 """Dialogues whose replies' scores give the directions: some 1,500 scores for 64 of them."""
 WARM_UP = 5
 """Steps over which the learning rates rise; they then fall linearly to zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A reply of an example to be learned.
+
+    Attributes:
+      t, which: its turn, and its number among the turn's replies.
+      meaning: features of the turn's replies, [replies, d].
+      hide: the turns before this one are hidden from it.
+      noise: what is added to its action, before that is known, [d_a]; None: it has no action.
+    """
+
+    t: int
+    which: int
+    meaning: Tensor
+    hide: bool
+    noise: Tensor | None
 
 
 class Cloner:
@@ -41,15 +62,27 @@ class Cloner:
     def __init__(self, policy: Policy, config: CloneConfig, store: FeatureStore | None = None) -> None:
         self.policy, self.config, self.step = policy, config, 0
         self.planner, self.steers = policy.trained_planner, False
-        self.master = MasterWeights(p for p in policy.backbone.model.parameters() if p.requires_grad)
-        groups = [{"params": list(self.planner.parameters()), "lr": config.lr}]
-        if self.master.learned:
-            groups.append({"params": self.master.learned, "lr": config.lr_backbone})
-        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-        self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.fixed = policy.frozen_features
         self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
         self.store = store if store is not None and self.fixed else FeatureStore(None)
+
+    @cached_property
+    def parallel(self) -> Alone:
+        """The processes that learn; made when learning begins, since shards of weights give no features."""
+        return parallel(self.policy, self._loss)
+
+    @cached_property
+    def master(self) -> MasterWeights:
+        """What the optimizer moves of the backbone."""
+        return MasterWeights(p for p in self.parallel.policy.backbone.model.parameters() if p.requires_grad)
+
+    @cached_property
+    def optimizer(self) -> torch.optim.AdamW:
+        """AdamW over the planner and what learns of the backbone."""
+        groups = [{"params": list(self.planner.parameters()), "lr": self.config.lr}]
+        if self.master.learned:
+            groups.append({"params": self.master.learned, "lr": self.config.lr_backbone})
+        return torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
 
     def prepare(
         self,
@@ -107,64 +140,107 @@ class Cloner:
     ) -> dict[str, float]:
         """One optimizer step, of TOTAL, over some examples: `nll` (eq. 17) and the gradient's norm."""
         self.optimizer.zero_grad()
-        losses = list[Tensor]()
-        for example in examples:
+        # Every process draws for all examples: the draws are the same, whoever does which.
+        lessons = [self.draw(example, rng, generator) for example in examples]
+        losses, own = list[Tensor](), self.parallel.own(len(examples))
+        for number, (i, share) in enumerate(own, 1):
             # A long pass is in part run again for its gradient: under the same adapter.
-            with self.policy.active():
-                loss = self.loss(example, rng, generator)
-                torch.autograd.backward(loss / len(examples))
+            with self.parallel.policy.active(), self.parallel.syncing(number == len(own)):
+                loss = self.parallel.forward(examples[i], lessons[i])
+                torch.autograd.backward(loss / len(examples) * share)
             self.master.take_gradients()
             losses.append(loss.detach())
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        norm = self.parallel.clip(parameters, self.config.clip)
         scale = min(1.0, (self.step + 1) / WARM_UP) * max(0.0, 1 - self.step / total)
-        for group, lr in zip(self.optimizer.param_groups, self.base, strict=True):
+        for group, lr in zip(self.optimizer.param_groups, (self.config.lr, self.config.lr_backbone), strict=False):
             group["lr"] = lr * scale
         self.optimizer.step()
         self.master.give_values()
         self.step += 1
-        *found, norm = torch.stack([*losses, norm]).tolist()  # one copy from the device for all
-        return {"nll": sum(loss / len(examples) for loss in found), "gradient_norm": norm}
+        done = {i: loss for (i, share), loss in zip(own, losses, strict=True) if share}
+        all_losses = torch.stack([done.get(i, torch.zeros_like(norm)) for i in range(len(examples))])
+        # One copy from the device for all.
+        *found, size = torch.cat([self.parallel.summed(all_losses), norm[None]]).tolist()
+        return {"nll": sum(loss / len(examples) for loss in found), "gradient_norm": size}
+
+    def state(self) -> dict[str, Tree]:
+        """What the optimizer needs to go on, whole, however many processes learn; all of them ask for it."""
+        state: dict[str, Tree] = {"optimizer": self.parallel.whole(self.optimizer.state_dict())}
+        if master := self.master.state():
+            state["master"] = self.parallel.whole(list[Tree](master))
+        return state
+
+    def load_state(self, state: Mapping[str, Tree]) -> None:
+        """Take up what `state` gave."""
+        # What was stored comes back equal, but as a Tree: its own type is lost on the way.
+        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        for parameter, own in self.optimizer.state.items():
+            own.update({name: self.parallel.part(value, parameter) for name, value in own.items()})
+        twins: list[Tensor] = state.get("master", [])  # type: ignore[assignment]
+        self.master.load_state([self.parallel.part(*pair) for pair in zip(twins, self.master.state(), strict=True)])
 
     def loss(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> Tensor:
         """Negative log-likelihood of an example's replies, each under its noisy action, per token."""
-        prefix = self.policy.prefix(example.messages)
-        encoded, turns = prefix.encoded, [t for t, group in enumerate(example.replies) if group]
-        mean = self._mean(example, prefix)
-        branches: list[Branch] = []
+        return self._loss(self.policy, example, self.draw(example, rng, generator))
+
+    def draw(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> list[Lesson]:
+        """What chance decides of a pass over an example: which replies are learned, what is hidden, and the noise."""
+        lessons, turns = list[Lesson](), [t for t, group in enumerate(example.replies) if group]
         for t, meaning in zip(turns, example.meanings, strict=True):
             # Context dropout: without the earlier turns only the action can tell the reply who is being talked to.
             hide = t > 0 and rng.random() < self.config.context_dropout
-            hidden = (encoded.users[0][0], encoded.users[t][0]) if hide else None
-            lessons = [(0, None)] if mean is None else self._lessons(example.cloned, mean[t], meaning, rng)
-            for which, action in lessons:
-                noisy = None if action is None else action + self.config.noise * _noise(action, generator)
-                branches.append(self.policy.branch(prefix, t, example.replies[t][which], noisy, hidden))
-        flat = torch.cat(self.policy.log_probs(prefix, branches))
-        return cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
+            chosen: Sequence[int] = [0]
+            if self._by_contrast(meaning):
+                # A pair is there for the contrast of its two replies; a dialogue's turns are many.
+                chosen = [rng.randrange(2)] if example.cloned else range(2)
+            for which in chosen:
+                noise = None if self.late else torch.randn(self.planner.actor.a1.out_features, generator=generator)
+                lessons.append(Lesson(t, which, meaning, hide, noise))
+        return lessons
 
-    def _mean(self, example: CloneExample, prefix: Prefix) -> Tensor | None:
+    def _loss(self, policy: Policy, example: CloneExample, lessons: Sequence[Lesson]) -> Tensor:
+        prefix = policy.prefix(example.messages)
+        mean = self._mean(policy, example, prefix)
+        branches: list[Branch] = []
+        for lesson in lessons:
+            hidden = (prefix.encoded.users[0][0], prefix.encoded.users[lesson.t][0]) if lesson.hide else None
+            action = None
+            if mean is not None and lesson.noise is not None:
+                action = self._action(mean[lesson.t], lesson)
+                action = action + self.config.noise * _as_large(lesson.noise, action)
+            branches.append(policy.branch(prefix, lesson.t, example.replies[lesson.t][lesson.which], action, hidden))
+        flat = torch.cat(policy.log_probs(prefix, branches))
+        loss = cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
+        return self.parallel.tied(loss, prefix.final)
+
+    def _mean(self, policy: Policy, example: CloneExample, prefix: Prefix) -> Tensor | None:
         """Mean actions of all turns, [turns, d_a]; None where actions will get a meaning at the end only."""
         if self.late:
             return None
         states = example.states
         if states is None:
-            states = torch.stack([self.policy.features(prefix, t) for t in range(len(prefix.encoded.heads))])
+            states = torch.stack([policy.features(prefix, t) for t in range(len(prefix.encoded.heads))])
         return torch.as_tensor(self.planner.actor(states))
 
-    def _lessons(self, cloned: bool, mean: Tensor, meaning: Tensor, rng: random.Random) -> Iterator[tuple[int, Tensor]]:
-        """Which of a turn's replies are learned, under which actions."""
-        if self.planner.steering is None or not self.steers or len(meaning) < 2 or not self.fixed:
-            # Actions have no meaning but the one that gradients give them; where the regression gave A1 one, it stays.
-            yield 0, mean.detach() if self.steers and self.fixed else mean
-            return
-        [action] = coordinates(contrasts([meaning]), self.planner.steering / self.config.steer)
-        # A pair is there for the contrast of its two replies; a dialogue's turns are many.
-        for which in [rng.randrange(2)] if cloned else range(2):
-            yield which, -action if which else action
+    def _by_contrast(self, meaning: Tensor) -> bool:
+        """Whether the replies that a MEANING is of are learned under actions that mean them.
+
+        Elsewhere actions have no meaning but the one that gradients give them.
+        """
+        return not self.late and self.planner.steering is not None and self.steers and self.fixed and len(meaning) == 2
+
+    def _action(self, mean: Tensor, lesson: Lesson) -> Tensor:
+        """Under which action a reply is learned, before noise."""
+        if not self._by_contrast(lesson.meaning):
+            # Where the regression gave A1 a meaning, it stays.
+            return mean.detach() if self.steers and self.fixed else mean
+        assert self.planner.steering is not None
+        actions = coordinates(contrasts([lesson.meaning]), self.planner.steering / self.config.steer)
+        return -actions[0] if lesson.which else actions[0]
 
 
-def _noise(action: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal noise as large as the action."""
-    rms = action.detach().square().mean().sqrt()
-    return rms * torch.randn(action.shape, generator=generator).to(action)
+def _as_large(noise: Tensor, action: Tensor) -> Tensor:
+    """Normal NOISE as large as an action."""
+    rms: Tensor = action.detach().square().mean().sqrt()
+    return rms * noise.to(action)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pamdp import checkpoint
+from pamdp import checkpoint, ranks
 from pamdp.config import Config
 from pamdp.models.adapters import train_backbone
 from pamdp.models.features import FeatureStore
@@ -23,6 +23,7 @@ from pamdp.runs import Run
 from pamdp.train.bc import Cloner
 from pamdp.train.examples import CloneExample, with_synthetic_rejected, within_context
 from pamdp.train.factory import policy_weights, save_policy, set_weights
+from pamdp.train.parallel import require_launch
 from pamdp.train.positions import fitting
 from pamdp.types import Dialogue, PreferencePair
 
@@ -48,6 +49,7 @@ def clone(
       The cloned policy, also written to RUN/policy.
     """
     settings = config.clone
+    require_launch(policy.backbone.identity["quantization"])
     train, test = (
         within_context(policy.backbone.chat, part, settings.max_context, policy.system) for part in (train, test)
     )
@@ -58,11 +60,13 @@ def clone(
     cloner = Cloner(policy, settings, store)
     rng, generator = random.Random(config.seed), torch.Generator().manual_seed(config.seed)
     folder = run.path / "checkpoints" / "clone"
-    with Progress("features", len(train) + len(pairs)) as bar:
+    with Progress("features", len(train) + len(pairs), share=True) as bar:
         examples, fitted = cloner.prepare(train, pairs, bar.advance)
     order = _order(examples, settings.epochs, random.Random(config.seed))
     total = -(-len(order) // settings.batch_size)
-    if (done := checkpoint.latest(folder)) is not None:
+    done = checkpoint.latest(folder)
+    ranks.require_same("last checkpoint", None if done is None else done.name)
+    if done is not None:
         _restore(cloner, checkpoint.load(done), rng, generator)
     run.rewind(cloner.step, "clone")
     with Progress("cloning", total, cloner.step) as bar:
@@ -73,8 +77,9 @@ def clone(
             bar.advance(1, f"nll {log['nll']:.3f}")
             if cloner.step % settings.save_every == 0 or cloner.step == total:
                 _save(cloner, folder, rng, generator)
+    cloner.parallel.end()
     if cloner.late:
-        with Progress("directions", len(train) + len(pairs)) as bar:
+        with Progress("directions", len(train) + len(pairs), share=True) as bar:
             examples, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
     if fitted is not None:
         run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
@@ -132,18 +137,19 @@ def _order(examples: Sequence[CloneExample], epochs: int, rng: random.Random) ->
 
 
 def _save(cloner: Cloner, folder: Path, rng: random.Random, generator: torch.Generator) -> None:
+    parallel = cloner.parallel
+    weights = {
+        group: {name: parallel.whole(tensor) for name, tensor in tensors.items()}
+        for group, tensors in policy_weights(parallel.policy).items()
+    }
     state: dict[str, checkpoint.Tree] = {"random": rng.getstate(), "generator": generator.get_state()}
-    state["optimizer"] = cloner.optimizer.state_dict()
-    if master := cloner.master.state():
-        state["master"] = list[checkpoint.Tree](master)
-    checkpoint.save(folder, cloner.step, policy_weights(cloner.policy), state)
+    checkpoint.save(folder, cloner.step, weights, state | cloner.state())  # type: ignore[arg-type]  # whole tensors
 
 
 def _restore(cloner: Cloner, saved: checkpoint.Checkpoint, rng: random.Random, generator: torch.Generator) -> None:
     set_weights(cloner.policy, dict(saved.weights))
+    cloner.load_state(saved.state)
     # What was stored comes back equal, but as a Tree: its own type is lost on the way.
-    cloner.optimizer.load_state_dict(saved.state["optimizer"])  # type: ignore[arg-type]
-    cloner.master.load_state(saved.state.get("master", []))  # type: ignore[arg-type]
     rng.setstate(saved.state["random"])  # type: ignore[arg-type]
     generator.set_state(saved.state["generator"])  # type: ignore[arg-type]
     cloner.step = saved.step

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from pamdp import ranks
 from pamdp.errors import DataError
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.features import FeatureStore
@@ -65,21 +66,32 @@ def prepare(
         earlier = sum(message.role == "user" for message in pair.history) - 1
         silent: list[tuple[str | None, str | None]] = [(None, None)] * earlier
         histories.append((pair.history, [*silent, (pair.preferred, pair.rejected)], False))
-    chat, examples = policy.backbone.chat, []
-    for messages, texts, cloned in histories:
-        replies = [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
-        sizes = [len(group) for group in replies if group]
+    chat = policy.backbone.chat
+    replies = [
+        [[chat.reply(text)[:max_reply] for text in group if text] if group[0] else [] for group in texts]
+        for _, texts, _ in histories
+    ]
+    model = (policy.backbone.revision, *policy.backbone.numbers)
+
+    def read(own: Sequence[int]) -> list[dict[str, Tensor]]:
+        found = []
+        for i in own:
+            messages = histories[i][0]
+            key = ("clone", *model, policy.readout, policy.system, messages, replies[i])
+            found.append({} if store is None else store.get(key, partial(_features, policy, messages, replies[i])))
+            if progress is not None:
+                progress(1)
+        return found
+
+    found = ranks.shared(range(len(histories)), read)
+    examples = []
+    for i, (messages, _, cloned) in enumerate(histories):
+        sizes = [len(group) for group in replies[i] if group]
         if store is None:
-            examples.append(CloneExample(messages, None, replies, [torch.empty(n, 0) for n in sizes], cloned))
+            examples.append(CloneExample(messages, None, replies[i], [torch.empty(n, 0) for n in sizes], cloned))
         else:
-            model = (policy.backbone.revision, *policy.backbone.numbers)
-            key = ("clone", *model, policy.readout, policy.system, messages, replies)
-            stored = store.get(key, partial(_features, policy, messages, replies))
-            found = {name: value.to(policy.backbone.device) for name, value in stored.items()}
-            meanings = torch.split(found["replies"], sizes)
-            examples.append(CloneExample(messages, found["states"], replies, list(meanings), cloned))
-        if progress is not None:
-            progress(1)
+            states, means = (found[i][name].to(policy.backbone.device) for name in ("states", "replies"))
+            examples.append(CloneExample(messages, states, replies[i], list(torch.split(means, sizes)), cloned))
     return examples
 
 
@@ -116,7 +128,7 @@ def with_synthetic_rejected(policy: Policy, dialogues: Sequence[Dialogue], max_r
     if not lacking:
         return tuple(dialogues)
     bare = replace(policy, planner=None, adapter=None)
-    with Progress("stand-ins", sum(len(d.turns) for d in lacking)) as bar:
+    with Progress("stand-ins", sum(len(d.turns) for d in lacking), share=True) as bar:
         said = greedy_replies(bare, lacking, max_reply, progress=bar.advance)
 
     def contrasted(turn: Turn, own: str | None) -> Turn:
@@ -135,4 +147,4 @@ def _features(policy: Policy, messages: History, replies: Sequence[Sequence[list
     with policy.active():
         means = reply_features(policy.backbone, prefix, branches, policy.readout.layer)
     states = torch.stack([policy.features(prefix, t) for t in range(len(replies))])
-    return {"states": states, "replies": torch.stack(means)}
+    return {"states": states.cpu(), "replies": torch.stack(means).cpu()}

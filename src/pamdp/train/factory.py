@@ -16,6 +16,7 @@ from typing import Literal
 
 import torch
 
+from pamdp import ranks
 from pamdp.checkpoint import load_tensors, save_tensors
 from pamdp.config import Config, DataConfig
 from pamdp.data import (
@@ -40,6 +41,7 @@ from pamdp.models.adapters import Adapter, adapter_tensors, load_adapter, train_
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.critics import DualCritic
 from pamdp.models.policy import Policy
+from pamdp.train.parallel import require_launch
 from pamdp.train.policy_metadata import FILE, PolicyMetadata, learned_from, read_metadata
 from pamdp.types import Dialogue
 
@@ -120,7 +122,11 @@ def load_clone_pairs(config: Config) -> LoadedPairs:
 
 
 def require_learnable(config: Config) -> None:
-    """A ConfigError where all weights are to learn, and are kept in four bits; nothing has to be loaded for it."""
+    """A ConfigError where weights that learn are kept in four bits, or a launcher asked for what cannot be done.
+
+    Nothing has to be loaded for it.
+    """
+    require_launch(config.model.quantization)
     if config.clone.backbone == "full" and config.model.quantization != "none":
         raise ConfigError(
             f"clone.backbone=full changes every weight, and model.quantization={config.model.quantization} keeps them "
@@ -188,8 +194,12 @@ def set_weights(policy: Policy, weights: dict[str, dict[str, torch.Tensor]]) -> 
 def save_policy(policy: Policy, folder: Path, critics: DualCritic | None = None) -> None:
     """Write a policy whole, with the critics that it was trained with, if any; what is there already is replaced.
 
+    Of several processes, the first one writes.
+
     The users it learned from are noted beside it, so that nobody of them tests.
     """
+    if ranks.rank():
+        return
     weights = policy_weights(policy)
     if critics is not None:
         weights[CRITICS] = dict(critics.state_dict())

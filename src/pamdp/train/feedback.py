@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pamdp import ranks
 from pamdp.config import Config
 from pamdp.data.rated import RatedDialogue, RatedReply
 from pamdp.env.user import RecordedUser
@@ -147,9 +148,12 @@ def learn(policy: Policy, dialogues: Sequence[RatedDialogue], config: Config, ru
     def rollouts(policy: Policy, step: int) -> list[Rollout]:
         # Drawn actions stay what they were; where a likelihood rises changes with the policy, round by round.
         if by_reply or not drawn:
-            with Progress(f"round {step + 1}/{config.rl.rounds}", len(found.dialogues)) as bar:
+            with Progress(f"round {step + 1}/{config.rl.rounds}", len(found.dialogues), share=True) as bar:
                 inferred = config.rl.profile == "inferred"
-                drawn[:] = [feedback_rollout(policy, found.dialogues, inferred, by_reply, bar.advance)]
+                drawn[:] = ranks.shared(
+                    found.dialogues,
+                    lambda own: [feedback_rollout(policy, [d], inferred, by_reply, bar.advance) for d in own],
+                )
         return drawn
 
     users = [item.dialogue for item in found.dialogues]

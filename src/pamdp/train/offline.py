@@ -26,6 +26,7 @@ from pamdp.models.policy import Policy
 from pamdp.models.recorded import greedy_replies
 from pamdp.progress import Progress
 from pamdp.rollout import collect
+from pamdp.rollout_shards import played
 from pamdp.runs import Run
 from pamdp.train.calls import Calls
 from pamdp.train.factory import vanilla
@@ -62,7 +63,7 @@ def offline(
         seed, samples = config.seed + 1000 * (step + 1), config.rl.samples
         with calls.journal(step) if calls else nullcontext() as journal:
             done = len(journal.turns) * samples if journal else 0
-            with Progress(f"round {step + 1}/{config.rl.rounds}", states * samples, done) as bar:
+            with Progress(f"round {step + 1}/{config.rl.rounds}", states * samples, done, share=True) as bar:
                 found = rollout_recorded(
                     policy, dialogues, config.rl, reward, privileged, seed=seed, progress=bar.advance, journal=journal,
                     groups=config.online.groups if calls else 1,
@@ -72,7 +73,7 @@ def offline(
         return found
 
     def scalars() -> dict[str, float]:
-        return failed | calls.ledger.scalars() if calls else {}
+        return failed | calls.total().scalars() if calls else {}
 
     try:
         return reinforce(
@@ -105,10 +106,14 @@ def rollout_recorded(
     """
     users = [RecordedUser(dialogue, config.profile == "inferred") for dialogue in dialogues]
     return [
-        collect(
-            policy, DialogueEnv(users[start : start + config.dialogues], reward),
-            Sampling(config.max_reply, config.temperature), samples=config.samples, privileged=privileged, seed=seed,
-            scored=config.gradient == "reply" and reward is not None, progress=progress, journal=journal, groups=groups,
+        played(
+            users[start : start + config.dialogues],
+            lambda own: collect(
+                policy, DialogueEnv(own, reward), Sampling(config.max_reply, config.temperature),
+                samples=config.samples, privileged=privileged, seed=seed, progress=progress, journal=journal,
+                scored=config.gradient == "reply" and reward is not None, groups=groups,
+            ),
+            groups,
         )
         for start in range(0, len(users), config.dialogues)
     ]  # fmt: skip
@@ -126,14 +131,14 @@ def reference_replies(
             for t, turn in enumerate(d.turns)
         }
     writer = vanilla(policy, bare, config, "rl") if config.rl.reference == "vanilla" else policy
-    with Progress("references", sum(len(d.turns) for d in dialogues)) as bar:
+    with Progress("references", sum(len(d.turns) for d in dialogues), share=True) as bar:
         replies = greedy_replies(writer, dialogues, config.rl.max_reply, progress=bar.advance)
     return {d.history(t): [replies[d.id, t]] for d in dialogues for t in range(len(d.turns))}
 
 
 def drawn_replies(policy: Policy, dialogues: Sequence[Dialogue], config: Config) -> list[tuple[History, list[str]]]:
     """The replies that a first round of learning would draw, for scorers that learn what a model's replies are like."""
-    with Progress("drawing", sum(len(d.turns) for d in dialogues) * config.rl.samples) as bar:
+    with Progress("drawing", sum(len(d.turns) for d in dialogues) * config.rl.samples, share=True) as bar:
         drawn = rollout_recorded(policy, dialogues, config.rl, seed=config.seed + 1000, progress=bar.advance)
     out: dict[History, list[str]] = {}
     for rollout in drawn:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from pamdp import ranks
 from pamdp.config import Config
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.reward import References, Reward
@@ -26,6 +27,7 @@ from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.rollout import collect
+from pamdp.rollout_shards import played
 from pamdp.runs import Run
 from pamdp.seeds import seed_of
 from pamdp.train.calls import Calls
@@ -57,7 +59,7 @@ def online(
     require_positions(policy, dialogues, config)
     calls = Calls(run, world.ledger, lambda: world.fingerprints(dialogues))
     references = _references(policy, world, config, bare)
-    if not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
+    if not ranks.rank() and not (origin := run.path / ORIGIN).is_file():  # a resumed run comes from where it came from
         write_json(origin, provenance_of(policy, dialogues))
     source = _Simulated(dialogues, world, config, calls, references)
     try:
@@ -92,21 +94,26 @@ class _Simulated:
         seed = self.config.seed + 1000 * (step + 1)
         forget(self.world.judge)
         reward = Reward(self.world.judge, self.references, settings.soft)
-        env = DialogueEnv([self.world.user(d, seed) for d in chosen], reward, settings.horizon)
+        users = [self.world.user(d, seed) for d in chosen]
         total = len(chosen) * settings.horizon
         with (
             self.calls.journal(step) as journal,
-            Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns)) as bar,
+            Progress(f"round {step + 1}/{online.rounds}", total, len(journal.turns), share=True) as bar,
         ):
-            rollout = collect(
-                policy, env, Sampling(settings.max_reply, settings.temperature), privileged={}, seed=seed,
-                groups=online.groups, scored=settings.gradient == "reply", journal=journal, progress=bar.advance,
+            rollout = played(
+                users,
+                lambda own: collect(
+                    policy, DialogueEnv(own, reward, settings.horizon),
+                    Sampling(settings.max_reply, settings.temperature), privileged={}, seed=seed, groups=online.groups,
+                    scored=settings.gradient == "reply", journal=journal, progress=bar.advance,
+                ),
+                online.groups,
             )  # fmt: skip
         self.last = returns(rollout) | {f"{name}_failures": float(n) for name, n in failures(rollout).items()}
         return [rollout]
 
     def scalars(self) -> dict[str, float]:
-        return self.last | self.world.ledger.scalars()
+        return self.last | self.calls.total().scalars()
 
 
 def returns(rollout: Rollout) -> dict[str, float]:

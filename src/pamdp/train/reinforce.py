@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pamdp import checkpoint
+from pamdp import checkpoint, ranks
 from pamdp.config import Config
 from pamdp.learner import Learner
 from pamdp.models.critics import DualCritic
@@ -58,6 +58,7 @@ def reinforce(
     generator = torch.Generator().manual_seed(config.seed)
     saved = run.path / "checkpoints" / stage
     first = _restore(learner, saved, generator)
+    ranks.require_same("last checkpoint", first)
     run.rewind(first * settings.epochs, stage)
     region = TrustRegion(policy, dialogues, settings, config.seed)
     for step in range(first, rounds):
@@ -68,6 +69,9 @@ def reinforce(
         before = {name: value.clone() for name, value in learner.delta.state_dict().items()}
         updates = learner.update(batch, generator)
         held = region.hold(learner, before)
+        # All processes learn the same; should their digits differ, as on machines of two kinds, the first one's count.
+        for module in (learner.delta, learner.critics):
+            module.load_state_dict(ranks.gather(module.state_dict())[0])
         for epoch, metrics in enumerate(updates, start=1):
             last = held if epoch == len(updates) else {}
             run.log(step * settings.epochs + epoch, metrics | scalars() | last, stage)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pamdp import ranks
 from pamdp.config import RLConfig
 from pamdp.learner import Learner
 from pamdp.models.form import shares
@@ -55,4 +56,5 @@ class TrustRegion:
 
     @torch.no_grad()
     def _measure(self, policy: Policy) -> dict[str, float]:
-        return shares(policy.replies(self.histories, Sampling(self.config.max_reply, trim=False)))
+        sampling = Sampling(self.config.max_reply, trim=False)
+        return shares(ranks.shared(self.histories, lambda own: policy.replies(own, sampling)))
