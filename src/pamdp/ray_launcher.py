@@ -7,15 +7,13 @@ by the driver while the item goes on; calls that were counted there come along, 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import queue
 import threading
 import time
 import traceback
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -26,9 +24,9 @@ import torch
 from pamdp.errors import ConfigError, PamdpError, RunError
 from pamdp.launch import Tell, unheard
 from pamdp.launcher_config import LauncherConfig
-from pamdp.llm.chat import ChatModel
+from pamdp.llm.cluster import ClusterLimiter, Gatekeeper
 from pamdp.llm.ledger import Entry, Ledger
-from pamdp.llm.limits import Allowed, Limited, Limiter
+from pamdp.llm.limits import Limiter
 from pamdp.progress import note
 
 DEATHS = 3
@@ -55,74 +53,14 @@ class _Told:
 
 
 @dataclass(frozen=True, slots=True)
+class _Spent:
+    entries: dict[str, Entry]
+
+
+@dataclass(frozen=True, slots=True)
 class _Done:
     result: Any  # of whatever type the function gives
     error: PamdpError | None = None
-
-
-class Gatekeeper:
-    """An actor that lets calls of all workers in, within the limits of each server."""
-
-    def __init__(self) -> None:
-        self.limiter, self.tickets = Limiter(), count()
-        self.held: dict[int, tuple[str, AsyncExitStack, Callable[[int], None]]] = {}
-        self.gone: set[str] = set()
-
-    async def enter(self, who: str, model: ChatModel, allowed: Sequence[Allowed], tokens: float) -> int:
-        """Wait for a place for a call of WHO; the number that gives it back."""
-        stack, ticket = AsyncExitStack(), next(self.tickets)
-        used = await stack.enter_async_context(self.limiter(model, *allowed).admitted(tokens))
-        self.held[ticket] = who, stack, used
-        if who in self.gone:  # died while it waited
-            await self.leave(ticket, 0)
-        return ticket
-
-    async def leave(self, ticket: int, tokens: int) -> None:
-        """Give a place back; TOKENS that the call took, 0 where that is not known."""
-        if ticket in self.held:
-            _, stack, used = self.held.pop(ticket)
-            if tokens:
-                used(tokens)
-            await stack.aclose()
-
-    async def release(self, who: str) -> None:
-        """Give back all places of a worker that died."""
-        self.gone.add(who)
-        await asyncio.gather(*(self.leave(ticket, 0) for ticket, held in list(self.held.items()) if held[0] == who))
-
-
-class _Nobody:
-    """Stands in for a model where only its limits matter."""
-
-
-class ClusterLimited(Limited):
-    """A chat model that is called when the gatekeeper lets WHO in."""
-
-    def __init__(self, model: ChatModel, gatekeeper: Any, who: str, allowed: Sequence[Allowed]) -> None:
-        super().__init__(model)
-        self.gatekeeper, self.who, self.allowed = gatekeeper, who, allowed
-
-    @asynccontextmanager
-    async def admitted(self, tokens: float) -> AsyncIterator[Callable[[int], None]]:
-        """Hold a place for a call; see Limited."""
-        ticket = await self.gatekeeper.enter.remote(self.who, _Nobody(), self.allowed, tokens)
-        known = [0]
-        try:
-            yield lambda used: known.__setitem__(0, used)
-        finally:
-            self.gatekeeper.leave.remote(ticket, known[0])
-
-
-class ClusterLimiter(Limiter):
-    """Puts limits around chat models that a whole cluster keeps."""
-
-    def __init__(self, gatekeeper: Any, who: str) -> None:
-        super().__init__()
-        self.gatekeeper, self.who = gatekeeper, who
-
-    def __call__(self, model: ChatModel, *allowed: Allowed) -> Limited:
-        """MODEL within all of some limits."""
-        return ClusterLimited(model, self.gatekeeper, self.who, allowed)
 
 
 class Worker(Generic[S]):
@@ -132,17 +70,13 @@ class Worker(Generic[S]):
         torch.set_num_threads(1)
         self.make, self.limiter = make, limiter
         self.site: S | None = None
-        self.events: queue.SimpleQueue[_Told | _Done] = queue.SimpleQueue()
-
-    def pid(self) -> int:
-        """Its process."""
-        return os.getpid()
+        self.events: queue.SimpleQueue[_Told | _Spent | _Done] = queue.SimpleQueue()
 
     def begin(self, function: Callable[[S, X, I, Tell], R], shared: X, item: I) -> None:
         """Set an item going."""
         threading.Thread(target=self._do, args=(function, shared, item), daemon=True).start()
 
-    def heard(self) -> list[_Told | _Done]:
+    def heard(self) -> list[_Told | _Spent | _Done]:
         """What has happened since the last time; waits until something has."""
         found = [self.events.get()]
         while not self.events.empty():
@@ -157,19 +91,20 @@ class Worker(Generic[S]):
             site = self.site
 
             def tell(event: object) -> None:
-                if spent := site.ledger.take():
-                    self.events.put(_Told(spent))
+                self._spent()
                 self.events.put(_Told(event))
 
-            result = function(site, shared, item, tell)
-            tell(None)
-            self.events.put(_Done(result))
+            end = _Done(function(site, shared, item, tell))
         except PamdpError as error:
-            if self.site is not None and (spent := self.site.ledger.take()):
-                self.events.put(_Told(spent))
-            self.events.put(_Done(None, error))
+            end = _Done(None, error)
         except BaseException:
-            self.events.put(_Done(None, RunError(f"a worker failed:\n{traceback.format_exc()}")))
+            end = _Done(None, RunError(f"a worker failed:\n{traceback.format_exc()}"))
+        self._spent()
+        self.events.put(end)
+
+    def _spent(self) -> None:
+        if self.site is not None and (spent := self.site.ledger.take()):
+            self.events.put(_Spent(spent))
 
 
 class RayLauncher(Generic[S]):
@@ -202,24 +137,23 @@ class RayLauncher(Generic[S]):
                     f"launcher.workers={config.workers} need {wanted:g} {what}s, and the cluster has "
                     f"{there.get(what, 0):g}; set fewer workers, or launcher.gpus_per_worker to a part of one"
                 )
+        if there.get("GPU") and not config.gpus_per_worker:
+            note("workers compute on CPUs; the cluster has GPUs, of which launcher.gpus_per_worker gives them some")
         self._gatekeeper: Any = None
         self._actors: list[Any] = [None] * config.workers
         self._names: list[str] = [""] * config.workers
         self._number = count()
         self._said: Counter[int] = Counter()
-        self._seconds: Counter[int] = Counter()
+        self._seconds: defaultdict[int, float] = defaultdict(float)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._end()
+        if self._gatekeeper is not None:
+            self.ray.kill(self._gatekeeper)
         self.close()
-
-    @property
-    def limiter(self) -> Limiter:
-        """Puts limits around chat models of this process, too."""
-        return ClusterLimiter(self._door(), "driver")
 
     def close(self) -> None:
         """Leave the cluster, if it was joined here."""
@@ -272,10 +206,14 @@ class RayLauncher(Generic[S]):
                     note(f"worker {w + 1} died; another one does again what it was at")
                 give(w)
                 continue
-            self._seconds[w] += time.monotonic() - since  # type: ignore[assignment]  # seconds, not whole ones
+            self._seconds[w] += time.monotonic() - since
             end = events.pop() if isinstance(events[-1], _Done) else None
-            for told in events:
-                self._hear(w, told.event, heard)
+            for event in events:
+                if isinstance(event, _Spent):
+                    self.ledger.join(event.entries)
+                elif isinstance(event, _Told):
+                    self._said[w] += event.event if isinstance(event.event, int) else 0
+                    heard(event.event)
             if end is None:
                 busy[self._actors[w].heard.remote()] = w, i, time.monotonic()
             elif end.error is not None:
@@ -286,13 +224,6 @@ class RayLauncher(Generic[S]):
         if failed is not None:
             raise failed
         return [found[i] for i in range(len(items))]
-
-    def _hear(self, w: int, event: object, heard: Tell) -> None:
-        if isinstance(event, dict):
-            self.ledger.join({role: entry for role, entry in event.items() if isinstance(entry, Entry)})
-        elif event is not None:
-            self._said[w] += event if isinstance(event, int) else 0
-            heard(event)
 
     def _connect(self) -> None:
         address = self.config.address

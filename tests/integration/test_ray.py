@@ -23,12 +23,14 @@ from pamdp.launcher_config import LauncherConfig
 from pamdp.llm.limits import Limiter
 from pamdp.models.policy import Policy
 from pamdp.ray_launcher import RayLauncher
+from pamdp.reproduce.work import do_missing
 from pamdp.runs import Run
 from pamdp.train.offline import offline
 from pamdp.train.site import Site
 from tests.tools.launching import WORKERS, make_site, site_of
 from tests.tools.learning import PRINT, learn, make_dialogues, make_learning, make_policy, make_world
 from tests.tools.methods import VowelJudge, few
+from tests.unit.test_reproduce_page import _Work as Pieces
 from tests.unit.test_shards import make_offline
 
 ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "pamdp[ray]"')
@@ -152,6 +154,21 @@ def test_work_that_kills_every_worker_is_given_up_and_errors_are_one_line(cluste
         with pytest.raises(ConfigError, match=r"^number one cannot be done$"):
             launcher.map(_refuses, None, [lambda n=n: n for n in range(3)])
         assert launcher.map(_refuses, None, [lambda n=n: n for n in (0, 2, 4)]) == [0, 2, 4]
+
+
+class _Grid(Pieces):
+    """Pieces that write who did them; workers give it what puts limits around chat models."""
+
+    def __init__(self, path: Path, said: list[str], limiter: Limiter | None = None) -> None:
+        super().__init__(path, said)
+
+
+def test_the_cells_of_a_comparison_are_done_by_workers(tmp_path: Path, cluster: None) -> None:
+    said = list[str]()
+    do_missing(partial(_Grid, tmp_path / "run", said), launcher=WORKERS)
+    by = {file.name: int(file.read_text(encoding="utf-8")) for file in (tmp_path / "run").iterdir()}
+    assert by["a"] == by["b"] != os.getpid() and by["c"] == os.getpid()
+    assert said == ["done: a", "done: b", "c"]
 
 
 @pytest.mark.parametrize(
