@@ -30,6 +30,7 @@ from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge
 from pamdp.judges.from_readings import REWARD, SECOND
 from pamdp.judges.graders import Graders, named
+from pamdp.launcher_config import require_local
 from pamdp.llm.ledger import Ledger
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
@@ -233,7 +234,9 @@ def _config(settings: Mapping[str, object] | None) -> Config:
     def text(value: object) -> str:
         return "none" if value is None else tomli_w.dumps({"value": value}).strip().removeprefix("value = ")
 
-    return load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
+    config = load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
+    require_local(config.launcher, "what is called from Python")
+    return config
 
 
 def _fingerprint(

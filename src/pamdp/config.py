@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
+from pamdp.launcher_config import LauncherConfig
 from pamdp.place_config import PlaceConfig
 from pamdp.registry import ADVANTAGES, LAYOUTS, USERS
 from pamdp.settings import Settings, known
@@ -70,8 +71,8 @@ class ModelConfig(PlaceConfig):
 
 PLACE = (*PlaceConfig.model_fields, "checkpointing")
 """Settings of `model` that may change between a run and its resume or its evaluation."""
-MAY_CHANGE = tuple(f"model.{name}" for name in PLACE)
-"""The same, by their dotted names."""
+MAY_CHANGE = (*(f"model.{name}" for name in PLACE), *(f"launcher.{name}" for name in LauncherConfig.model_fields))
+"""The same, by their dotted names, and those of who does the work."""
 
 
 class HereConfig(Settings):
@@ -227,14 +228,16 @@ ONLINE = {"online.judge": "judge", "online.both_orders": "judge.both_orders", "o
 
 
 class EvalConfig(HereConfig):
-    """What `pamdp eval` may be told beside the run's own settings: `judge`, and `model`, where it computes.
+    """What `pamdp eval` may be told beside the run's own settings: `judge`, and where it computes.
 
     Attributes:
       judge: how judges that are language models are reached; which ones grade, `--judges` says.
+      launcher: who does the work.
     """
 
     renamed: ClassVar = {"grader": "judge"}
     judge: JudgeConfig = JudgeConfig()
+    launcher: LauncherConfig = LauncherConfig()
 
 
 class Config(Settings):
@@ -244,6 +247,7 @@ class Config(Settings):
       seed: the one seed; every part derives its own from it.
       judge: who rewards, offline and online, and how other judges that are language models are reached.
       cache: folder of remembered answers, shared by runs; absent: the user's cache folder.
+      launcher: who does the work.
       data, model, clone, rl, online: the parts.
     """
 
@@ -255,4 +259,5 @@ class Config(Settings):
     rl: RLConfig = RLConfig()
     judge: JudgeConfig = JudgeConfig()
     cache: str | None = None
+    launcher: LauncherConfig = LauncherConfig()
     online: OnlineConfig = OnlineConfig()

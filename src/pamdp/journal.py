@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Protocol, Self
 
 from pamdp.errors import DataError, RunError
 from pamdp.files import json_line
@@ -36,6 +36,19 @@ class PlayedTurn:
     actions: tuple[list[float] | None, ...]
     mean: list[float] | None
     outcomes: tuple[Outcome, ...]
+
+
+class Turns(Protocol):
+    """Turns that were played before, to which new ones are added as they end."""
+
+    openings: dict[str, TimeStep]
+    turns: dict[tuple[str, int], PlayedTurn]
+
+    def open(self, moment: TimeStep) -> None:
+        """Store the first moment of a dialogue."""
+
+    def add(self, played: PlayedTurn) -> None:
+        """Store a turn."""
 
 
 class Journal:

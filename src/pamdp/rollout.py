@@ -20,7 +20,7 @@ from torch import Tensor
 from pamdp.async_bridge import done
 from pamdp.env.dialogue import DialogueEnv
 from pamdp.errors import PamdpError
-from pamdp.journal import Journal, PlayedTurn
+from pamdp.journal import PlayedTurn, Turns
 from pamdp.models.critics import privileged_prefixes
 from pamdp.models.generate import Sampling
 from pamdp.models.place import on_host
@@ -49,7 +49,7 @@ def collect(
     seed: int = 0,
     batch: int = 64,
     groups: int = 1,
-    journal: Journal | None = None,
+    journal: Turns | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Rollout:
     """Play every dialogue of ENV to its end or horizon.
@@ -107,7 +107,7 @@ class _Play:
     privileged: dict[tuple[str, int], Tensor] | None
     seed: int
     batch: int
-    journal: Journal | None
+    journal: Turns | None
     progress: Callable[[int], None] | None
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     seen: dict[str, Prefix] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from pamdp.files import Json, new_folder, write_json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.base import Judge, in_role
 from pamdp.judges.graders import Graders, require_fitting
+from pamdp.launch import Launcher, Local
 from pamdp.models.backbone import Backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import note
@@ -35,6 +36,7 @@ from pamdp.runs import Follower, Run
 from pamdp.train.factory import Split, load_policy, load_split, require_learnable, with_planner
 from pamdp.train.policy_metadata import read_metadata
 from pamdp.train.positions import fitting
+from pamdp.train.site import Site
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -87,6 +89,7 @@ def evaluate_policies(
     judge: JudgeConfig = JudgeConfig(),
     record: Mapping[str, Json] = MappingProxyType({}),
     readings: Readings | None = None,
+    launcher: Launcher[Site] | None = None,
 ) -> Result:
     """Replies, judgements, controls of the methods named in CONTROLS, report.
 
@@ -95,6 +98,7 @@ def evaluate_policies(
       judges: names of registered judges, and of language models, which are reached as JUDGE says.
       record: what else to note of this evaluation beside who graded.
       readings: of these replies, by blind readers, who then are a judge more.
+      launcher: who replies and judges; None: this process.
     """
     first = next(iter(policies.values()))
     backbone, test = first.backbone, fitting(replace(first, config=config), split.test)
@@ -102,7 +106,10 @@ def evaluate_policies(
     graders = [made.judge(name) for name in judges]
     for name in judges:
         made.check(name)
-    replies = {name: write_replies(policy, test, config.rl, what=name) for name, policy in policies.items()}
+    launcher = launcher or Local(Site(first, backbone, judges={judge.name: judge for judge in graders}))
+    replies = {
+        name: write_replies(policy, test, config.rl, what=name, launcher=launcher) for name, policy in policies.items()
+    }
     if readings is not None:
         require_same_replies(readings, replies)
     pairs = [(name, base) for name in policies for base in ("Vanilla", "BC") if name not in (base, "Vanilla")]
@@ -110,7 +117,9 @@ def evaluate_policies(
     for name in controls:
         if name in policies:
             rows += action_controls(policies[name], test, graders, config.rl, replies[name], name)
-    judgements = evaluate(replies, pairs, test, graders, rows, path, judgements_of(readings) if readings else ())
+    judgements = evaluate(
+        replies, pairs, test, graders, rows, path, judgements_of(readings) if readings else (), launcher
+    )
     read = reading_tables(readings, judgements) if readings else {}
     said: dict[str, Json] = {**record, **({"readers": readings.read_by} if readings else {})}
     write_json(path / "evaluation.json", {**said, "judges": [in_role(judge, "evaluation") for judge in graders]})
@@ -176,6 +185,11 @@ def open_run(path: Path, config: Config, fingerprint: Fingerprint, resume: bool,
         else:
             run = Run.create(path, config, fingerprint)
     return run
+
+
+def kept(run: Path, start: Path) -> Path:
+    """Folder of the cloned policy of a run: its own, where it has one already, or that in START."""
+    return own if (own := run / "policy").is_dir() else start
 
 
 def copy_policy(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ from pamdp.env.references import WrittenReferences
 from pamdp.files import Json
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.pairwise import PairwiseJudge
+from pamdp.launch import Launcher
 from pamdp.llm.chat import Around, ChatModel, Completion, Decoding
 from pamdp.llm.ledger import Ledger, Metered, Role
 from pamdp.llm.limits import Limited, Retrying
@@ -30,6 +31,7 @@ from pamdp.runs import Run
 from pamdp.train.env_factory import EnvFactory
 from pamdp.train.factory import new_policy
 from pamdp.train.online import online
+from pamdp.train.site import Site
 from pamdp.types import Dialogue, Message, Persona
 from tests.tools.online import vowel_verdict
 from tests.tools.scripted import Faulty, ScriptedChat
@@ -109,13 +111,16 @@ def make_world(
 
 
 def learn(
-    path: Path, config: Config, dialogues: Sequence[Dialogue], world: EnvFactory
+    path: Path,
+    config: Config,
+    dialogues: Sequence[Dialogue],
+    world: EnvFactory,
+    launcher: Launcher[Site] | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, Json]]]:
     policy = make_policy(config)
     with Run.resume(path, config, PRINT) if path.exists() else Run.create(path, config, PRINT) as run:
-        online(policy, dialogues, world, config, run)
-        assert policy.planner is not None
-        return dict(policy.planner.state_dict()), run.traces()
+        trained = online(policy, dialogues, world, config, run, launcher=launcher)
+        return dict(trained.trained_planner.state_dict()), run.traces()
 
 
 class Killer(Around):

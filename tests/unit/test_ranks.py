@@ -19,7 +19,7 @@ from pamdp.models.place import place_of
 from pamdp.place_config import PlaceConfig
 from pamdp.progress import Progress, note
 from pamdp.rollout import collect
-from pamdp.rollout_shards import merged, split
+from pamdp.shards import deal, merged
 from pamdp.train.parallel import require_launch
 from pamdp.transitions import Rollout, to_batch
 from tests.tools.learning import make_dialogues, make_learning, make_policy, make_world
@@ -45,7 +45,7 @@ def test_merged_rollouts_are_one_worker_s(groups: int) -> None:
         return collect(policy, DialogueEnv(users, reward, 2), Sampling(4), privileged={}, seed=7, groups=groups)
 
     whole, keys = play(dialogues), [world.user(d, 7).key for d in dialogues]
-    found = merged([play(part) for part in split(dialogues, 3)], keys, groups)
+    found = merged([play(part) for part in deal(dialogues, 3)], keys, groups)
     named = [[(t.key, t.t, t.k, t.reply, t.reward) for t in rollout.transitions] for rollout in (found, whole)]
     assert named[0] == named[1] and len(named[0]) == 2 * len(dialogues)
     for name in ("moments", "features_h", "features_hw"):

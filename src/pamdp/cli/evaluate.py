@@ -47,9 +47,11 @@ def evaluate(
     Example: `pamdp eval runs/rl --controls`
     """
     from pamdp.evaluation.readings import load_readings
+    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import load_backbone
     from pamdp.preflight import require_control, require_data, require_finished, require_judges
     from pamdp.runs import Run
+    from pamdp.sites import Sent, evaluation_site, launched
     from pamdp.train.init_from import placed
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
@@ -73,11 +75,15 @@ def evaluate(
     learned = [run / "policy", *(path / "trained" for path in (run, permuted) if path and (path / "trained").is_dir())]
     require_unseen(split.test, learned)
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
-    bare, own = backbones(settings, load_backbone)
-    result = evaluate_policies(
-        policies_of(run, own, bare, permuted), split, names, settings, run,
-        ("BC", "PAMDP") if controls else (), reached, {} if permuted is None else {"permuted": str(permuted)}, read,
-    )  # fmt: skip
+    if controls:
+        require_local(asked.launcher, "--controls")
+    sent = Sent.of(settings, run / "policy", plugin)
+    with launched(asked.launcher, evaluation_site, sent, reached, names) as launcher:
+        bare, own = backbones(settings, load_backbone)
+        result = evaluate_policies(
+            policies_of(run, own, bare, permuted), split, names, settings, run, ("BC", "PAMDP") if controls else (),
+            reached, {} if permuted is None else {"permuted": str(permuted)}, read, launcher,
+        )  # fmt: skip
     show(as_json, result.json, *result.shown)
 
 

@@ -51,11 +51,13 @@ def evaluate(
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
     from pamdp.judges import graders
+    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import load_backbone
     from pamdp.train.env_factory import make_rewards
     from pamdp.workflows import tell_of_data
 
     settings = load(Config, config, overrides)
+    require_local(settings.launcher, "judge eval")
     if judge is not None:
         settings = settings.model_copy(update={"judge": graders.named(settings.judge, judge)})
 

@@ -40,6 +40,7 @@ def quickstart(
     """
     from pamdp.evaluation.offline_eval import write_replies
     from pamdp.judges.from_readings import SECOND
+    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import load_backbone
     from pamdp.models.policy import Policy
     from pamdp.train.env_factory import make_rewards
@@ -53,6 +54,7 @@ def quickstart(
     path = run if resume else free(run)
     start = shipped("trained")
     config = settings_from(start, ["quickstart"], overrides)
+    require_local(config.launcher, "quickstart")
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model)
     judge, ledger = make_rewards(config, lambda: backbone)

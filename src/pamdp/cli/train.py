@@ -38,6 +38,7 @@ def bc(
 
     Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
     """
+    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
@@ -45,6 +46,7 @@ def bc(
     from pamdp.workflows import fingerprint_of, open_run, split_of, tell_of_data
 
     settings = load(Config, config, overrides)
+    require_local(settings.launcher, "cloning")
     require_learnable(settings)
     backbone = load_backbone(settings.model)
     split = split_of(settings)
@@ -78,15 +80,17 @@ def offline(
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
     from pamdp.judges.graders import named
+    from pamdp.launcher_config import require_local
     from pamdp.llm.ledger import Ledger
     from pamdp.models.embedded import load_backbone
+    from pamdp.sites import Sent, launched, offline_site
     from pamdp.train import feedback
     from pamdp.train import offline as loop
     from pamdp.train.env_factory import NAMED, make_rewards, may_change
     from pamdp.train.factory import rated_part
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
-    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, require_reward, split_of
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, kept, open_run, require_reward, split_of
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
@@ -96,21 +100,28 @@ def offline(
     rated = rated_part(settings.data, split)
     settings = feedback.with_clip(settings) if rated else settings
     require_unseen(split.test, [start])
-    if not rated:
+    if rated:
+        require_local(settings.launcher, "learning from users' feedback")
+    else:
         require_reward(settings, start)
-    bare, own = backbones(settings, load_backbone)
-    ledger, judges = Ledger(), []
-    if not rated:
-        rewards, ledger = make_rewards(settings, lambda: bare)
-        judges = [rewards]
-    with open_run(run, settings, fingerprint_of(split, bare, judges), resume, (*may_change(), *NAMED)) as writing:
-        copy_policy(start, run / "policy")
-        cloned = load_start(run / "policy", own, settings)
-        if rated:
-            feedback.learn(cloned, rated, settings, writing)
-        else:
-            loop.offline(cloned, split.train, judges[0], settings, writing, bare=bare, ledger=ledger)
-        last = writing.metrics()[-1]
+    with launched(settings.launcher, offline_site, Sent.of(settings, kept(run, start), plugin)) as launcher:
+        bare, own = backbones(settings, load_backbone)
+        ledger, judges = Ledger(), []
+        if not rated:
+            rewards, ledger = make_rewards(settings, lambda: bare)
+            judges = [rewards]
+        if launcher is not None:
+            launcher.ledger = ledger
+        with open_run(run, settings, fingerprint_of(split, bare, judges), resume, (*may_change(), *NAMED)) as writing:
+            copy_policy(start, run / "policy")
+            cloned = load_start(run / "policy", own, settings)
+            if rated:
+                feedback.learn(cloned, rated, settings, writing)
+            else:
+                loop.offline(
+                    cloned, split.train, judges[0], settings, writing, bare=bare, ledger=ledger, launcher=launcher
+                )
+            last = writing.metrics()[-1]
     said = (f"trained into {run}; next: pamdp eval {run} --controls", *_costs(ledger))
     show(as_json, {"run": str(run), "costs": ledger.to_json(), **last}, *said)
 
@@ -131,25 +142,30 @@ def online(
     Example: `pamdp train online --run runs/online online.rounds=4 rl.horizon=4`
     """
     from pamdp.models.embedded import load_backbone
+    from pamdp.sites import Sent, launched, online_site
     from pamdp.train import online as loop
     from pamdp.train.env_factory import make_env_factory, may_change
     from pamdp.train.init_from import load_start, policy_folder, settings_from
     from pamdp.train.policy_metadata import require_unseen
     from pamdp.train.users import load_users
-    from pamdp.workflows import backbones, copy_policy, fingerprint_of, open_run, require_reward, tell_skipped
+    from pamdp.workflows import backbones, copy_policy, fingerprint_of, kept, open_run, require_reward, tell_skipped
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
     split = tell_skipped(load_users(settings))
     require_unseen(split.test, [start])
     require_reward(settings, start)
-    bare, own = backbones(settings, load_backbone)
-    world = make_env_factory(settings, bare)
-    fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
-    with open_run(run, settings, fingerprint, resume, may_change()) as writing:
-        copy_policy(start, run / "policy")
-        loop.online(load_start(run / "policy", own, settings), split.train, world, settings, writing, bare)
-        last = writing.metrics()[-1]
+    with launched(settings.launcher, online_site, Sent.of(settings, kept(run, start), plugin), None) as launcher:
+        bare, own = backbones(settings, load_backbone)
+        world = make_env_factory(settings, bare)
+        if launcher is not None:
+            launcher.ledger = world.ledger
+        fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
+        with open_run(run, settings, fingerprint, resume, may_change()) as writing:
+            copy_policy(start, run / "policy")
+            cloned = load_start(run / "policy", own, settings)
+            loop.online(cloned, split.train, world, settings, writing, bare, launcher)
+            last = writing.metrics()[-1]
     show(
         as_json,
         {"run": str(run), "costs": world.ledger.to_json(), **last},

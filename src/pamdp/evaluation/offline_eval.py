@@ -7,6 +7,8 @@ only one that grades. Everything goes into the run directory; rates are computed
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -16,9 +18,12 @@ from pamdp.config import RLConfig
 from pamdp.evaluation.records import Control, Judgement, write_controls, write_judgements
 from pamdp.evaluation.transcripts import SampleDialogue, SampleTurn, write_dialogues
 from pamdp.judges.base import Case, Judge, LiveJudge, swap, verdicts_of
+from pamdp.launch import Launcher, Local, Tell
 from pamdp.models.policy import Policy
-from pamdp.models.recorded import Actions, Key, Replies, greedy_replies, mean_actions, reference_log_probs
+from pamdp.models.recorded import BLOCK, Actions, Key, Replies, mean_actions, reference_log_probs
 from pamdp.progress import Progress, note
+from pamdp.shards import blocks
+from pamdp.train.site import Site, replies_to
 from pamdp.types import Dialogue
 
 SHOWN = 6
@@ -31,10 +36,10 @@ def write_replies(
     config: RLConfig,
     actions: Actions | None = None,
     what: str = "replies",
+    launcher: Launcher[Site] | None = None,
 ) -> Replies:
     """One reply to every state, under its own mean action or under ACTIONS, behind a bar called WHAT."""
-    with Progress(what, sum(len(d.turns) for d in dialogues)) as bar:
-        return greedy_replies(policy, dialogues, config.max_reply, actions, bar.advance)
+    return replies_to(launcher or Local(Site(policy)), policy, dialogues, config.max_reply, what, actions)
 
 
 def compare_replies(
@@ -126,9 +131,17 @@ def evaluate(
     controls: Sequence[Control],
     folder: Path,
     read: Sequence[Judgement] = (),
+    launcher: Launcher[Site] | None = None,
 ) -> list[Judgement]:
-    """`judge_methods`, and what was READ; judgements, controls and sample dialogues go into FOLDER."""
-    judgements = [*judge_methods(replies, pairs, dialogues, judges), *read]
+    """`judge_methods`, and what was READ; judgements, controls and sample dialogues go into FOLDER.
+
+    LAUNCHER: who judges, by the names of JUDGES; None: these themselves.
+    """
+    if launcher is None or not launcher.workers:
+        judgements = judge_methods(replies, pairs, dialogues, judges)
+    else:
+        judgements = _judged(launcher, replies, pairs, dialogues, [judge.name for judge in judges])
+    judgements += read
     write_judgements(folder / "judgements.jsonl", judgements)
     write_controls(folder / "controls.json", controls)
     write_dialogues(folder / "dialogues.json", _samples(replies, dialogues[:SHOWN], judgements))
@@ -150,6 +163,35 @@ def judge_methods(
                 judgements += compare_replies(judge, dialogues, replies[method], replies[baseline], (method, baseline))
                 bar.advance()
     return judgements
+
+
+def _judged(
+    launcher: Launcher[Site],
+    replies: Mapping[str, Replies],
+    pairs: Sequence[tuple[str, str]],
+    dialogues: Sequence[Dialogue],
+    judges: Sequence[str],
+) -> list[Judgement]:
+    """`judge_methods` of parts of the dialogues, in the order that it has for all of them."""
+
+    def part(some: Sequence[Dialogue]) -> tuple[Sequence[Dialogue], dict[str, Replies]]:
+        states = [(d.id, t) for d in some for t in range(len(d.turns))]
+        return some, {name: {state: said[state] for state in states} for name, said in replies.items()}
+
+    parts = [partial(part, some) for some in blocks(dialogues, launcher.workers, BLOCK)]
+    found = [j for judged in launcher.map(_judge, (pairs, judges), parts) for j in judged]
+    order = {(judge, *pair): i for i, (judge, pair) in enumerate(product(judges, pairs))}
+    return sorted(found, key=lambda j: order[j.judge, j.method, j.baseline])  # stable: states stay as they are
+
+
+def _judge(
+    site: Site,
+    shared: tuple[Sequence[tuple[str, str]], Sequence[str]],
+    part: tuple[Sequence[Dialogue], dict[str, Replies]],
+    tell: Tell,
+) -> list[Judgement]:
+    (pairs, judges), (dialogues, replies) = shared, part
+    return judge_methods(replies, pairs, dialogues, [site.judges[name] for name in judges])
 
 
 def _warm(judge: Judge, dialogues: Sequence[Dialogue], replies: Mapping[str, Replies]) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pamdp.async_bridge import run, together
-from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.references import WrittenReferences
 from pamdp.env.reward import Reward
 from pamdp.errors import AnswerError
 from pamdp.evaluation.transcripts import Exchange, MessageNote, Transcript
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge
-from pamdp.models.generate import Sampling
+from pamdp.launch import Launcher, Local
 from pamdp.models.policy import Policy
-from pamdp.rollout import collect
 from pamdp.train.env_factory import EnvFactory
+from pamdp.train.online import played
+from pamdp.train.site import Round, Site, named
 from pamdp.types import Dialogue, History, Message, TimeStep
 
 
@@ -32,20 +32,17 @@ def talk_with(
     *,
     seed: int,
     journal: Journal | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, str], None] = lambda *_: None,
+    launcher: Launcher[Site] | None = None,
 ) -> list[Transcript]:
     """Play T turns with the user of each dialogue; horizon, longest reply and groups are those of the world's settings.
 
     SEED is of the users' draws, and equal for all policies that are compared. JOURNAL has the turns that were played
-    before, and every one that ended where an EndpointError ends the rest.
+    before, and every one that ended where an EndpointError ends the rest. LAUNCHER: who plays; None: this process.
     """
-    settings = world.config
-    users = [world.user(dialogue, seed) for dialogue in dialogues]
-    env = DialogueEnv(users, None, settings.rl.horizon)  # nobody judges yet
-    rollout = collect(
-        policy, env, Sampling(settings.rl.max_reply), explore=False, seed=seed, groups=settings.online.groups,
-        journal=journal, progress=progress,
-    )  # fmt: skip
+    launcher = launcher or Local(Site(policy, world=world))
+    shared = Round(named(policy, launcher), world.config, seed, learns=False)  # nobody judges yet
+    rollout = played(launcher, shared, dialogues, journal, progress)
     out = []
     for dialogue in dialogues:
         said = sorted((t for t in rollout.transitions if t.key == dialogue.id), key=lambda t: t.t)

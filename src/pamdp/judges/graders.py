@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pamdp.async_bridge import run
-from pamdp.calls_config import JudgeConfig
+from pamdp.calls_config import EndpointConfig, JudgeConfig
 from pamdp.errors import ConfigError
 from pamdp.judges.base import Judge
 from pamdp.judges.folder import Trained, read_about
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scores import ReplyScorer
 from pamdp.llm.chat import ChatModel, Decoding
-from pamdp.llm.ledger import Ledger
+from pamdp.llm.ledger import Ledger, Role
+from pamdp.llm.limits import Limiter
 from pamdp.llm.stack import asking, build_chat_models, require_public
 from pamdp.models.backbone import Backbone
 from pamdp.registry import JUDGES
@@ -89,11 +90,18 @@ def _folder(end: JudgeConfig) -> Path | None:
 class Graders:
     """Judges and scorers by name; each is set up once, and all calls are on one account.
 
-    CONFIG says how language models are reached; CACHE is the folder of answers, or None for the user's cache folder.
+    CONFIG says how language models are reached; CACHE is the folder of answers, or None for the user's cache folder;
+    LIMITER as of build_chat_models.
     """
 
-    def __init__(self, config: JudgeConfig, backbone: Callable[[], Backbone], cache: Path | None = None) -> None:
-        self.config, self.backbone, self.cache, self.ledger = config, backbone, cache, Ledger()
+    def __init__(
+        self,
+        config: JudgeConfig,
+        backbone: Callable[[], Backbone],
+        cache: Path | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
+        self.config, self.backbone, self.cache, self.ledger, self.limiter = config, backbone, cache, Ledger(), limiter
         self._models: dict[str, ChatModel] = {}
         self._judges: dict[str, Judge] = {}
 
@@ -114,7 +122,8 @@ class Graders:
         """The language model of that name, with its cache, retries and limits; errors as of build_chat_models."""
         if name not in self._models:
             end = named(self.config, name)
-            self._models[name] = build_chat_models({"judge": ("judge", end)}, self.ledger, self.cache)["judge"]
+            ends: dict[str, tuple[Role, EndpointConfig]] = {"judge": ("judge", end)}
+            self._models[name] = build_chat_models(ends, self.ledger, self.cache, limiter=self.limiter)["judge"]
         return self._models[name]
 
     def check(self, name: str) -> None:

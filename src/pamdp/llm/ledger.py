@@ -6,7 +6,8 @@ Owns the counts. Knows nothing of models. A run writes it beside its metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from threading import Lock
 from typing import Literal
 
 from pydantic import TypeAdapter
@@ -47,18 +48,34 @@ class Ledger:
     """Counts of all roles."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     def add(self, role: Role, answer: Completion | None, price: Price = Price()) -> None:
         """One call: its answer, or None where it failed."""
-        entry = self.entries.setdefault(role, Entry())
-        entry.calls += 1
         if answer is None:
-            entry.failed += 1
+            self.join({role: Entry(calls=1, failed=1)})
             return
-        entry.prompt_tokens += answer.prompt_tokens
-        entry.completion_tokens += answer.completion_tokens
-        if (money := price.of(answer.prompt_tokens, answer.completion_tokens)) is not None:
-            entry.money = (entry.money or 0.0) + money
+        tokens = answer.prompt_tokens, answer.completion_tokens
+        self.join({role: Entry(1, 0, *tokens, price.of(*tokens))})
+
+    def join(self, entries: Mapping[str, Entry]) -> None:
+        """Calls that were counted elsewhere."""
+        with self._lock:
+            for role, more in entries.items():
+                had = self.entries.setdefault(role, Entry())
+                had.calls += more.calls
+                had.failed += more.failed
+                had.prompt_tokens += more.prompt_tokens
+                had.completion_tokens += more.completion_tokens
+                if more.money is not None:
+                    had.money = (had.money or 0.0) + more.money
+
+    def take(self) -> dict[str, Entry]:
+        """What was counted since the last time, for another account to join; here nothing is left of it."""
+        with self._lock:
+            taken = {role: replace(entry) for role, entry in self.entries.items()}
+            self.entries.clear()
+            return taken
 
     def to_json(self) -> dict[str, Json]:
         """One object for each role."""
@@ -68,17 +85,6 @@ class Ledger:
     def load(self, record: Mapping[str, Json]) -> None:
         """Go on from what `to_json` gave."""
         self.entries |= TypeAdapter(dict[str, Entry]).validate_python(record)
-
-    def join(self, entries: Mapping[str, Entry]) -> None:
-        """Calls that were counted elsewhere."""
-        for role, more in entries.items():
-            had = self.entries.setdefault(role, Entry())
-            had.calls += more.calls
-            had.failed += more.failed
-            had.prompt_tokens += more.prompt_tokens
-            had.completion_tokens += more.completion_tokens
-            if more.money is not None:
-                had.money = (had.money or 0.0) + more.money
 
     def scalars(self) -> dict[str, float]:
         """Numbers for a run's metrics: role_calls, role_tokens, role_money."""

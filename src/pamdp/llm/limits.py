@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential, wait_random_exponential
@@ -20,6 +21,15 @@ from pamdp.llm.chat import Around, ChatModel, Completion, Decoding, Messages, Tr
 
 WINDOW = 60.0
 """Seconds that "per minute" looks back."""
+
+
+class Allowed(NamedTuple):
+    """What a server allows; limits of the same name are the same ones."""
+
+    name: tuple[str, ...]
+    concurrency: int
+    requests_per_minute: float
+    tokens_per_minute: float
 
 
 class Limits:
@@ -65,17 +75,37 @@ class Limited(Around):
 
     async def complete(self, messages: Messages, decoding: Decoding = Decoding(), *, seed: int = 0) -> Completion:
         """The model's answer, when its turn has come; see ChatModel."""
-        tokens = sum(len(m.content) for m in messages) / 4 + decoding.max_tokens
+        async with self.admitted(sum(len(m.content) for m in messages) / 4 + decoding.max_tokens) as used:
+            answer = await self.model.complete(messages, decoding, seed=seed)
+            if tokens := answer.prompt_tokens + answer.completion_tokens:
+                used(tokens)
+            return answer
+
+    @asynccontextmanager
+    async def admitted(self, tokens: float) -> AsyncIterator[Callable[[int], None]]:
+        """Hold a place for a call of so many TOKENS; what it gives is told how many they were."""
         async with AsyncExitStack() as held:
             entries = [await held.enter_async_context(limits.admitted(tokens)) for limits in self.limits]
             for entry in entries:
                 # It may have waited for the next limits: its minute begins when it is called.
                 entry[0] = entries[-1][0]
-            answer = await self.model.complete(messages, decoding, seed=seed)
-            if used := answer.prompt_tokens + answer.completion_tokens:
+
+            def used(tokens: int) -> None:
                 for entry in entries:
-                    entry[1] = used
-            return answer
+                    entry[1] = tokens
+
+            yield used
+
+
+class Limiter:
+    """Puts limits around chat models; those of one name are shared by all that it is asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[Allowed, Limits] = {}
+
+    def __call__(self, model: ChatModel, *allowed: Allowed) -> Limited:
+        """MODEL within all of some limits."""
+        return Limited(model, *(self.known.setdefault(each, Limits(*each[1:])) for each in allowed))
 
 
 class Retrying(Around):

@@ -19,7 +19,7 @@ from pamdp.llm.ask import Asking
 from pamdp.llm.cache import Cached
 from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Metered, Price, Role
-from pamdp.llm.limits import Limited, Limits, Retrying
+from pamdp.llm.limits import Allowed, Limiter, Retrying
 from pamdp.llm.openai import public_url
 from pamdp.models.embedded import EMBEDDED, cache_dir
 from pamdp.place_config import PlaceConfig
@@ -35,7 +35,11 @@ def asking(end: EndpointConfig) -> Asking:
 
 
 def build_chat_models(
-    ends: Mapping[str, tuple[Role, EndpointConfig]], ledger: Ledger, cache: Path | None = None, remember: bool = True
+    ends: Mapping[str, tuple[Role, EndpointConfig]],
+    ledger: Ledger,
+    cache: Path | None = None,
+    remember: bool = True,
+    limiter: Limiter | None = None,
 ) -> dict[str, ChatModel]:
     """A chat model for each endpoint, by the setting that describes it; nothing is called yet.
 
@@ -43,6 +47,7 @@ def build_chat_models(
       ends: setting -> on whose account its calls go, and its values.
       cache: folder of remembered answers; None: the user's cache folder.
       remember: whether answers are; those about people who may ask to be forgotten must not be.
+      limiter: puts limits around models; None: a new one.
 
     Raises:
       ConfigError: settings of an endpoint do not fit together.
@@ -52,7 +57,7 @@ def build_chat_models(
     for name, (_, end) in ends.items():
         _check(name, end)
         servers[end.kind, end.base_url, end.model].append(end)
-    shared = {server: _loosest(found) for server, found in servers.items()}
+    limited = limiter or Limiter()
     made = dict[tuple[object, ...], ChatModel]()
     out = dict[str, ChatModel]()
     for name, (role, end) in ends.items():
@@ -62,17 +67,18 @@ def build_chat_models(
             made[reached] = CHAT_MODELS[end.kind](end)
         model = made[reached]
         if end.kind not in HERE:
-            model = Limited(model, _loosest([end]), shared[server])
+            model = limited(model, _loosest([end], name, *server), _loosest(servers[server], *server))
         metered = Metered(model, ledger, role, Price(end.price_prompt, end.price_completion))
         patient = Retrying(metered, end.tries)
         out[name] = Cached(patient, cache or cache_dir() / "answers") if remember else patient
     return out
 
 
-def _loosest(ends: Sequence[EndpointConfig]) -> Limits:
+def _loosest(ends: Sequence[EndpointConfig], *name: str) -> Allowed:
     """The limits that some roles keep together; where one names none, there is none. Processes share them evenly."""
     n = ranks.world_size()
-    return Limits(
+    return Allowed(
+        name,
         max(1, max(end.concurrency for end in ends) // n),
         max(end.requests_per_minute or math.inf for end in ends) / n,
         max(end.tokens_per_minute or math.inf for end in ends) / n,

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from pamdp.baselines.config import REINFORCED, TuneConfig
 from pamdp.calls_config import JudgeConfig
 from pamdp.config import ONLINE, CloneConfig, Config, DataConfig, ModelConfig, OnlineConfig, RLConfig
+from pamdp.launcher_config import LauncherConfig
 from pamdp.registry import ADVANTAGES, JUDGES
 from pamdp.settings import Settings, load
 
@@ -36,6 +37,7 @@ class ComparisonConfig(Settings):
       resamples: of the bootstrap.
       judge: who rewards, and how judges and scorers that are language models are reached.
       cache: folder of remembered answers; absent: the user's cache folder.
+      launcher: who does the work.
       model, clone, rl: how methods learn, as in a run of their own.
     """
 
@@ -47,6 +49,7 @@ class ComparisonConfig(Settings):
     rl: RLConfig = RLConfig()
     judge: JudgeConfig = JudgeConfig()
     cache: str | None = None
+    launcher: LauncherConfig = LauncherConfig()
 
     @field_validator("seeds", "methods", "models", "judges", "scorers", "recognisers", check_fields=False)
     @classmethod

@@ -7,12 +7,14 @@ One run directory serves all tables of a kind and preset: what one needs and ano
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from rich.console import RenderableType
 
+from pamdp.errors import ConfigError
+from pamdp.launcher_config import require_local
 from pamdp.registry import load_plugins
 from pamdp.reproduce.audit_page import audit_page
 from pamdp.reproduce.cells import Grid
@@ -23,8 +25,10 @@ from pamdp.reproduce.online import standard_online, with_start
 from pamdp.reproduce.online_page import online_page
 from pamdp.reproduce.plan import plan_offline, plan_online
 from pamdp.reproduce.tables import Table, table
-from pamdp.reproduce.work import Work, do_missing
+from pamdp.reproduce.work import do_missing
 from pamdp.runs import Run
+from pamdp.sites import Sent, launched, online_site
+from pamdp.train.init_from import policy_folder
 from pamdp.workflows import Result
 
 AnyConfig = ReproduceConfig | OnlineReproduceConfig
@@ -45,7 +49,7 @@ def reproduce(
     """A table or figure by name, in the run directory at PATH.
 
     Args:
-      jobs: processes that share the work.
+      jobs: processes that share the work; 1 where the settings name workers (`launcher`).
       dry: only say what there would be to do; nothing is written.
       rendered: only write the page again, under the settings of the run.
 
@@ -61,13 +65,25 @@ def reproduce(
     if dry and not rendered:
         return plan(config, found, path)
     if not rendered:
-        make: Callable[[], Work] = (
-            partial(standard_online, with_start(config), found, path)
-            if isinstance(config, OnlineReproduceConfig)
-            else partial(standard_offline, Grid(config, found, path))
-        )
-        do_missing(make, jobs, plugins)
+        _do(config, found, path, jobs, plugins)
     return render(config, found, path)
+
+
+def _do(config: AnyConfig, table: Table, path: Path, jobs: int, plugins: Sequence[Path]) -> None:
+    """Do what is missing; workers share pieces offline and, online, the dialogues and verdicts of each piece."""
+    if config.launcher.kind != "local":
+        if jobs > 1:
+            raise ConfigError(f"--jobs={jobs} are processes of this machine; set launcher.workers, or leave out ray")
+        path = path.absolute()  # workers may start in another folder
+    if not isinstance(config, OnlineReproduceConfig):
+        do_missing(partial(standard_offline, Grid(config, table, path)), jobs, plugins, config.launcher)
+        return
+    if table.name == "simulator":
+        require_local(config.launcher, "the audit of simulated users")
+    config = with_start(config)
+    sent = Sent.of(config.of_evaluation(config.seeds[0]), policy_folder(config.start), plugins)
+    with launched(config.launcher, online_site, sent, config.second) as launcher:
+        do_missing(partial(standard_online, config, table, path, launcher), jobs, plugins)
 
 
 def plan(config: AnyConfig, table: Table, path: Path) -> Result:

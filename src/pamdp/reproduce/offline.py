@@ -29,6 +29,7 @@ from pamdp.judges.base import Judge, LiveJudge
 from pamdp.judges.graders import Graders
 from pamdp.judges.scores import ReplyCase, ReplyScorer
 from pamdp.llm.ledger import Ledger
+from pamdp.llm.limits import Limiter
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import ChatEncoder
 from pamdp.models.embedded import EMBEDDED, load_backbone
@@ -102,8 +103,9 @@ class Offline:
         """Find what is not there before anything is trained, and record who trains, tests and may use what."""
         config = self.grid.config
         graders = {name: self.judge(name) for name in (config.judge.model, *config.judges)}
-        # Verdicts that have to be waited for stay with this process: it keeps their limits.
-        self._waited_for = frozenset(name for name, judge in graders.items() if isinstance(judge, LiveJudge))
+        if config.launcher.kind == "local":
+            # Verdicts that have to be waited for stay with this process: it keeps their limits. Workers share them.
+            self._waited_for = frozenset(name for name, judge in graders.items() if isinstance(judge, LiveJudge))
         scorers = [self.scorer(name) for name in config.scorers]
         roles = {name: "reward and evaluation" if name == config.judge.model else "evaluation" for name in graders}
         fingerprint = Fingerprint(
@@ -157,6 +159,7 @@ class Offline:
             Piece(
                 verdict_file(cell.folder, "scored", scorer, (name,), seed),
                 f"{cell.title}, seed {seed}: {scorer} scores {name}", partial(self._score, cell, scorer, name, seed),
+                "" if grid.config.launcher.kind == "local" else f"{cell.folder.name} {seed} scored by {scorer}",
             )
             for scorer in grid.config.scorers
             for cell, name, seed in every
@@ -230,14 +233,17 @@ class Offline:
         write_records(verdict_file(cell.folder, "scored", name, (method,), seed), scores)
 
 
-def standard_offline(grid: Grid) -> Offline:
-    """With models from disk; registered judges, all on one backbone, and language models as `judge` reaches them."""
+def standard_offline(grid: Grid, limiter: Limiter | None = None) -> Offline:
+    """With models from disk; registered judges, all on one backbone, and language models as `judge` reaches them.
+
+    LIMITER puts limits around those; None: this process keeps them by itself.
+    """
     config = grid.config
 
     def load(name: str = EMBEDDED) -> Backbone:
         return load_backbone(config.model.model_copy(update={"name": name}))
 
-    graders = Graders(config.judge, cache(load), Path(config.cache) if config.cache else None)
+    graders = Graders(config.judge, cache(load), Path(config.cache) if config.cache else None, limiter)
     check = cache(graders.check)
 
     def reached(get: Callable[[str], T], name: str) -> T:

@@ -6,7 +6,7 @@ nothing of how results are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,11 +22,13 @@ from pamdp.files import write_json
 from pamdp.journal import Journal
 from pamdp.judges.base import Judge, in_role
 from pamdp.judges.graders import require_fitting
+from pamdp.launch import Launcher, Local, Tell
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
 from pamdp.progress import Progress
 from pamdp.prompts.render import load
+from pamdp.ray_launcher import RayLauncher
 from pamdp.reproduce.audit import audit_pieces, require_audience
 from pamdp.reproduce.config import OnlineReproduceConfig, learns
 from pamdp.reproduce.store import AGAIN, read_json, run_folder, said_file, verdict_file
@@ -34,12 +36,14 @@ from pamdp.reproduce.tables import VANILLA, Table
 from pamdp.reproduce.trained import PLANNER, copy_run, runs_to_copy
 from pamdp.reproduce.work import Piece, hold
 from pamdp.seeds import seed_of
+from pamdp.shards import blocks
 from pamdp.stored import read_records, write_records
 from pamdp.train.env_factory import EnvFactory, make_env_factory, may_change
 from pamdp.train.factory import Split, with_planner
 from pamdp.train.init_from import load_start, policy_folder
 from pamdp.train.online import online
 from pamdp.train.policy_metadata import read_metadata, require_unseen
+from pamdp.train.site import Site
 from pamdp.train.users import load_users
 from pamdp.workflows import backbones, fingerprint_of
 
@@ -65,6 +69,7 @@ class Online:
       bare: the backbone of Vanilla and Prompt.
       cloned: the cloned policy that all methods learn from; it is not changed.
       world: the world that evaluates.
+      launcher: who plays and grades; None: this process.
     """
 
     config: OnlineReproduceConfig
@@ -75,6 +80,7 @@ class Online:
     split: Split
     world: EnvFactory
     say: Callable[[str], None]
+    launcher: Launcher[Site] | None = None
 
     @property
     def judges(self) -> dict[str, Judge]:
@@ -155,7 +161,7 @@ class Online:
         world.ledger.entries.clear()
         try:
             with hold(run_folder(self.path, method, seed), config, fingerprint, may_change()) as run:
-                online(policy, train, world, config, run, self.bare)
+                online(policy, train, world, config, run, self.bare, self.launcher)
         finally:
             world.ledger.entries.clear()
             world.ledger.load(so_far)
@@ -166,20 +172,44 @@ class Online:
         stored = Journal(file.with_suffix(".journal.jsonl"), self._paid)
         with stored as journal, Progress(method, len(test) * self.config.rl.horizon, len(journal.turns)) as bar:
             draws = seed_of("evaluate", seed)
-            talks = talk_with(policy, test, world, seed=draws, journal=journal, progress=bar.advance)
-        assert world.writer is not None
-        write_records(file, with_references(talks, world.writer, self._paid))
+            talks = talk_with(
+                policy, test, world, seed=draws, journal=journal, progress=bar.advance, launcher=self.launcher
+            )
+        here = self.launcher or Local(Site(self.cloned, self.bare, world.ledger, world))
+        write_records(file, [talk for part in here.map(_refer, None, self._parts(talks), self._heard) for talk in part])
         journal.delete()
 
     def _grade(self, judge: str, method: str, seed: int) -> None:
         talks = read_records(said_file(self.path, method, seed), Transcript, AGAIN)
-        rewards = grade(talks, self.judges[judge], self.config.rl.soft, self._paid)
+        here = self.launcher or Local(Site(self.cloned, self.bare, self.world.ledger, self.world, self.judges))
+        graded = here.map(_graded, (judge, self.config.rl.soft), self._parts(talks), self._heard)
+        rewards = [row for part in graded for row in part]
         steps = [
             Step(method, judge, talk.user_id, talk.dialogue_id, seed, t, reward)
             for talk, row in zip(talks, rewards, strict=True)
             for t, reward in enumerate(row)
         ]
         write_records(verdict_file(self.path, "graded", judge, (method,), seed), steps)
+
+    def _parts(self, talks: Sequence[Transcript]) -> list[Callable[[], Sequence[Transcript]]]:
+        """Dialogues for each worker; all, where there is none."""
+        workers = self.launcher.workers if self.launcher else 1
+        return [partial(list, part) for part in blocks(talks, workers, len(talks))]
+
+    def _heard(self, event: object) -> None:
+        self._paid()
+
+
+def _refer(site: Site, shared: None, talks: Sequence[Transcript], tell: Tell) -> list[Transcript]:
+    """Dialogues with references, at a site."""
+    assert site.world is not None and site.world.writer is not None
+    return with_references(talks, site.world.writer, lambda: tell(""))
+
+
+def _graded(site: Site, shared: tuple[str, bool], talks: Sequence[Transcript], tell: Tell) -> list[list[float | None]]:
+    """Rewards of dialogues by a judge of a site."""
+    judge, soft = shared
+    return grade(talks, site.judges[judge], soft, lambda: tell(""))
 
 
 def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
@@ -192,12 +222,17 @@ def with_start(config: OnlineReproduceConfig) -> OnlineReproduceConfig:
     return config.model_copy(update={"model": model, "clone": cloned.clone, "rl": rl})
 
 
-def standard_online(config: OnlineReproduceConfig, table: Table, path: Path) -> Online:
-    """With models from disk, and servers from the settings."""
+def standard_online(
+    config: OnlineReproduceConfig, table: Table, path: Path, launcher: RayLauncher[Site] | None = None
+) -> Online:
+    """With models from disk, and servers from the settings; what calls cost that LAUNCHER has made is counted, too."""
     split, run, start = split_online(config), config.of_run(config.seeds[0]), policy_folder(config.start)
     require_unseen(split.test, [start])
     about = read_metadata(start)
     require_fitting((config.judge, config.second), about.base_model, about.revision)
     bare, own = backbones(run, load_backbone)
     world = make_env_factory(config.of_evaluation(config.seeds[0]), bare, second=config.second)
-    return Online(config, table, path, bare, load_start(start, own, run), split, world, Console(stderr=True).print)
+    if launcher is not None:
+        launcher.ledger = world.ledger
+    cloned, say = load_start(start, own, run), Console(stderr=True).print
+    return Online(config, table, path, bare, cloned, split, world, say, launcher)

@@ -19,6 +19,7 @@ from pamdp.judges.base import Judge, in_role
 from pamdp.judges.graders import make_judge
 from pamdp.llm.chat import ChatModel
 from pamdp.llm.ledger import Ledger, Role
+from pamdp.llm.limits import Limiter
 from pamdp.llm.stack import asking, build_chat_models
 from pamdp.models.backbone import Backbone
 from pamdp.place_config import PlaceConfig
@@ -73,10 +74,12 @@ class EnvFactory:
         return ({"role": "simulator", **user}, in_role(self.judge, "reward"), *parts)
 
 
-def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | None = None) -> EnvFactory:
+def make_env_factory(
+    config: Config, backbone: Backbone, second: JudgeConfig | None = None, limiter: Limiter | None = None
+) -> EnvFactory:
     """The world that the settings describe; nothing is called yet. BACKBONE: for a judge that needs one.
 
-    SECOND is asked in both orders where `judge` is.
+    SECOND is asked in both orders where `judge` is; LIMITER as of build_chat_models.
 
     ConfigError: settings of an endpoint do not fit together, or name no judge. ModelError: a model here is missing.
     """
@@ -93,7 +96,7 @@ def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | N
         judges["second"] = second.model_copy(update={"both_orders": config.judge.both_orders})
     ends |= {name: ("judge", end) for name, end in judges.items() if end.kind != "embedded"}
     ledger = Ledger()
-    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None)
+    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None, limiter=limiter)
     made = {name: make_judge(end, lambda: backbone, models.get(name)) for name, end in judges.items()}
     profiler, writer = models.get("online.profiler"), models.get("online.writer")
     return EnvFactory(
@@ -104,9 +107,11 @@ def make_env_factory(config: Config, backbone: Backbone, second: JudgeConfig | N
     )  # fmt: skip
 
 
-def make_rewards(config: Config, backbone: Callable[[], Backbone]) -> tuple[Judge, Ledger]:
+def make_rewards(
+    config: Config, backbone: Callable[[], Backbone], limiter: Limiter | None = None
+) -> tuple[Judge, Ledger]:
     """The judge alone, for rewards without users, and the account of its calls; errors as of make_env_factory."""
     ledger, end = Ledger(), config.judge
     ends: dict[str, tuple[Role, EndpointConfig]] = {} if end.kind == "embedded" else {"judge": ("judge", end)}
-    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None)
+    models = build_chat_models(ends, ledger, Path(config.cache) if config.cache else None, limiter=limiter)
     return make_judge(end, backbone, models.get("judge")), ledger
