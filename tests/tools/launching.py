@@ -58,7 +58,7 @@ class Noted(Around):
         self, messages: Sequence[Message], decoding: Decoding = Decoding(), *, seed: int = 0
     ) -> Completion:
         self._note("begins")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
         answer = await self.model.complete(messages, decoding, seed=seed)
         self._note("ends")
         return answer
