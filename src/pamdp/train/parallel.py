@@ -224,8 +224,8 @@ def _shards() -> bool:
 
 
 _LAUNCHED = (
-    ("ACCELERATE_USE_DEEPSPEED", "false", "use distributed_type MULTI_GPU, MULTI_CPU or FSDP"),
-    ("ACCELERATE_USE_MEGATRON_LM", "false", "use distributed_type MULTI_GPU, MULTI_CPU or FSDP"),
+    ("ACCELERATE_USE_DEEPSPEED", "false", "use distributed_type MULTI_GPU or FSDP"),
+    ("ACCELERATE_USE_MEGATRON_LM", "false", "use distributed_type MULTI_GPU or FSDP"),
     ("ACCELERATE_MIXED_PRECISION", "no", "set mixed_precision: no; model.dtype says in which type a model computes"),
     ("ACCELERATE_DYNAMO_BACKEND", "no", "leave dynamo_config out: passes of all lengths would be compiled one by one"),
     ("FSDP_OFFLOAD_PARAMS", "false", "set fsdp_offload_params: false"),
