@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -61,7 +62,7 @@ def test_a_server_learns_from_its_users(place: str, tmp_path: Path, monkeypatch:
     models = load_models(str(run), load_backbone)
     old = models["pamdp"].version
     with (
-        serving(models, keys, "explore=1", profiles=profiles, check=lambda a, b: check(a, b, max_reply=4)) as running,
+        serving(models, keys, "explore=1", profiles=profiles, check=partial(check, max_reply=4)) as running,
         httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {secret}"}, timeout=300) as web,
     ):
 
