@@ -68,8 +68,8 @@ async def reload(asked: Reload, this: This, asking: Admin) -> JSONResponse:
         load = partial(load_models, asked.path, reusing(this.models, this.load), this.config.model)
         found, said = await asyncio.wrap_future(call(load)), None
         if this.check is not None and not asked.force:
-            both = (models[TRAINED].policy for models in (this.models, found))
-            report = await asyncio.to_thread(this.check, *both, among(this.engine, max(1, this.config.places // 4)))
+            old, new = this.models[TRAINED].policy, found[TRAINED].policy
+            report = await asyncio.to_thread(this.check, old, new, among(this.engine, max(1, this.config.places // 4)))
             said = report.document
             if not report.ok:
                 return JSONResponse({"reloaded": False, "report": said}, 409)

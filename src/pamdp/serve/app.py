@@ -48,9 +48,8 @@ def create_app(
       check: what a policy that is loaded later has to pass.
       load: how a backbone is loaded.
     """
-    app = FastAPI(
-        title="pamdp", docs_url=None, redoc_url=None, lifespan=profiles and partial(memory.sweeping, profiles)
-    )
+    lifespan = None if profiles is None else partial(memory.sweeping, profiles)
+    app = FastAPI(title="pamdp", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = this = Service(engine, models, config, keys, profiles, check, load=load)
     errors.install(app)
     for router in (completions.router, admin.router, *(memory.install(this, profiles) if profiles else ())):
