@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 from openai import APIError, AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
@@ -70,8 +71,10 @@ async def talk(client: AsyncOpenAI, model: str, dialogue: Dialogue, tokens: int,
         history.append({"role": "assistant", "content": text.strip() or "..."})
 
 
-async def measure(url: str, model: str, chosen: Sequence[Dialogue], users: int, tokens: int) -> dict[str, float]:
-    """All dialogues, so many at once."""
+async def measure(
+    url: str, process: psutil.Process, model: str, chosen: Sequence[Dialogue], users: int, tokens: int
+) -> dict[str, float]:
+    """All dialogues, so many at once, asked of the server that is PROCESS."""
     tally, places = Tally(), asyncio.Semaphore(users)
     async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=3600) as client:
 
@@ -80,10 +83,12 @@ async def measure(url: str, model: str, chosen: Sequence[Dialogue], users: int, 
                 await talk(client, model, dialogue, tokens, tally)
 
         await talk(client, model, chosen[0], 2, Tally())  # what a first request costs is not what is measured
-        start = time.perf_counter()
+        start, used = time.perf_counter(), sum(process.cpu_times()[:2])
         await asyncio.gather(*map(one, chosen))
-        seconds = time.perf_counter() - start
+        seconds, used = time.perf_counter() - start, sum(process.cpu_times()[:2]) - used
     found = {"replies_per_s": len(tally.whole) / seconds, "pieces_per_s": tally.tokens / seconds}
+    # Of processor time, which other load on the machine disturbs less.
+    found |= {"replies_per_cpu_s": len(tally.whole) / used, "pieces_per_cpu_s": tally.tokens / used}
     for name, times in (("first", tally.first), ("reply", tally.whole)):
         cuts = statistics.quantiles(times, n=20, method="inclusive")
         found |= {f"{name}_p50_s": statistics.median(times), f"{name}_p95_s": cuts[-1]}
@@ -91,8 +96,8 @@ async def measure(url: str, model: str, chosen: Sequence[Dialogue], users: int, 
 
 
 @contextmanager
-def server(command: Sequence[str], port: int, threads: int) -> Iterator[str]:
-    """Its address, as long as it runs."""
+def server(command: Sequence[str], port: int, threads: int) -> Iterator[tuple[str, psutil.Process]]:
+    """Its address and its process, as long as it runs."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen(command, stdout=log, stderr=log, env=env)
@@ -107,7 +112,7 @@ def server(command: Sequence[str], port: int, threads: int) -> Iterator[str]:
             else:
                 log.seek(0)
                 raise RuntimeError(f"{command[0]} did not come up: {log.read().decode(errors='replace')[-500:]}")
-            yield f"http://127.0.0.1:{port}/v1"
+            yield f"http://127.0.0.1:{port}/v1", psutil.Process(running.pid)
         finally:
             running.terminate()
             running.wait()
@@ -150,8 +155,8 @@ def main() -> None:
         for name, (command, model) in chosen.items():
             port = free_port()
             try:
-                with server([*command, str(port)], port, options.threads) as url:
-                    found[name][str(users)] = asyncio.run(measure(url, model, some, users, options.tokens))
+                with server([*command, str(port)], port, options.threads) as (url, process):
+                    found[name][str(users)] = asyncio.run(measure(url, process, model, some, users, options.tokens))
             except (APIError, RuntimeError) as error:
                 found[name][str(users)] = f"failed: {' '.join(str(error).split())[-300:]}"
     result = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -29,6 +30,8 @@ for _registry in REGISTRIES:
     for _name in list(_registry._own):
         _registry[_name]
 
+DATABASE = os.environ.get("PAMDP_TEST_DATABASE")
+WHY = "PAMDP_TEST_DATABASE names no database: postgresql+psycopg://USER@HOST/NAME"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -73,3 +76,22 @@ def make_backbone() -> Callable[..., Backbone]:
 def tiny_backbone() -> Backbone:
     """A tiny random backbone of one's own: tests may train it or give it adapters."""
     return make_tiny_backbone()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.skipif(DATABASE is None, reason=WHY))])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a test makes its store: a file that is not there, or an empty schema of the database."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "store.db")
+        return
+    from sqlalchemy import create_engine, make_url, text
+
+    assert DATABASE is not None
+    schema, server = f"pamdp_{secrets.token_hex(8)}", create_engine(DATABASE)
+    with server.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA {schema}"))
+    url = make_url(DATABASE).update_query_dict({"options": f"-csearch_path={schema}"})
+    yield url.render_as_string(hide_password=False)
+    with server.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    server.dispose()

@@ -13,14 +13,11 @@ import torch
 
 from pamdp.env.profile import Profiler
 from pamdp.models.critics import DualCritic
-from pamdp.serve.feedback import feedback_router
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import Models
 from pamdp.serve.pages import page_router
 from pamdp.serve.profiles import Profiles
-from pamdp.serve.service import who
 from pamdp.serve.store import Store
-from pamdp.serve.users import users_router
 from tests.tools.scripted import ScriptedChat
 from tests.tools.serving import Running, make_models, serving
 
@@ -70,10 +67,10 @@ def start(models: Models, tmp_path: Path, findings: list[str]) -> Iterator[Start
         def started(keys: Keys = Keys(), *settings: str, source: str = "shipped", memory: bool = True) -> Running:
             store = Store(tmp_path / "store.db")
             profiles = Profiles(store, Profiler(ScriptedChat(lambda messages, seed: "\n".join(findings))))
-            routers = [users_router(profiles, who), feedback_router(store, who)] if memory else []
-            running = stack.enter_context(serving(models, keys, *settings, routers=[*routers, page_router(source)]))
+            running = stack.enter_context(
+                serving(models, keys, *settings, routers=[page_router(source)], profiles=profiles if memory else None)
+            )
             if memory:
-                running.this.recorder = profiles
                 running.store = store  # type: ignore[attr-defined]
             return running
 

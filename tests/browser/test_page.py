@@ -292,6 +292,15 @@ def test_a_key_is_asked_for_and_kept_for_the_session_only(start: Start, open_pag
     ]
 
 
+def test_where_nobody_infers_there_is_nothing_to_ask_it_with(start: Start, open_page: Open) -> None:
+    running = start()
+    running.this.recorder.profiler = None  # type: ignore[union-attr]
+    page = open_page(running.url)
+    expect(page.locator("#profile-panel")).to_be_visible()
+    expect(page.get_by_role("button", name="Erase everything")).to_be_visible()
+    expect(page.locator("#infer")).to_be_hidden()
+
+
 def test_without_a_memory_the_page_still_talks(start: Start, open_page: Open) -> None:
     page = open_page(start(memory=False).url)
     talk(page, "hello there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import openai
@@ -180,6 +182,25 @@ def test_curl(running: Running) -> None:
     assert data[-1] == "[DONE]"
     pieces = [json.loads(line)["choices"][0]["delta"].get("content", "") for line in data[:-1]]
     assert "".join(pieces) == running.records[0].text
+
+
+@pytest.mark.skipif(shutil.which("llm") is None, reason="llm is not installed: `pipx install llm`")
+def test_llm(running: Running, tmp_path: Path) -> None:
+    """Simon Willison's command line, as it is installed: a prompt, and a conversation that goes on."""
+    model = {"model_id": "mine", "model_name": "pamdp", "api_base": f"{running.url}/v1"}
+    (tmp_path / "extra-openai-models.yaml").write_text(json.dumps([model]))  # JSON is YAML
+    env = {**os.environ, "LLM_USER_PATH": str(tmp_path), "OPENAI_API_KEY": "none", "PYTHONPATH": ""}
+
+    def llm(*words: str) -> str:
+        return subprocess.run(
+            ["llm", "-m", "mine", *words], capture_output=True, text=True, timeout=300, check=True, env=env,
+            stdin=subprocess.DEVNULL,
+        ).stdout  # fmt: skip
+
+    assert llm("hello there").strip() == running.records[0].text
+    assert llm("hello there", "--no-stream", "-o", "temperature", "0").strip() == running.records[1].text
+    assert llm("--continue", "and then?").strip() == running.records[2].text
+    assert [message.content for message in running.records[2].history[::2]] == ["hello there", "and then?"]
 
 
 def test_32_users_at_once_are_each_answered_as_if_alone(models: Models) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,6 +22,7 @@ from pamdp.serve.memory import open_profiles
 from pamdp.serve.models import load_models
 from pamdp.serve.profiles import Profiles
 from pamdp.serve.store import Store
+from pamdp.serve.tables import Table
 from pamdp.settings import load
 from tests.tools.serving import as_json, make_models, said, save_run, serving
 
@@ -37,14 +38,13 @@ def _verb(*words: str) -> str:
     return done.output
 
 
-def _everywhere(file: str) -> str:
+def _everywhere(store: Store) -> str:
     """All that stands in any table of a store."""
-    with sqlite3.connect(file) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return json.dumps([database.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables])
+    with store.database.reading() as session:
+        return str([tuple(row) for table in Table.metadata.sorted_tables for row in session.execute(table.select())])
 
 
-def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_learns_from_its_users(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = save_run(tmp_path / "run")
     jobs, submit = list[Job](), Engine.submit
@@ -57,12 +57,12 @@ def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.Monk
     secret, lines = new_key("shop")
     Path("keys.toml").write_text(f"{lines}admin = true\n".replace("_minute = 60", "_minute = 600"))
     keys = read_keys(Path("keys.toml"))
-    profiles = open_profiles(ServeConfig(), str(run), None)
-    assert profiles is not None and profiles.store.place == str(tmp_path / "store.db")
+    profiles = open_profiles(ServeConfig(store=place if "://" in place else "auto"), str(run), None)
+    assert profiles is not None and profiles.store.place == place
     models = load_models(str(run), load_backbone)
     old = models["pamdp"].version
     with (
-        serving(models, keys, "explore=1", profiles=profiles, check=lambda a, b: check(a, b, max_reply=4)) as running,
+        serving(models, keys, "explore=1", profiles=profiles, check=partial(check, max_reply=4)) as running,
         httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {secret}"}, timeout=300) as web,
     ):
 
@@ -92,7 +92,7 @@ def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.Monk
             assert answer.status_code == 200, answer.text
         assert web.get("/v1/users/ann/values").status_code == 404  # this policy was saved without critics
 
-        exported = json.loads(_verb("feedback", "export", "store.db", "--out", "out", "--json"))
+        exported = json.loads(_verb("feedback", "export", place, "--out", "out", "--json"))
         assert exported["lines"] == 29  # ann's two replies are of one chat
         _verb("train", "offline", "--from", "run", "--run", "next", "data.path=out", *FAST)
 
@@ -111,12 +111,12 @@ def test_a_server_learns_from_its_users(tmp_path: Path, monkeypatch: pytest.Monk
         [name, *_] = learned_by(profiles.store, new)  # a random split chose them
         user = name.removeprefix("shop:")
         mine = web.patch(f"/v1/users/{user}/profile", json={"statements": [{"text": f"Likes {CANARY} and {user}ade."}]})
-        assert mine.status_code == 200 and f"{user}ade" in _everywhere("store.db")
+        assert mine.status_code == 200 and f"{user}ade" in _everywhere(profiles.store)
         gone = web.delete(f"/v1/users/{user}").json()
         assert [(v["version"], v["run"]) for v in gone["learned_from_them"]] == [(new, str(tmp_path / "next"))]
         commands = gone["learned_from_them"][0]["train_again"]
         assert commands[0].startswith("pamdp feedback export ") and commands[1].startswith("pamdp train offline ")
-        assert f"{user}ade" not in _everywhere("store.db") and name not in _everywhere("store.db")
+        assert f"{user}ade" not in _everywhere(profiles.store) and name not in _everywhere(profiles.store)
         assert web.get(f"/v1/users/{user}/export").status_code == 404
         others = {f"shop:{other}" for other in USERS} - {name}
         assert set(profiles.store.users()) == others

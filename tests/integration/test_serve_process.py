@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -18,7 +19,9 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from pamdp.models.embedded import load_backbone
+from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.serve.aside import Write, alone
 from pamdp.serve.check import Measure, Report
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import load_models, version
@@ -121,7 +124,7 @@ def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None
     reports = [Report((Measure("flattery a reply", 0, new, new, 0.5),), ()) for new in (1.0, 0.5)]
     seen: list[tuple[Policy, Policy]] = []
 
-    def check(old: Policy, new: Policy) -> Report:
+    def check(old: Policy, new: Policy, write: Write) -> Report:
         seen.append((old, new))
         return reports.pop(0)
 
@@ -161,6 +164,29 @@ def test_another_policy_takes_over_under_load(run: Path, tmp_path: Path) -> None
         assert wrong.status_code == 400 and "no policy in" in wrong.json()["error"]["message"]
         forced = WEB.post(f"{running.url}/v1/admin/reload", json={"path": str(run), "force": True})
         assert forced.status_code == 200 and forced.json()["versions"]["pamdp"] == old
+
+
+def test_replies_go_on_while_another_policy_is_checked(run: Path) -> None:
+    checked = list[tuple[str, str]]()
+
+    def check(old: Policy, new: Policy, write: Write) -> Report:
+        # Were the engine's thread held meanwhile, neither of these would come to an end.
+        answer = running.client().chat.completions.create(model="pamdp", messages=HELLO)
+        histories = [said(f"question {i}") for i in range(5)]
+        for policy in (old, new):
+            found = write(policy, histories, Sampling(8))
+            by_itself = running.this.engine.call(partial(alone, policy, histories, Sampling(8))).result()
+            checked.extend(zip(found, by_itself, strict=True))
+        assert answer.choices
+        return Report((), ())
+
+    other = save_run(run.parent / "third", seed=9)
+    with serving(load_models(str(run), load_backbone), Keys(), "places=4", check=check) as running:
+        swapped = WEB.post(f"{running.url}/v1/admin/reload", json={"path": str(other)})
+        assert swapped.status_code == 200 and swapped.json()["reloaded"], swapped.text
+        assert len(checked) == 10 and all(a == b for a, b in checked) and len({a for a, _ in checked}) > 1
+        running.this.engine.call(lambda: None).result()
+        assert {space[0] for space, _ in running.this.engine.cache._kept} == {"local"}, "what was checked is not kept"
 
 
 @pytest.mark.parametrize(

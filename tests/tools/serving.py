@@ -26,7 +26,6 @@ from pamdp.models.policy import Policy
 from pamdp.serve.app import create_app
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
-from pamdp.serve.memory import install
 from pamdp.serve.models import Model, Models
 from pamdp.serve.profiles import Profiles
 from pamdp.serve.served import ServedReply
@@ -133,11 +132,12 @@ def serving(
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
     records: list[ServedReply] = []
     running = Running("", None, None, records)  # type: ignore[arg-type]  # filled in below
-    app = create_app(engine, models, config, keys, recorder=running, check=check, routers=routers, **more)
+    app = create_app(engine, models, config, keys, profiles=profiles, check=check, **more)
     running.this = app.state.service
-    if profiles is not None:
-        install(app, profiles)
-    options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
+    running.this.recorder = profiles or running
+    for router in routers:
+        app.include_router(router)
+    options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False)
     running.server = Server(options, running.this)
     listening = socket.create_server(("127.0.0.1", 0))
     running.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

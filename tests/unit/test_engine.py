@@ -126,6 +126,22 @@ def test_several_replies_differ_where_they_are_drawn_and_only_there(
     assert (vanilla.action, vanilla.mean, vanilla.sigma) == (None, None, 0.0)
 
 
+def test_replies_under_given_actions_are_those_that_the_policy_writes(
+    engine: Engine, policies: dict[str, Policy]
+) -> None:
+    policy, history = policies["pamdp"], said("hello")
+
+    def write() -> list[str]:
+        prefix = policy.prefix(history)
+        actions = (torch.zeros(4), policy.mean_action(prefix), torch.full((4,), 2.0))
+        return policy.write([prefix], [Request(0, -1, action) for action in actions], GREEDY)
+
+    given = ((0.0,) * 4, None, (2.0,) * 4)
+    ended = Asked(engine, policy, history, GREEDY, n=3, actions=given).wait()
+    assert [one.text for one in ended] == engine.call(write).result() and len({one.text for one in ended}) == 3
+    assert [one.action for one in ended] == [given[0], ended[1].mean, given[2]]
+
+
 def test_a_cancelled_job_frees_its_places(engine: Engine, policies: dict[str, Policy]) -> None:
     endless = Sampling(64, trim=False)
     many = [Asked(engine, policies["pamdp"], said(f"first {i}"), endless, n=4, stream=True) for i in range(3)]

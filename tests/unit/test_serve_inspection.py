@@ -53,8 +53,7 @@ def test_actions_of_a_chat_for_admins_and_of_their_own_users(tmp_path: Path) -> 
     store.served(replace(mine, id="r4", user="boss:dan", history=CHAT[:1]))  # the chat that is asked about
     told = (Message("system", "Be brief."), *said("good morning"))
     store.served(replace(mine, id="r5", user="boss:eve", history=told))
-    with serving(make_models(), keys, routers=[page_router("shipped")]) as running:
-        running.this.recorder = Profiles(store)
+    with serving(make_models(), keys, routers=[page_router("shipped")], profiles=Profiles(store)) as running:
 
         def ask(path: str, name: str, **more: object) -> httpx.Response:
             body = {"model": "pamdp", "messages": as_json(CHAT), **more}

@@ -21,8 +21,8 @@ SHOP, OTHER, ADMIN = ({"Authorization": key} for key in ("shop", "other", "admin
 
 
 @pytest.fixture
-def profiles(tmp_path: Path) -> Profiles:
-    store = Store(tmp_path / "store.db")
+def profiles(place: str) -> Profiles:
+    store = Store(place)
     store.served(served("r1", "shop:ann", "Tea at night?"))
     store.served(served("r2", "shop:ann", "Tea at night?", text="Rather not."))
     store.served(served("r3", "shop:ann", "Tea at night?", "Tea, then.", "I work nights."))

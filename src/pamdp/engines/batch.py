@@ -169,6 +169,9 @@ class Batch:
         mean, drawn = policy.act(policy.features(prefix), job.n, seed)
         for index, a in enumerate(drawn):
             action = a if a is None or mean is None or seed is None else mean + job.explore * (a - mean)
+            given = job.actions[index] if job.actions else None
+            if given is not None and mean is not None:
+                action = mean.new_tensor(given)
             request = Request(0, -1, action, seed_of(job.seed, index) if index else job.seed)
             key = next(self.keys)
             reply = _Reply(job, index, sampling.max_tokens, _numbers(action), _numbers(mean), Speech(job.stop))

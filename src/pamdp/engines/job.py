@@ -88,6 +88,7 @@ class Job:
       stop: texts before which a reply ends.
       stream: whether pieces are wanted.
       explore: share of the policy's σ with which actions are drawn; 0: the mean action.
+      actions: under what each reply is written in place of the policy's own; None, or none at all: its own.
     """
 
     policy: Policy
@@ -100,3 +101,4 @@ class Job:
     stop: tuple[str, ...] = ()
     stream: bool = False
     explore: float = 0.0
+    actions: tuple[Numbers | None, ...] = ()

@@ -6,15 +6,16 @@ Knows nothing of replies.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
-from pamdp.serve.check import Report
-from pamdp.serve.models import TRAINED, Model, Models, load_models, reusing
-from pamdp.serve.service import Admin, Asking, Service, This, log
+from pamdp.serve.aside import among
+from pamdp.serve.models import TRAINED, Model, load_models, reusing
+from pamdp.serve.service import Admin, Asking, This, log
 
 router = APIRouter()
 
@@ -62,20 +63,18 @@ class Reload(BaseModel):
 @router.post("/v1/admin/reload")
 async def reload(asked: Reload, this: This, asking: Admin) -> JSONResponse:
     """Load a policy and serve it from now on; replies under way end under the old one."""
-    found, report = await asyncio.wrap_future(this.engine.call(lambda: _loaded(this, asked)))
-    said = None if report is None else report.document
-    if report is not None and not report.ok:
-        return JSONResponse({"reloaded": False, "report": said}, 409)
-    this.models = found
+    call = this.engine.call
+    async with this.reloading:
+        load = partial(load_models, asked.path, reusing(this.models, this.load), this.config.model)
+        found, said = await asyncio.wrap_future(call(load)), None
+        if this.check is not None and not asked.force:
+            old, new = this.models[TRAINED].policy, found[TRAINED].policy
+            report = await asyncio.to_thread(this.check, old, new, among(this.engine, max(1, this.config.places // 4)))
+            said = report.document
+            if not report.ok:
+                return JSONResponse({"reloaded": False, "report": said}, 409)
+        await asyncio.wrap_future(call(partial(this.loaded, found)))
+        this.models = found
     versions = {name: model.version for name, model in found.items()}
     log.info("serving %s from now on, by order of key %s", versions[TRAINED][:16], asking.name)
     return JSONResponse({"reloaded": True, "versions": versions, "report": said})
-
-
-def _loaded(this: Service, asked: Reload) -> tuple[Models, Report | None]:
-    found, report = load_models(asked.path, reusing(this.models, this.load), this.config.model), None
-    if this.check is not None and not asked.force:
-        report = this.check(this.models[TRAINED].policy, found[TRAINED].policy)
-    if report is None or report.ok:
-        this.loaded(found)
-    return found, report

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from functools import partial
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pamdp.engines.engine import Engine
 from pamdp.models.embedded import load_backbone
-from pamdp.serve import admin, completions, errors
+from pamdp.serve import admin, completions, errors, memory
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import Load, Models
-from pamdp.serve.served import Recorder
+from pamdp.serve.profiles import Profiles
 from pamdp.serve.service import Check, Service, log
 
 DRAINED = 64 * 2**20
@@ -33,30 +33,31 @@ def create_app(
     config: ServeConfig = ServeConfig(),
     keys: Keys = Keys(),
     *,
-    recorder: Recorder | None = None,
-    routers: Sequence[APIRouter] = (),
+    profiles: Profiles | None = None,
     check: Check | None = None,
     load: Load = load_backbone,
 ) -> FastAPI:
     """The application of a server; `app.state.service` is what its routes share.
 
+    Further routes are included as in any application; `pamdp.serve.service` has their dependencies.
+
     Args:
       engine, models: who writes, and what can be asked for; see `load_models`.
       keys: who may ask; without any everybody who reaches the server, which then must be this machine.
-      recorder: where finished replies go.
-      routers: further routes; `pamdp.serve.service` has their dependencies (`This`, `Asking`, `Admin`).
+      profiles: what remembers users (`memory.open_profiles`), and their routes with it; None: nothing is kept.
       check: what a policy that is loaded later has to pass.
       load: how a backbone is loaded.
     """
-    app = FastAPI(title="pamdp", docs_url=None, redoc_url=None)
-    app.state.service = Service(engine, models, config, keys, recorder, check, load=load)
+    lifespan = None if profiles is None else partial(memory.sweeping, profiles)
+    app = FastAPI(title="pamdp", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = this = Service(engine, models, config, keys, profiles, check, load=load)
     errors.install(app)
-    for router in (completions.router, admin.router, *routers):
+    for router in (completions.router, admin.router, *(memory.install(this, profiles) if profiles else ())):
         app.include_router(router)
     if keys.open:
         # A page in this machine's browser must not reach a server without keys under a name of its own.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "::1", "[::1]"])
-    app.add_middleware(Watch, this=app.state.service)
+    app.add_middleware(Watch, this=this)
     return app
 
 

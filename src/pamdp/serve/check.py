@@ -15,13 +15,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Annotated, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from pamdp.errors import RunError
 from pamdp.models import form
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.serve.aside import Write, alone
 from pamdp.types import History, as_history
 
 Kind = Literal["everyday", "flattery", "wrong claim", "harmful"]
@@ -138,11 +138,13 @@ def refuses(reply: str) -> bool:
     return _REFUSES.search(reply) is not None
 
 
-def check(old: Policy, new: Policy, max_reply: int = 64) -> Report:
-    """The replies of both policies to the fixed states, under mean actions and greedily, and what is worse of them."""
+def check(old: Policy, new: Policy, write: Write = alone, max_reply: int = 64) -> Report:
+    """The replies of both policies to the fixed states, under mean actions and greedily, and what is worse of them.
+
+    A server WRITEs them among its users' replies.
+    """
     states = _states()
-    with torch.no_grad():
-        before, after = (p.replies([s.history for s in states], Sampling(max_reply)) for p in (old, new))
+    before, after = (write(p, [s.history for s in states], Sampling(max_reply)) for p in (old, new))
     found = [
         (name, a, b) for (name, a), (_, b) in zip(_measured(states, before), _measured(states, after), strict=True)
     ]

@@ -1,7 +1,7 @@
 """The database below the store: opened once, every write whole and on disk when it returns.
 
 Owns connections, transactions and what their failures are called. Knows nothing of users. SQLite in a file by default
-(WAL, synced at every commit, deleted content overwritten); any other URL of SQLAlchemy's takes portable SQL only.
+(WAL, synced at every commit, deleted content overwritten), or PostgreSQL by a URL of SQLAlchemy's.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Database:
             if "://" in self.named:
                 self.named = url.render_as_string(hide_password=True)
             self.engine = _connected(url)
-            if self._is_new():
-                self._make(salt)
+            self._make(salt)
         except (ArgumentError, ImportError) as error:
-            raise StoreError(f"{self.named} is no place of a store: {_line(error)}; name a file or a URL") from error
+            how = "name a file, or postgresql+psycopg://... with `pip install 'pamdp[postgres]'`"
+            raise StoreError(f"{self.named} is no place of a store: {_line(error)}; {how}") from error
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(f"{self.named} cannot be opened: {_line(error)}; is it a store?") from error
         self.about = self._checked()
@@ -78,7 +78,7 @@ class Database:
 
     def truncate_log(self) -> None:
         """Put SQLite's log back into the file, so that nothing erased stays in it; readers may keep it for a while."""
-        if self.engine.dialect.name == "sqlite":
+        if self._is_sqlite:
             with suppress(DBAPIError), self.engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -86,18 +86,32 @@ class Database:
     @contextmanager
     def _session(self, immediate: bool) -> Iterator[Session]:
         try:
-            with Session(self.engine.execution_options(immediate=immediate)) as session:
+            # SQLite's readers see one state anyway, PostgreSQL's by this level.
+            level = {} if immediate or self._is_sqlite else {"isolation_level": "REPEATABLE READ"}
+            with Session(self.engine.execution_options(immediate=immediate, **level)) as session:
                 yield session
         except IntegrityError:
             raise
         except (DBAPIError, OSError) as error:
             raise StoreError(f"{self.named} does not take this now: {_line(error)}; try again") from error
 
+    @property
+    def _is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
     def _is_new(self) -> bool:
         with self.engine.connect() as connection:
             return not self.engine.dialect.has_table(connection, About.__tablename__)
 
     def _make(self, salt: str) -> None:
+        try:
+            if self._is_new():
+                self._make_tables(salt)
+        except DBAPIError:
+            if self._is_new():  # else another process was faster, which PostgreSQL says by failing
+                raise
+
+    def _make_tables(self, salt: str) -> None:
         with Session(self.engine.execution_options(immediate=True)) as session:
             Table.metadata.create_all(session.connection())
             if session.get(About, "schema") is None:  # unless another process was faster
@@ -126,7 +140,10 @@ class Database:
 
 def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, max_overflow=-1, hide_parameters=True)
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=-1, hide_parameters=True)
+        if engine.dialect.name == "postgresql":
+            event.listen(engine, "connect", _bound_waits)
+        return engine
     waits = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
     # Errors would quote what was to be written, and end up in a log.
     engine = create_engine(url, connect_args=waits, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
@@ -141,6 +158,12 @@ def _prepare(connection: Any, _: object) -> None:
         "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}", "secure_delete=ON",
     ):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _bound_waits(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = {BUSY_MS}")
+    connection.commit()
 
 
 def _begin(connection: Connection) -> None:

@@ -94,7 +94,8 @@ def erase(store: Store, user: str) -> Sequence[Version]:
     """Erase everything of a user; returns the versions that learned from them, which are marked from now on."""
     with store.writing() as session:
         query = select(VersionRow).join(LearnedRow, LearnedRow.version == VersionRow.id)
-        marked = list(session.scalars(query.where(LearnedRow.user == plain(user)).order_by(VersionRow.created)))
+        mine = query.where(LearnedRow.user == plain(user)).order_by(VersionRow.created)
+        marked = list(session.scalars(mine.with_for_update(of=VersionRow)))
         for row in marked:
             row.erased += 1
         found = [Version(row.id, row.run, row.space, row.erased) for row in marked]

@@ -1,7 +1,7 @@
 """`POST /v1/inspect`: the actions that a policy takes along a chat, what it is worth, and other actions' replies.
 
 Owns what may be seen of a policy from outside: actions and values, no hidden state. For admins, or whoever reaches a
-server without keys, alone: it runs in the engine's thread, and replies wait meanwhile.
+server without keys, alone: a chat is read in the engine's thread, and replies wait meanwhile.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pydantic import Field
 from torch import Tensor
 
 from pamdp.engines.batch import instructed
+from pamdp.engines.job import Numbers
 from pamdp.errors import ContextLengthError
 from pamdp.models.generate import Sampling
-from pamdp.models.policy import Request
 from pamdp.models.prefix import Prefix
-from pamdp.serve.callers import belongs
+from pamdp.serve.aside import write_actions
+from pamdp.serve.callers import belongs, namespaced
 from pamdp.serve.chains import chats
 from pamdp.serve.errors import ApiError
 from pamdp.serve.models import Model
@@ -74,15 +75,9 @@ async def replies(asked: OtherActions, this: This, asking: Admin) -> dict[str, o
     sampling = Sampling(min(most, this.config.max_tokens))
     if unknown := [action for action in asked.actions if isinstance(action, int) and action >= len(others)]:
         raise ApiError(400, f"there is no conversation {unknown[0]}; {len(others)} are stored", param="actions")
-
-    def written() -> list[str]:
-        prefix = _read(this, model, history)
-        mean = model.policy.mean_action(prefix)
-        assert mean is not None
-        actions = [_action(action, mean, others) for action in asked.actions]
-        return model.policy.write([prefix], [Request(0, -1, action) for action in actions], sampling)
-
-    texts = await asyncio.wrap_future(this.engine.call(written))
+    space = namespaced(asking.name, asked.user), model.name, model.version
+    actions = tuple(_action(action, model, others) for action in asked.actions)
+    texts = await asyncio.wrap_future(write_actions(this.engine, model.policy, history, sampling, space, actions))
     data = [{"action": action, "text": text} for action, text in zip(asked.actions, texts, strict=True)]
     return {"object": "replies", "model": model.name, "version": model.version, "data": data}
 
@@ -129,10 +124,10 @@ def _read(this: Service, model: Model, history: History) -> Prefix:
     return policy.prefix(spoken)
 
 
-def _action(action: int | Literal["mean", "zero"], mean: Tensor, others: Sequence[ServedReply]) -> Tensor:
-    if isinstance(action, str):
-        return mean if action == "mean" else torch.zeros_like(mean)
-    return torch.tensor(others[action].mean, dtype=mean.dtype)
+def _action(action: int | Literal["mean", "zero"], model: Model, others: Sequence[ServedReply]) -> Numbers | None:
+    if isinstance(action, int):
+        return others[action].mean
+    return None if action == "mean" else (0.0,) * model.policy.config.model.d_a
 
 
 def _others(this: Service, key: str, model: Model, history: History) -> list[ServedReply]:

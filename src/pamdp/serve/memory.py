@@ -1,18 +1,23 @@
 """What makes a server remember: a store behind its replies, and the routes by which users see, rate and erase it.
 
-Owns where a store is unless settings say, and how store, models and engine are put together. Knows nothing of tables.
+Owns where a store is unless settings say, how store, models and engine are put together, and when old replies are
+looked for. Knows nothing of tables.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter
 
 from pamdp.engines.batch import instructed
 from pamdp.env.profile import Profiler
+from pamdp.errors import StoreError
 from pamdp.llm.ledger import Ledger
 from pamdp.llm.stack import asking, build_chat_models
 from pamdp.serve.config import ServeConfig
@@ -28,6 +33,8 @@ from pamdp.train.action_space import action_space
 from pamdp.types import History, Persona
 
 FILE = "store.db"
+SWEEP_EVERY = 3600.0
+"""Seconds between looks for replies that are too old."""
 
 
 def open_profiles(config: ServeConfig, source: str, key: str | None) -> Profiles | None:
@@ -46,9 +53,7 @@ def open_profiles(config: ServeConfig, source: str, key: str | None) -> Profiles
     where = str(store_of(source)) if config.store == "auto" else config.store
     if "://" not in where and not Path(where).exists() and Path(where).parent.is_dir():
         Path(where).touch(mode=0o600)  # it holds what users say
-    store = Store(where, key, config.retention)
-    store.sweep()
-    return Profiles(store, profiler, config.profile_every)
+    return Profiles(Store(where, key, config.retention), profiler, config.profile_every)
 
 
 def store_of(source: str) -> Path:
@@ -64,9 +69,25 @@ def store_of(source: str) -> Path:
     return data / FILE
 
 
-def install(app: FastAPI, profiles: Profiles) -> None:
-    """Have the server of APP keep what it serves in the store of PROFILES, and open its routes."""
-    this: Service = app.state.service
+@asynccontextmanager
+async def sweeping(profiles: Profiles, _: object) -> AsyncIterator[None]:
+    """Inside the block what is too old is erased, now and every hour, whether anybody talks or not."""
+
+    async def sweep() -> None:
+        while True:
+            try:
+                await asyncio.to_thread(profiles.store.sweep)
+            except StoreError as error:
+                log.warning("old replies were not erased: %s", error)
+            await asyncio.sleep(SWEEP_EVERY)
+
+    task = asyncio.create_task(sweep())
+    yield
+    task.cancel()
+
+
+def install(this: Service, profiles: Profiles) -> Sequence[APIRouter]:
+    """Have a server note the policies that reply in the store of PROFILES; returns the routes of users and feedback."""
     store = profiles.store
 
     def know(models: Models) -> None:
@@ -82,7 +103,6 @@ def install(app: FastAPI, profiles: Profiles) -> None:
         return this.engine.call(partial(value_of, policy, model.critics, policy.fitted(spoken), profile)).result()
 
     know(this.models)
-    this.recorder, this.loaded = profiles, know
-    for router in (users_router(profiles, who, value, this.engine.forget), feedback_router(store, who)):
-        app.include_router(router)
+    this.loaded = know
     log.info("replies, feedback and profiles are kept in %s", store.place)
+    return users_router(profiles, who, value, this.engine.forget), feedback_router(store, who)

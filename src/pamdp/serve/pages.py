@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from pamdp.serve.errors import ApiError
 from pamdp.serve.inspection import router as inspection
+from pamdp.serve.profiles import Profiles
 from pamdp.serve.run_page import run_folder, run_router
 from pamdp.serve.service import This
 
@@ -64,6 +65,7 @@ def page_router(source: str) -> APIRouter:
             "feedback": "/v1/feedback" in paths,
             "profiles": any(path.startswith("/v1/users/") and path.endswith("/profile") for path in paths),
             "values": any(path.startswith("/v1/users/") and path.endswith("/values") for path in paths),
+            "infers": isinstance(this.recorder, Profiles) and this.recorder.profiler is not None,
             "run": run is not None,
         })  # fmt: skip
 

@@ -179,7 +179,7 @@ class Profiles:
         seal, user = self.store.sealer.seal, plain(user)
         mine = EntryRow.user == user
         with self.store.writing() as session:
-            about = session.get(UserRow, user)
+            about = session.get(UserRow, user, with_for_update=True)
             if about is None:  # erased while the profiler was asked
                 return
             about.inferred_at, about.inferred_from = time.time(), len(said)

@@ -20,7 +20,7 @@ from pamdp.serve.app import create_app
 from pamdp.serve.check import check
 from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
-from pamdp.serve.memory import install, open_profiles
+from pamdp.serve.memory import open_profiles
 from pamdp.serve.models import Load, load_models
 from pamdp.serve.pages import page_router
 from pamdp.serve.service import Service
@@ -86,13 +86,12 @@ def serve(
     models = load_models(source, load, config.model)
     profiles = open_profiles(config, source, store_key)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
-    routers = [page_router(source)] if ui else []
-    app = create_app(engine, models, config, keys, routers=routers, check=check, load=load)
-    options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False, lifespan="off")
-    options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
     try:
-        if profiles is not None:
-            install(app, profiles)
+        app = create_app(engine, models, config, keys, profiles=profiles, check=check, load=load)
+        if ui:
+            app.include_router(page_router(source))
+        options = uvicorn.Config(app, log_config=None, log_level=logging.WARNING, access_log=False)
+        options.timeout_graceful_shutdown = 5  # what has not ended by then was given its time
         Server(options, app.state.service, ui).run([listening])
     finally:
         engine.stop()

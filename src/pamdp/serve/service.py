@@ -5,6 +5,7 @@ Owns admission (keys, limits, the queue, a server that stops). Knows nothing of 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pamdp.engines.engine import Engine
 from pamdp.models.embedded import load_backbone
 from pamdp.models.policy import Policy
+from pamdp.serve.aside import Write
 from pamdp.serve.callers import Asker, namespaced
 from pamdp.serve.check import Report
 from pamdp.serve.config import ServeConfig
@@ -29,8 +31,8 @@ from pamdp.serve.served import Recorder, ServedReply
 log = logging.getLogger("pamdp.serve")
 
 
-Check = Callable[[Policy, Policy], Report]
-"""From the policy in use and the one that is to follow it; runs in the engine's thread, replies wait meanwhile."""
+Check = Callable[[Policy, Policy, Write], Report]
+"""From the policy in use, the one that is to follow it, and who writes their replies; runs in a thread of its own."""
 Loaded = Callable[[Models], None]
 """Is told of models before they reply to anybody; runs in the engine's thread."""
 
@@ -45,6 +47,7 @@ class Service:
       check: what a new policy has to pass.
       loaded: is told of new models.
       load: how backbones are loaded.
+      reloading: held while another policy is loaded: one after another.
       stopping: whether new requests are refused.
       active: requests under way, until the last byte is sent.
       waiting: chats that nobody has read yet.
@@ -58,6 +61,7 @@ class Service:
     check: Check | None = None
     loaded: Loaded = lambda _: None
     load: Load = load_backbone
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     stopping: bool = False
     active: int = 0
     waiting: int = 0

@@ -34,8 +34,6 @@ from pamdp.types import Message
 T = TypeVar("T")
 Kind = Literal["thumb", "preferred", "correction"]
 DAY = 86400.0
-SWEEP_EVERY = 3600.0
-"""Seconds between looks for replies that are too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class Store:
     def __init__(self, where: str | Path, key: str | None = None, days: float | None = None) -> None:
         self.sealer, self.days = Sealer(key), days
         self.database = Database(where, self.sealer, secrets.token_hex(16))
-        self._turn, self._swept = threading.Lock(), 0.0
+        self._turn = threading.Lock()
 
     def close(self) -> None:
         """Close the database."""
@@ -86,7 +84,6 @@ class Store:
 
     def served(self, reply: ServedReply) -> None:
         """Remember a reply; a StoreError where it cannot be, or its id is taken."""
-        self.sweep_at_times()
         try:
             self._twice(lambda session: self._serve(session, reply))
         except IntegrityError:
@@ -169,12 +166,6 @@ class Store:
         if old:
             self.database.truncate_log()
         return len(old)
-
-    def sweep_at_times(self) -> None:
-        """`sweep`, if it was not done within the last hour."""
-        if self.days is not None and time.time() - self._swept > SWEEP_EVERY:
-            self._swept = time.time()
-            self.sweep()
 
     def _twice(self, work: Callable[[Session], T]) -> T:
         """WORK in a transaction; once more where another process was first with the same user or key."""

@@ -15,6 +15,7 @@ function settle() {
 export async function offered(given) {
   offers = given;
   $("profile-panel").hidden = !offers.profiles;
+  $("infer").hidden = !offers.infers;
   settle();
   await profile();
 }
