@@ -140,8 +140,7 @@ class Cloner:
             for which, action in lessons:
                 noisy = None if action is None else action + self.config.noise * _noise(action, generator)
                 branches.append(self.policy.branch(prefix, t, example.replies[t][which], noisy, hidden))
-        flat = torch.cat(self.policy.log_probs(prefix, branches))
-        return cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
+        return cloning_loss(torch.cat(self.policy.log_probs(prefix, branches)))
 
     def _mean(self, example: CloneExample, prefix: Prefix) -> Tensor | None:
         """Mean actions of all turns, [turns, d_a]; None where actions will get a meaning at the end only."""
