@@ -40,7 +40,7 @@ from pamdp.train.examples import CloneExample
 from pamdp.train.factory import load_policy, new_policy, policy_weights, set_weights
 from pamdp.train.offline import offline, rollout_recorded
 from pamdp.transitions import Batch, Rollout
-from pamdp.types import Message
+from pamdp.types import Dialogue, Message
 from tests.integration.test_devices import _scores
 from tests.integration.test_training import PRINT, VowelJudge
 from tests.tools.fake_device import DEVICE, waits
@@ -122,9 +122,9 @@ ACTING: dict[str, Config] = {
 }
 
 
-def _rollout(policy: Policy, rl: RLConfig) -> Rollout:
-    reward = Reward(VowelJudge(), {d.history(t): ["Have a tea."] for d in DIALOGUES for t in range(len(d.turns))})
-    [rollout] = rollout_recorded(policy, DIALOGUES, rl, reward, {}, seed=1)
+def _rollout(policy: Policy, rl: RLConfig, dialogues: Sequence[Dialogue] = DIALOGUES) -> Rollout:
+    reward = Reward(VowelJudge(), {d.history(t): ["Have a tea."] for d in dialogues for t in range(len(d.turns))})
+    [rollout] = rollout_recorded(policy, dialogues, rl, reward, {}, seed=1)
     return rollout
 
 
@@ -295,12 +295,12 @@ def _decoding(rows: int) -> int:
     return found.total()
 
 
-def _rolling(samples: int) -> int:
+def _rolling(states: int) -> int:
     config = ACTING["both, LoRA, scored"]
     policy = _endless(config)
     with waits() as found:
-        rollout = _rollout(policy, config.rl.model_copy(update={"samples": samples}))
-    assert len(rollout.transitions) == samples * sum(len(d.turns) for d in DIALOGUES)
+        rollout = _rollout(policy, config.rl.model_copy(update={"samples": states}), DIALOGUES[: states // 2])
+    assert len(rollout.transitions) == states**2
     return found.total()
 
 
@@ -346,11 +346,11 @@ def _serving(n: int) -> int:
     ("count", "few", "many", "most"),
     [
         (_decoding, 2, 12, 12),  # at most one for each token, whatever the number of rows
-        (_rolling, 2, 4, 40),
+        (_rolling, 2, 4, 30),
         (_cloning, 4, 16, 1),
         (_learning, 4, 8, 200),
-        (_judging, 2, 5, 12),
-        (_serving, 2, 6, 30),
+        (_judging, 2, 5, 10),
+        (_serving, 2, 6, 15),
     ],
 )
 def test_the_cpu_waits_no_more_for_more(count: Callable[[int], int], few: int, many: int, most: int) -> None:
