@@ -13,10 +13,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import backend_registration as backends
+
+if torch.cuda.is_available():
+    pytest.skip("a GPU is here, and PyTorch takes one kind of accelerator at a time", allow_module_level=True)
+if not hasattr(backends, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this PyTorch takes no backend that is written in Python", allow_module_level=True)
 
 DEVICE = torch.device("privateuseone", 0)
 
@@ -116,13 +122,16 @@ def _run(op: Any, *args: Any, **named: Any) -> Any:
 
     def back(out: Any) -> Any:
         if isinstance(out, list | tuple):
-            return [back(each) for each in out] if isinstance(out, list) else tuple(map(back, out))
+            return type(out)(map(back, out))
         if not isinstance(out, Tensor):
             return out
-        address = out.untyped_storage()._cdata
-        known = next((x for x, own in pairs if out is own), None)
-        over = next((x.untyped_storage() for x, own in pairs if own.untyped_storage()._cdata == address), None)
-        return known if known is not None else _laid_out(over or _storage(out.untyped_storage()), out)
+        for x, own in pairs:
+            if out is own:
+                return x
+        for x, own in pairs:
+            if out.untyped_storage()._cdata == own.untyped_storage()._cdata:
+                return _laid_out(x.untyped_storage(), out)
+        return _laid_out(_storage(out.untyped_storage()), out)
 
     return back(result)
 
