@@ -152,13 +152,12 @@ class _Play:
         self.store(flight)
         following, last, ended = [], [], []
         sigma = self.sigma  # one wait for the device
-        for moment, (mean, actions), group, future in zip(
-            flight.moments, flight.actions, flight.replies, flight.outcomes, strict=True
+        for moment, (mean, actions), group, future, scores in zip(
+            flight.moments, flight.actions, flight.replies, flight.outcomes, self._scores(flight), strict=True
         ):
             outcomes = future.result()
             after = outcomes[0].next
             name = None if after is None else (after.key, after.t)
-            scores = self._scores(moment, group, actions)
             for k, (reply, action, outcome, score) in enumerate(zip(group, actions, outcomes, scores, strict=True)):
                 drawn = action, mean, sigma
                 self.out.transitions.append(
@@ -192,14 +191,17 @@ class _Play:
         replies = self.policy.write(prefixes, requests, self.sampling, self.batch, self.progress) if requests else []
         return [replies[i : i + self.samples] for i in range(0, len(replies), self.samples)]
 
-    def _scores(
-        self, moment: TimeStep, replies: Sequence[str], actions: Sequence[Tensor | None]
-    ) -> Sequence[Tensor | None]:
-        known = [action for action in actions if action is not None]
-        if not self.scored or len(known) < len(replies):
-            return [None] * len(replies)
-        ids = [self.policy.backbone.chat.reply(reply) for reply in replies]
-        return on_host(list(self.policy.scores(self.prefixes[moment.key], -1, ids, known)))
+    def _scores(self, flight: _Flight) -> list[Sequence[Tensor | None]]:
+        """∇_a log p(u|h, a) of every reply of a flight, by one copy for all; None without a planner."""
+        if not self.scored or self.policy.planner is None:
+            return [[None] * len(group) for group in flight.replies]
+        found = list[Tensor]()
+        for moment, (_, actions), group in zip(flight.moments, flight.actions, flight.replies, strict=True):
+            ids = [self.policy.backbone.chat.reply(reply) for reply in group]
+            known = [action for action in actions if action is not None]
+            found += self.policy.scores(self.prefixes[moment.key], -1, ids, known)
+        new = iter(on_host(found))
+        return [[next(new) for _ in group] for group in flight.replies]
 
     def store(self, flight: _Flight) -> None:
         """Add the turns of a flight to the journal, each as it ends."""

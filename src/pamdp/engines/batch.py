@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal
 
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from pamdp.errors import ContextLengthError, EndpointError, PamdpError
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.generate import Entry, Writing
+from pamdp.models.place import on_host
 from pamdp.models.policy import Policy, Request
 from pamdp.models.prefill import TOKENS, prefill
 from pamdp.models.prefix import Prefix
@@ -45,6 +48,7 @@ class _Reply:
     max_tokens: int
     action: Numbers | None
     mean: Numbers | None
+    sigma: float
     speech: Speech
 
 
@@ -167,14 +171,15 @@ class Batch:
         sampling = replace(job.sampling, max_tokens=min(job.sampling.max_tokens, room, self.limits.tokens))
         seed = seed_of(job.seed, "action") if job.explore else None
         mean, drawn = policy.act(policy.features(prefix), job.n, seed)
-        for index, a in enumerate(drawn):
-            action = a if a is None or mean is None or seed is None else mean + job.explore * (a - mean)
-            given = job.actions[index] if job.actions else None
-            if given is not None and mean is not None:
-                action = mean.new_tensor(given)
+        actions = [a if a is None or mean is None or seed is None else mean + job.explore * (a - mean) for a in drawn]
+        if mean is not None and job.actions:
+            actions = list(mean.new_tensor(job.actions))
+        centre, *told = _numbers([mean, *actions])
+        sigma = job.explore * float(policy.planner.actor.sigma) if job.explore and policy.planner is not None else 0.0
+        for index, action in enumerate(actions):
             request = Request(0, -1, action, seed_of(job.seed, index) if index else job.seed)
             key = next(self.keys)
-            reply = _Reply(job, index, sampling.max_tokens, _numbers(action), _numbers(mean), Speech(job.stop))
+            reply = _Reply(job, index, sampling.max_tokens, told[index], centre, sigma, Speech(job.stop))
             self.replies[key] = reply
             self.waiting.append(Entry(key, prefix, policy.row(prefix, request), sampling))
 
@@ -187,13 +192,9 @@ class Batch:
         text = speech.said
         if not speech.stopped and not job.stream:
             text = rest = job.policy.text(ids, sampling)
-        sigma = 0.0
-        if job.explore and job.policy.planner is not None:
-            sigma = job.explore * float(job.policy.planner.actor.sigma)
         broken = len(ids) >= reply.max_tokens and not speech.stopped
-        job.emit(
-            Ended(reply.index, text, rest, "length" if broken else "stop", len(ids), reply.action, reply.mean, sigma)
-        )
+        reason: Literal["stop", "length"] = "length" if broken else "stop"
+        job.emit(Ended(reply.index, text, rest, reason, len(ids), reply.action, reply.mean, reply.sigma))
 
 
 def instructed(policy: Policy, history: History) -> tuple[Policy, History]:
@@ -213,5 +214,7 @@ def _length(prefix: Prefix | None) -> int:
     return 0 if prefix is None else len(prefix.encoded.ids)
 
 
-def _numbers(action: Tensor | None) -> Numbers | None:
-    return None if action is None else tuple(action.tolist())
+def _numbers(actions: Sequence[Tensor | None]) -> list[Numbers | None]:
+    """Actions as plain numbers, by one copy from their device for all; None where there is none."""
+    known = iter(on_host([action for action in actions if action is not None]))
+    return [None if action is None else tuple(next(known).tolist()) for action in actions]

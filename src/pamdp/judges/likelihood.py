@@ -77,7 +77,8 @@ class LikelihoodScorer:
         out = []
         read = states.to(wide(states.dtype))
         for (_, own), known, anyone in zip(row.predicts, self._log_probs(row, states), base, strict=True):
-            z = self.head.readout(read[own].mean(0) + read[own[-1]])[0]
+            tokens = read[own]  # a last place that is looked up by its number would be waited for
+            z = self.head.readout(tokens.mean(0) + tokens[-1])[0]
             out.append(self.head.alpha * (known - anyone) + z)
         return out
 

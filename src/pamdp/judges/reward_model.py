@@ -79,7 +79,8 @@ class RewardModel:
         """What is read of every reply of a row."""
         with self.backbone.adapter(ADAPTER):
             states = run_layers(self.backbone, row, lower, self.first, self.last).float()
-        return torch.stack([torch.cat([states[own].mean(0), states[own[-1]]]) for _, own in row.predicts])
+        replies = [states[own] for _, own in row.predicts]
+        return torch.stack([torch.cat([tokens.mean(0), tokens[-1]]) for tokens in replies])
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

@@ -75,11 +75,11 @@ class ComponentDelta(ActorDelta):
 
     def __init__(self, reference: Actor, k: int) -> None:
         super().__init__(reference)
-        d_a, width = reference.a1.weight.shape
-        self.register_buffer("basis", torch.zeros(k, width))
-        self.register_buffer("centre", torch.zeros(k))
-        self.along = nn.Parameter(torch.zeros(d_a, k))
-        self.constant = nn.Parameter(torch.zeros(d_a))
+        weight, bias = reference.a1.weight, reference.a1.bias
+        self.register_buffer("basis", weight.new_zeros(k, weight.shape[1]))
+        self.register_buffer("centre", weight.new_zeros(k))
+        self.along = nn.Parameter(weight.new_zeros(len(bias), k))
+        self.constant = nn.Parameter(torch.zeros_like(bias))
 
     def fit(self, features: Float[Tensor, "n width"]) -> None:
         """Principal components of whitened states."""
@@ -106,11 +106,11 @@ class GainDelta(ActorDelta):
 
     def __init__(self, reference: Actor) -> None:
         super().__init__(reference)
-        d_a = len(reference.a1.bias)
-        self.register_buffer("centre", torch.zeros(d_a))
-        self.common = nn.Parameter(torch.zeros(()))
-        self.each = nn.Parameter(torch.zeros(d_a))
-        self.constant = nn.Parameter(torch.zeros(d_a))
+        bias = reference.a1.bias
+        self.register_buffer("centre", torch.zeros_like(bias))
+        self.common = nn.Parameter(bias.new_zeros(()))
+        self.each = nn.Parameter(torch.zeros_like(bias))
+        self.constant = nn.Parameter(torch.zeros_like(bias))
 
     @torch.no_grad()
     def fit(self, features: Float[Tensor, "n width"]) -> None:

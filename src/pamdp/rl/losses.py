@@ -128,7 +128,7 @@ def critic_loss(
 
 def cloning_loss(
     token_log_prob: Float[Tensor, "B L"],
-    mask: Bool[Tensor, "B L"],
+    mask: Bool[Tensor, "B L"] | None = None,
     transition_mask: Bool[Tensor, " B"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the reference reply under the actor's action, Eq. 17; the mean over reply tokens.
@@ -136,14 +136,14 @@ def cloning_loss(
         l_bc = −Σ log p(u_g^k | h, a·A2, u_g^{<k}) / number of tokens
 
     Args:
-      mask: true on the reply's tokens, false on padding.
+      mask: true on the reply's tokens, false on padding; None where nothing is padded.
       transition_mask: false where a whole reply does not count.
     """
-    keep = mask.bool()
     if transition_mask is not None:
-        require_same_shape(transition_mask=transition_mask, replies=mask[..., 0])
-        keep = keep & transition_mask.bool().unsqueeze(-1)
-    (token_log_prob,) = kept(keep, token_log_prob=token_log_prob)
+        require_same_shape(transition_mask=transition_mask, replies=token_log_prob[..., 0])
+        whole = transition_mask.bool().unsqueeze(-1).expand_as(token_log_prob)
+        mask = whole if mask is None else mask.bool() & whole
+    (token_log_prob,) = kept(mask, token_log_prob=token_log_prob)
     return -_mean(token_log_prob)
 
 

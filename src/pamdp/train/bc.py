@@ -210,9 +210,7 @@ class Cloner:
                 action = self._action(mean[lesson.t], lesson)
                 action = action + self.config.noise * _as_large(lesson.noise, action)
             branches.append(policy.branch(prefix, lesson.t, example.replies[lesson.t][lesson.which], action, hidden))
-        flat = torch.cat(policy.log_probs(prefix, branches))
-        loss = cloning_loss(flat, torch.ones_like(flat, dtype=torch.bool))
-        return self.parallel.tied(loss, prefix.final)
+        return self.parallel.tied(cloning_loss(torch.cat(policy.log_probs(prefix, branches))), prefix.final)
 
     def _mean(self, policy: Policy, example: CloneExample, prefix: Prefix) -> Tensor | None:
         """Mean actions of all turns, [turns, d_a]; None where actions will get a meaning at the end only."""
