@@ -19,7 +19,7 @@ from pamdp.engines.speech import Speech
 from pamdp.errors import ContextLengthError, EndpointError, PamdpError
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
-from pamdp.models.generate import Entry, Writing
+from pamdp.models.generate import Entry, Writing, places_for
 from pamdp.models.policy import Policy, Request
 from pamdp.models.prefill import TOKENS, prefill
 from pamdp.models.prefix import Prefix
@@ -93,6 +93,12 @@ class Batch:
         if self.backbone.active != adapter:
             self.backbone.switch(adapter)
 
+    def rest(self) -> None:
+        """Nothing is left to write: take the adapter out of use, which could not be taken off, and leave the places."""
+        self.activate(None)
+        if self.writing is not None:
+            self.writing.keep()
+
     def cancel(self, job: Job) -> None:
         """Forget a job."""
         self.queue = deque(entry for entry in self.queue if entry[0] is not job)
@@ -160,7 +166,7 @@ class Batch:
     def _begin(self, job: Job, prefix: Prefix) -> None:
         if self.writing is None:
             tokens = min(self.limits.tokens, self._context())
-            self.writing = Writing(
+            self.writing = places_for(
                 self.backbone, prefix, self.limits.places, self._context() - tokens, tokens, self.layer
             )
         policy, room = job.policy, self._room(job.policy, prefix.encoded)
