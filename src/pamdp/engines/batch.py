@@ -21,7 +21,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
 from pamdp.models.generate import Entry, Writing, places_for
 from pamdp.models.policy import Policy, Request
-from pamdp.models.prefill import TOKENS, prefill
+from pamdp.models.prefill import prefill, together
 from pamdp.models.prefix import Prefix
 from pamdp.seeds import seed_of
 from pamdp.types import History
@@ -122,7 +122,7 @@ class Batch:
         """Prefixes of jobs for which places are free, a few tokens at a time: replies under way wait meanwhile."""
         free, new = self.limits.places - len(self.replies), 0
         chosen: list[tuple[Job, float, Encoded, Prefix | None]] = []
-        while self.queue and free > 0 and new < TOKENS:
+        while self.queue and free > 0 and new < together(self.backbone):
             job, asked = self.queue.popleft()
             try:
                 encoded = self._encode(job)

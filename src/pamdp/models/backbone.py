@@ -48,7 +48,7 @@ class Backbone:
     """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
     NAME and REVISION identify the weights in fingerprints and checkpoints. CHECKPOINTING says which passes keep less
-    for their gradient; GROUPED lets a CPU attend by groups of heads, where the model can. A
+    for their gradient; GROUPED has it attend by groups of heads, where the model can. A
     ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
     thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes. `kept` is
     what the replies written last leave to the next ones (generate.py).

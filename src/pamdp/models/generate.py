@@ -282,7 +282,6 @@ class Writing:
             self.slots.move(holes, movers, self.ahead + self.clock)
             for hole, mover in zip(holes, movers, strict=True):
                 self.owner[hole] = self.owner[mover]
-        self.slots.going[stay:now] = False
         del self.owner[stay:]
         self._count()
 

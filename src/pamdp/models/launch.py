@@ -78,7 +78,7 @@ class GraphLaunch(FixedLaunch):
             return
         self.graphs[size] = None
         # Libraries take their memory in a first run; on a stream of its own, as recording does.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             step()
