@@ -24,6 +24,7 @@ from unittest.mock import patch
 import torch
 from transformers import AutoTokenizer
 
+from benchmarks import gpu_cloning as learn
 from benchmarks import gpu_work as gpu
 from benchmarks.arena import Options
 from benchmarks.measure import machine
@@ -40,6 +41,7 @@ QWEN = dict(
 )  # fmt: skip
 TINY = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
 Facts = Mapping[str, object]
+Contender = Callable[[gpu.Work], Facts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def measure(parts: Parts, rehearse: bool) -> None:
         parts, "7B", lambda: worker(partial(gpu.random_model, tokenizer, device, torch.bfloat16, **shape))
     ) as work:
         if work is not None:
-            each: list[tuple[str, float, gpu.Contender]] = [
+            each: list[tuple[str, float, Contender]] = [
                 ("decode, bare", 40, gpu.bare_step),
                 ("decode, ours", 40, gpu.our_steps),
                 ("rollouts, ours", 60, gpu.our_rollouts),
@@ -203,10 +205,10 @@ def measure(parts: Parts, rehearse: bool) -> None:
                 ("rollouts, generate_batch", 60, gpu.continuous_rollouts),
                 ("replies, bfloat16", 40, gpu.same_replies),
                 ("features, ours", 30, gpu.features),
-                ("LoRA, peft", 50, gpu.peft_cloning),
-                ("LoRA, TRL", 60, gpu.trl_cloning),
-                ("LoRA, ours", 50, partial(gpu.our_cloning, what="lora")),
-                ("planner, ours", 30, partial(gpu.our_cloning, what="frozen")),
+                ("LoRA, peft", 50, learn.peft_cloning),
+                ("LoRA, TRL", 60, learn.trl_cloning),
+                ("LoRA, ours", 50, partial(learn.our_cloning, what="lora")),
+                ("planner, ours", 30, partial(learn.our_cloning, what="frozen")),
                 ("rollouts, vLLM", 120, gpu.vllm_rollouts),
             ]
             _all(parts, "7B", work, each)
@@ -222,8 +224,8 @@ def measure(parts: Parts, rehearse: bool) -> None:
                 ("replies, float32", 40, gpu.same_replies),
                 ("rollouts, ours", 40, gpu.our_rollouts),
                 ("rollouts, generate", 40, gpu.generate_rollouts),
-                ("LoRA, peft", 40, gpu.peft_cloning),
-                ("LoRA, ours", 40, partial(gpu.our_cloning, what="lora")),
+                ("LoRA, peft", 40, learn.peft_cloning),
+                ("LoRA, ours", 40, partial(learn.our_cloning, what="lora")),
             ])  # fmt: skip
 
 
@@ -240,7 +242,7 @@ def _model(parts: Parts, name: str, make: Callable[[], gpu.Work]) -> Iterator[gp
     yield made.pop() if made else None
 
 
-def _all(parts: Parts, name: str, work: gpu.Work, each: Sequence[tuple[str, float, gpu.Contender]]) -> None:
+def _all(parts: Parts, name: str, work: gpu.Work, each: Sequence[tuple[str, float, Contender]]) -> None:
     for what, budget, contender in each:
         parts.run(f"{name} {what}", budget, partial(contender, work))
         work.backbone.kept = None  # a peer's memory is its own

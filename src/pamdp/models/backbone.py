@@ -51,7 +51,7 @@ class Backbone:
     for their gradient; GROUPED has it attend by groups of heads, where the model can. A
     ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
     thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes. `kept` is
-    what the replies written last leave to the next ones (generate.py).
+    what the replies written last leave to the next ones (models/generate.py).
     """
 
     def __init__(

@@ -46,7 +46,6 @@ class Cloner:
         if self.master.learned:
             groups.append({"params": self.master.learned, "lr": config.lr_backbone})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-        policy.backbone.kept = None  # learning needs the memory
         self.base = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.fixed = policy.frozen_features
         self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
