@@ -27,6 +27,7 @@ from transformers import AutoTokenizer
 from benchmarks import gpu_cloning as learn
 from benchmarks import gpu_work as gpu
 from benchmarks.arena import Options
+from benchmarks.gpu_replies import same_replies
 from benchmarks.measure import machine
 from pamdp.models import generate
 from pamdp.models.backbone import Backbone
@@ -161,18 +162,18 @@ def _rounded(value: object) -> object:
 
 def ceilings(device: torch.device, size: int) -> dict[str, object]:
     """What the device gives at most: operations of a bf16 product, and bytes copied, a second."""
-    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     x = torch.empty(size * size * 16, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
+    works: list[tuple[Callable[[], object], int]] = [(lambda: a @ b, 2 * size**3), (lambda: y.copy_(x), 2 * x.numel())]
     rates = []
-    for work, amount in ((lambda: a @ b, 2 * size**3), (lambda: y.copy_(x), 2 * x.numel())):
+    for work, amount in works:
         work()
-        wait()
+        gpu.wait(device)
         start = time.perf_counter()
         for _ in range(10):
             work()
-        wait()
+        gpu.wait(device)
         rates.append(10 * amount / (time.perf_counter() - start))
     return {"bf16_flop/s": rates[0], "copied_bytes/s": rates[1]}
 
@@ -203,7 +204,7 @@ def measure(parts: Parts, rehearse: bool) -> None:
                 ("rollouts, ours", 60, gpu.our_rollouts),
                 ("rollouts, generate", 60, gpu.generate_rollouts),
                 ("rollouts, generate_batch", 60, gpu.continuous_rollouts),
-                ("replies, bfloat16", 40, gpu.same_replies),
+                ("replies, bfloat16", 40, same_replies),
                 ("features, ours", 30, gpu.features),
                 ("LoRA, peft", 50, learn.peft_cloning),
                 ("LoRA, TRL", 60, learn.trl_cloning),
@@ -221,7 +222,7 @@ def measure(parts: Parts, rehearse: bool) -> None:
     with _model(parts, "embedded", lambda: worker(small)) as work:
         if work is not None:
             _all(parts, "embedded", work, [
-                ("replies, float32", 40, gpu.same_replies),
+                ("replies, float32", 40, same_replies),
                 ("rollouts, ours", 40, gpu.our_rollouts),
                 ("rollouts, generate", 40, gpu.generate_rollouts),
                 ("LoRA, peft", 40, learn.peft_cloning),

@@ -97,7 +97,7 @@ def trl_cloning(work: Work) -> Facts:
         try:
             seconds, _ = work.timed(trainer.train)
         finally:
-            trainer.model.unload()  # type: ignore[union-attr, operator]  # PEFT's
+            trainer.model.unload()
             work.backbone.model.eval()
     return _cloning(
         work, _tokens(samples), seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]

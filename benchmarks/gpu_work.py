@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,15 +24,13 @@ from pamdp.env.dialogue import DialogueEnv
 from pamdp.env.user import RecordedUser
 from pamdp.models.backbone import Backbone, Readout
 from pamdp.models.chat import Encoded
-from pamdp.models.generate import DecodeRow, Entry, Sampling, Writing, generate
+from pamdp.models.generate import DecodeRow, Entry, Sampling, Writing
 from pamdp.models.policy import Policy, path
 from pamdp.rollout import collect
 from pamdp.types import Dialogue
 
 T = TypeVar("T")
 Facts = dict[str, object]
-TIE = 0.1
-"""Two logits that lie so close may change places with the order of sums in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,10 @@ class Work:
 
     def timed(self, work: Callable[[], T]) -> tuple[float, T]:
         """Seconds of WORK, and what it gives."""
-        wait = torch.cuda.synchronize if self.device.type == "cuda" else lambda: None
-        wait()
+        wait(self.device)
         start = time.perf_counter()
         found = work()
-        wait()
+        wait(self.device)
         return time.perf_counter() - start, found
 
     def histories(self) -> list[tuple[Encoded, int]]:
@@ -103,6 +101,12 @@ def random_model(
     with torch.no_grad():
         model.get_output_embeddings().weight[len(tokenizer) :] = 0
     return Backbone(model.to(dtype).eval(), tokenizer, "random")
+
+
+def wait(device: torch.device) -> None:
+    """Until a device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 @contextmanager
@@ -144,7 +148,13 @@ def bare_step(work: Work) -> Facts:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 step()
-            seconds, _ = work.timed(lambda: [graph.replay() for _ in range(20)])
+            graph.replay()
+
+            def replay() -> None:
+                for _ in range(20):
+                    graph.replay()
+
+            seconds, _ = work.timed(replay)
             facts |= {"graph_ms": 50 * seconds, "tokens/s": batch / (seconds / 20)}
     return facts
 
@@ -193,8 +203,8 @@ def generate_rollouts(work: Work) -> Facts:
     """`generate` of transformers on padded batches, each turn from scratch; it gives no H(h)."""
     batches = [turn[i : i + work.sizes.batch] for turn in _turns(work) for i in range(0, len(turn), work.sizes.batch)]
     with plain(work.backbone):
-        _padded(work, batches[0])
-        seconds, _ = work.timed(lambda: [_padded(work, some) for some in batches])
+        padded(work, batches[0])
+        seconds, _ = work.timed(lambda: [padded(work, some) for some in batches])
     return _rollouts(work, seconds, sum(map(len, batches)))
 
 
@@ -215,50 +225,20 @@ def continuous_rollouts(work: Work) -> Facts:
 
 def vllm_rollouts(work: Work) -> Facts:
     """vLLM, with random weights of the same shape."""
-    from vllm import LLM, SamplingParams
-
+    vllm = import_module("vllm")
     folder = Path(tempfile.mkdtemp(prefix="pamdp-benchmark"))
     work.backbone.model.config.save_pretrained(folder)
     work.backbone.tokenizer.save_pretrained(folder)
     longest = max(len(ids) for turn in _turns(work) for ids in turn) + work.sizes.tokens
-    llm = LLM(
+    llm = vllm.LLM(
         str(folder), load_format="dummy", dtype=str(work.backbone.dtype).removeprefix("torch."),
         gpu_memory_utilization=0.45, max_model_len=longest, max_num_seqs=work.sizes.batch,
     )  # fmt: skip
     prompts = [{"prompt_token_ids": list(ids)} for turn in _turns(work) for ids in turn]
-    how = SamplingParams(temperature=0, max_tokens=work.sizes.tokens, ignore_eos=True)
+    how = vllm.SamplingParams(temperature=0, max_tokens=work.sizes.tokens, ignore_eos=True)
     llm.generate(prompts[: work.sizes.batch], how)
     seconds, found = work.timed(lambda: llm.generate(prompts, how))
     return _rollouts(work, seconds, len(found))
-
-
-@torch.no_grad()
-def same_replies(work: Work) -> Facts:
-    """Our replies to first messages beside those of `generate`, token by token."""
-    some = work.histories()[: work.sizes.batch]
-    prefixes = Policy(work.backbone).prefixes([path(d)[:1] for d in inputs.dialogues(work.sizes)[: len(some)]])
-    rows = [DecodeRow(i, head) for i, (_, head) in enumerate(some)]
-    mine = generate(work.backbone, prefixes, rows, work.sampling, work.sizes.batch)
-    before = [encoded.ids[:head] for encoded, head in some]
-    with plain(work.backbone):
-        theirs = _padded(work, before)
-        return compared(work.backbone, before, mine, theirs)
-
-
-def compared(
-    backbone: Backbone, histories: Sequence[Sequence[int]], mine: Sequence[list[int]], theirs: Sequence[list[int]]
-) -> Facts:
-    """How many replies are equal, differ first where the two best logits lie within TIE, or differ elsewhere."""
-    counts = {"equal": 0, "tie": 0, "unequal": 0}
-    for history, a, b in zip(histories, mine, theirs, strict=True):
-        if a == b:
-            counts["equal"] += 1
-            continue
-        first = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-        ids = torch.tensor([[*history, *a[:first]]], device=backbone.device)
-        best = backbone.model(ids, use_cache=False).logits[0, -1].float().topk(2).values
-        counts["tie" if float(best[0] - best[1]) <= TIE else "unequal"] += 1
-    return dict(counts)
 
 
 @torch.no_grad()
@@ -283,7 +263,7 @@ def _turns(work: Work) -> list[list[Sequence[int]]]:
     return [[e.ids[: e.heads[t]] for e in encoded if t < len(e.heads)] for t in range(work.sizes.turns)]
 
 
-def _padded(work: Work, histories: Sequence[Sequence[int]]) -> list[list[int]]:
+def padded(work: Work, histories: Sequence[Sequence[int]]) -> list[list[int]]:
     """Replies of `generate` to histories that are padded on the left."""
     width, end = max(map(len, histories)), work.backbone.chat.end
     ids = torch.tensor([[end] * (width - len(h)) + list(h) for h in histories], device=work.device)

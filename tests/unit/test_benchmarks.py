@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import gpu, gpu_work, readings, serve
+from benchmarks import gpu, gpu_replies, readings, serve
 from benchmarks.arena import Duel, Options, summary
 from benchmarks.measure import Arithmetic, Measured, Prepared, measure
 from benchmarks.table import table
@@ -129,7 +129,7 @@ def test_replies_that_differ_are_told_by_the_two_best_logits() -> None:
     backbone = make_tiny_backbone()
     history = backbone.chat.reply("Hello there, how are you?")
     mine, theirs = [[5, 6], [5, 6], [5]], [[5, 6], [5, 7], [5, 6]]
-    wide = gpu_work.compared(backbone, [history] * 3, mine, theirs)
+    wide = gpu_replies.compared(backbone, [history] * 3, mine, theirs)
     assert wide == {"equal": 1, "tie": 0, "unequal": 2}
     backbone.model.lm_head.weight.data.mul_(1e-3)
-    assert gpu_work.compared(backbone, [history] * 3, mine, theirs) == {"equal": 1, "tie": 2, "unequal": 0}
+    assert gpu_replies.compared(backbone, [history] * 3, mine, theirs) == {"equal": 1, "tie": 2, "unequal": 0}
