@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -90,7 +93,7 @@ def _shapes(call: tuple[object, ...]) -> object:
 def test_what_was_recorded_serves_the_next_replies_too(
     make_backbone: Callable[..., Backbone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless weights lie elsewhere, or another adapter of the name is there: then it is recorded anew."""
+    """Unless weights lie elsewhere, or another layer is shifted: then it is recorded anew."""
     launches: list[RecordedLaunch] = []
     monkeypatch.setattr(generation, "launch_for", lambda _device: (launches.append(RecordedLaunch()), launches[-1])[1])
     backbone = make_backbone()
@@ -105,6 +108,55 @@ def test_what_was_recorded_serves_the_next_replies_too(
     assert len(launches) == 2 and changed != first
     generate(backbone, [prefix], rows, SAMPLINGS[0], layer=2)
     assert len(launches) == 3, "another layer is shifted"
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_size_is_recorded_when_it_comes_again_and_every_pass_counts_once(
+    monkeypatch: pytest.MonkeyPatch, refuses: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The order of things with CUDA, of which only names are here: what is recorded is not run."""
+    ran: list[str] = []
+    recording: list[Graph] = []
+
+    class Graph:
+        pool = staticmethod(lambda: (0, 1))
+
+        def __init__(self) -> None:
+            self.work: str | None = None
+
+        def replay(self) -> None:
+            assert self.work is not None
+            ran.append(f"replayed {self.work}")
+
+    @contextmanager
+    def graph(made: Graph, **_: object) -> Iterator[None]:
+        recording.append(made)
+        yield
+        recording.pop()
+        if refuses:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def step(size: str) -> None:
+        if recording:
+            recording[-1].work = size
+        else:
+            ran.append(size)
+
+    cuda = {
+        "CUDAGraph": Graph,
+        "graph": graph,
+        "Stream": MagicMock(),
+        "stream": MagicMock(),
+        "current_stream": MagicMock(),
+    }
+    for name, stand_in in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    launch = GraphLaunch()
+    for size in ("a", "a", "b", "a", "b"):
+        launch(size, partial(step, size))
+    expected = ["a", "a", "b", "a", "b"] if refuses else ["a", "replayed a", "b", "replayed a", "replayed b"]
+    assert ran == expected
+    assert capsys.readouterr().err.count("cannot be recorded") == refuses
 
 
 def test_sizes_are_few_and_large_enough() -> None:
