@@ -12,6 +12,7 @@ import torch
 
 from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone
+from pamdp.models.draw import draw, penalised, pick
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.launch import LOOK, FixedLaunch, GraphLaunch, Launch, launch_for
 from pamdp.models.prefix import Prefix
@@ -157,6 +158,17 @@ def test_a_size_is_recorded_when_it_comes_again_and_every_pass_counts_once(
     expected = ["a", "a", "b", "a", "b"] if refuses else ["a", "replayed a", "b", "replayed a", "replayed b"]
     assert ran == expected
     assert capsys.readouterr().err.count("cannot be recorded") == refuses
+
+
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, Sampling(1, 0.0, repetition_penalty=3.0)], ids=str)
+def test_a_token_picked_alone_is_the_one_of_a_mixed_batch(sampling: Sampling) -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, at_random = torch.randn(6, 50, generator=generator), torch.rand(6, generator=generator)
+    said = torch.randint(50, (6, 4), generator=generator)
+    told = [(way.temperature, way.top_p, way.repetition_penalty) for way in (sampling, SAMPLINGS[1])] * 3
+    temperature, top_p, penalty = torch.tensor(told).unbind(1)
+    mixed = draw(penalised(logits, said, penalty), at_random, temperature, top_p)
+    assert torch.equal(pick(logits, said, at_random, sampling)[::2], mixed[::2])
 
 
 def test_sizes_are_few_and_large_enough() -> None:

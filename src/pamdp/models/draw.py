@@ -5,8 +5,13 @@ Knows nothing of who owns a row, or of caches.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from pamdp.models.generate import Sampling
 
 
 def uniform(seed: int, n: int) -> Tensor:
@@ -31,3 +36,13 @@ def draw(logits: Tensor, at_random: Tensor, temperature: Tensor, top_p: Tensor) 
     place = torch.searchsorted(mass, (at_random * total)[:, None]).clamp_max(logits.shape[1] - 1)
     place = torch.minimum(place[:, 0], inside.sum(-1) - 1)
     return torch.where(warm, order.gather(1, place[:, None])[:, 0], logits.argmax(-1))
+
+
+def pick(logits: Tensor, said: Tensor, at_random: Tensor, sampling: Sampling) -> Tensor:
+    """One token per row, [rows], all drawn in one way: what a step draws, for writers that have steps of their own."""
+    temperature, top_p, penalty = (
+        at_random.new_full((len(logits),), x)
+        for x in (sampling.temperature, sampling.top_p, sampling.repetition_penalty)
+    )
+    logits = penalised(logits, said, penalty)
+    return draw(logits, at_random, temperature, top_p) if sampling.temperature > 0 else logits.argmax(-1)
