@@ -22,6 +22,7 @@ from pamdp.errors import ModelError
 from pamdp.fingerprint import Fingerprint
 from pamdp.judges.likelihood import RatioScorer
 from pamdp.models import alike
+from pamdp.models import generate as generation
 from pamdp.models.actor import Planner
 from pamdp.models.adapters import adapter_tensors, add_adapter, linear_names, load_adapter, train_backbone
 from pamdp.models.alike import require_alike
@@ -41,9 +42,11 @@ from pamdp.types import Dialogue, Persona
 from tests.tools.chats import ECHO, NURSE, SYSTEM
 from tests.tools.families import COMMON, FAMILIES, REFUSED, WINDOW, make_family, make_model
 from tests.tools.methods import VowelJudge
+from tests.tools.recording import RecordedLaunch
 from tests.tools.tiny import make_tiny_tokenizer
 
 GREEDY = Sampling(8, repetition_penalty=1.0)
+SLOW = Sampling(20, repetition_penalty=1.0)
 REPLIES = ("Tea it is.", "A long answer about soup, bread and nights, with émincé 🙂.", "ok")
 CLOSE = dict(rtol=1e-5, atol=1e-5)  # some models take a softmax in float32
 
@@ -104,6 +107,17 @@ def test_greedy_replies_of_three_turns_are_those_of_generate(backbone: Backbone)
             )[0, ids.shape[1] :].tolist()  # fmt: skip
             assert reply == [token for token in whole if token not in backbone.chat.ends]
         before = list(prefixes)
+
+
+@torch.no_grad()
+def test_a_recorded_step_writes_the_same(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Families whose pass asks the device (experts that are looked up) go on step by step, in the same sizes."""
+    prefixes = prefill(backbone, [backbone.chat.history(chat, SYSTEM) for chat in (NURSE, ECHO)])
+    actions = torch.randn(2, 1, backbone.d, generator=torch.Generator().manual_seed(1), dtype=backbone.dtype)
+    rows = [DecodeRow(i, p.encoded.heads[1], action) for i, p in enumerate(prefixes) for action in (None, actions[i])]
+    plain = generate(backbone, prefixes, rows, SLOW)
+    monkeypatch.setattr(generation, "launch_for", lambda _device: RecordedLaunch())
+    assert generate(backbone, prefixes, rows, SLOW) == plain
 
 
 @torch.no_grad()

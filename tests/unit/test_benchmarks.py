@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import readings, serve
+from benchmarks import gpu, gpu_replies, readings, serve
 from benchmarks.arena import Duel, Options, summary
 from benchmarks.measure import Arithmetic, Measured, Prepared, measure
 from benchmarks.table import table
 from pamdp.data.readings import Answers, ReadReply, ReadState
 from pamdp.types import Message
+from tests.tools.tiny import make_tiny_backbone
 
 
 def _measured(seconds: float, units: int, flop: float = 0.0) -> Measured:
@@ -96,3 +100,36 @@ def test_readings_are_compared_by_method_and_pooled_over_seeds() -> None:
     pooled = readings.pooled(found)
     assert sorted(pooled["X", "clone"]) == [(-1.0, "v/1"), (1.0, "u/1")] and pooled["X", "Y"] == [(0.0, "v/1")]
     assert readings.test_of(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"
+
+
+@pytest.mark.embedded
+def test_the_benchmark_of_a_card_is_rehearsed(tmp_path: Path) -> None:
+    """Every part runs in small, but for those that need a card or what is not installed."""
+    found = gpu.main(["--rehearse", "--out", str(tmp_path)])
+    failed = {name for name, facts in found.items() if "failed" in facts}
+    may_fail = {"7B rollouts, generate_batch", "7B rollouts, vLLM"} | (set() if find_spec("trl") else {"7B LoRA, TRL"})
+    assert len(found) == 20 and failed <= may_fail, found
+    assert found["embedded replies, float32"].items() >= {"equal": 2, "tie": 0, "unequal": 0}.items()
+    assert (tmp_path / "gpu.json").is_file() and len(gpu.ratios_of(found)) >= 7
+
+
+def test_a_part_that_fails_or_takes_too_long_costs_nothing_but_itself(tmp_path: Path) -> None:
+    parts = gpu.Parts(tmp_path, torch.device("cpu"), 60.0)
+    parts.run("7B decode, ours", 30, lambda: {"tokens/s": 3.0})
+    parts.run("broken", 30, lambda: {"x": 1 / 0})
+    parts.run("7B decode, bare", 30, lambda: {"tokens/s": 4.0})
+    parts.run("late", 0.5, lambda: {})
+    assert "ZeroDivisionError" in str(parts.found["broken"]["failed"]) and "failed" in parts.found["late"]
+    assert [(g.ours, ratio) for g, ratio in gpu.ratios_of(parts.found)] == [("7B decode, ours", 0.75)]
+    assert "| 7B decode, ours | 7B decode, bare | 0.75 | 0.6 |" in gpu.table(parts.found)
+
+
+@torch.no_grad()
+def test_replies_that_differ_are_told_by_the_two_best_logits() -> None:
+    backbone = make_tiny_backbone()
+    history = backbone.chat.reply("Hello there, how are you?")
+    mine, theirs = [[5, 6], [5, 6], [5]], [[5, 6], [5, 7], [5, 6]]
+    wide = gpu_replies.compared(backbone, [history] * 3, mine, theirs)
+    assert wide == {"equal": 1, "tie": 0, "unequal": 2}
+    backbone.model.lm_head.weight.data.mul_(1e-3)
+    assert gpu_replies.compared(backbone, [history] * 3, mine, theirs) == {"equal": 1, "tie": 2, "unequal": 0}

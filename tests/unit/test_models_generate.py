@@ -10,12 +10,21 @@ from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.kv_cache import SlotCache
+from pamdp.models.launch import FixedLaunch, Launch
 from pamdp.models.prefix import Prefix
+from pamdp.models.slots import Slots
 from tests.tools import naive
 from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
+from tests.tools.recording import RecordedLaunch
 
 GREEDY = Sampling(max_tokens=12, temperature=0.0, repetition_penalty=1.0)
 DRAWN = Sampling(max_tokens=12, temperature=1.0, top_p=0.9, repetition_penalty=1.3)
+
+
+@pytest.fixture(autouse=True, params=[Launch, FixedLaunch, RecordedLaunch])
+def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes as a CPU runs them, and of few sizes as a GPU does: what is written is the same."""
+    monkeypatch.setattr(generation, "launch_for", lambda _device: request.param())
 
 
 @pytest.fixture
@@ -63,8 +72,10 @@ def test_several_action_embeddings(backbone: Backbone, monkeypatch: pytest.Monke
     noise = torch.randn(2, 3, backbone.d, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     rows = [DecodeRow(i, prefixes[i].encoded.heads[1], noise[i]) for i in range(2)]
     seen: list[torch.Tensor] = []
-    pick = generation.pick
-    monkeypatch.setattr(generation, "pick", lambda logits, *rest: (seen.append(logits), pick(logits, *rest))[1])
+    draw = Slots._draw
+    monkeypatch.setattr(
+        Slots, "_draw", lambda self, a, logits, *rest: (seen.append(logits), draw(self, a, logits, *rest))[1]
+    )
     for row in rows:
         seen.clear()
         [found] = generate(backbone, prefixes, [row], GREEDY)
@@ -151,6 +162,7 @@ def test_prefixes_are_left_as_they_were_and_progress_adds_up(backbone: Backbone)
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
+@pytest.mark.parametrize("launch", [Launch], indirect=True)
 def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer passes than one batch after another needs, for the same tokens, and none for a row that has ended."""
     prefixes = prefixes_of(backbone, *CHATS)
@@ -158,12 +170,10 @@ def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeyp
     replies = generate(backbone, prefixes, rows, GREEDY)
     sizes: list[int] = []
     first: list[int] = []
-    run, join = generation.Writing._pass, generation.Writing._join
+    run, join = Slots.step, generation.Writing._join
+    monkeypatch.setattr(Slots, "step", lambda self, a, b, *given: (sizes.append(b - a), run(self, a, b, *given))[1])
     monkeypatch.setattr(
-        generation.Writing, "_pass", lambda self, a, b, *given: (sizes.append(b - a), run(self, a, b, *given))[1]
-    )
-    monkeypatch.setattr(
-        generation.Writing, "_join", lambda self, chosen: (first.append(len(chosen)), join(self, chosen))[1]
+        generation.Writing, "_join", lambda self, chosen, n: (first.append(len(chosen)), join(self, chosen, n))[1]
     )
     assert generate(backbone, prefixes, rows, GREEDY, batch=4) == replies
     # A reply of n tokens costs n draws and one for its end, if it may have one.
@@ -174,6 +184,7 @@ def test_new_rows_take_the_places_of_those_that_left(backbone: Backbone, monkeyp
     assert len(sizes) - len(first) < after_the_first
 
 
+@pytest.mark.parametrize("launch", [Launch], indirect=True)
 def test_memory_is_taken_once_and_written_in_place(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     prefixes = prefixes_of(backbone, *CHATS)
     rows = all_rows(prefixes, backbone.d, "some")

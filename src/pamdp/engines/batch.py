@@ -21,10 +21,10 @@ from pamdp.engines.speech import Speech
 from pamdp.errors import ContextLengthError, EndpointError, PamdpError
 from pamdp.models.backbone import Backbone
 from pamdp.models.chat import Encoded
-from pamdp.models.generate import Entry, Writing
+from pamdp.models.generate import Entry, Writing, places_for
 from pamdp.models.place import on_host
 from pamdp.models.policy import Policy, Request
-from pamdp.models.prefill import TOKENS, prefill
+from pamdp.models.prefill import prefill, together
 from pamdp.models.prefix import Prefix
 from pamdp.seeds import seed_of
 from pamdp.types import History
@@ -97,6 +97,12 @@ class Batch:
         if self.backbone.active != adapter:
             self.backbone.switch(adapter)
 
+    def rest(self) -> None:
+        """Nothing is left to write: take the adapter out of use, which could not be taken off, and leave the places."""
+        self.activate(None)
+        if self.writing is not None:
+            self.writing.keep()
+
     def cancel(self, job: Job) -> None:
         """Forget a job."""
         self.queue = deque(entry for entry in self.queue if entry[0] is not job)
@@ -120,7 +126,7 @@ class Batch:
         """Prefixes of jobs for which places are free, a few tokens at a time: replies under way wait meanwhile."""
         free, new = self.limits.places - len(self.replies), 0
         chosen: list[tuple[Job, float, Encoded, Prefix | None]] = []
-        while self.queue and free > 0 and new < TOKENS:
+        while self.queue and free > 0 and new < together(self.backbone):
             job, asked = self.queue.popleft()
             try:
                 encoded = self._encode(job)
@@ -164,7 +170,7 @@ class Batch:
     def _begin(self, job: Job, prefix: Prefix) -> None:
         if self.writing is None:
             tokens = min(self.limits.tokens, self._context())
-            self.writing = Writing(
+            self.writing = places_for(
                 self.backbone, prefix, self.limits.places, self._context() - tokens, tokens, self.layer
             )
         policy, room = job.policy, self._room(job.policy, prefix.encoded)
@@ -173,7 +179,8 @@ class Batch:
         mean, drawn = policy.act(policy.features(prefix), job.n, seed)
         actions = [a if a is None or mean is None or seed is None else mean + job.explore * (a - mean) for a in drawn]
         if mean is not None and job.actions:
-            actions = list(mean.new_tensor(job.actions))
+            given = zip(actions, job.actions, strict=True)
+            actions = [a if numbers is None else mean.new_tensor(numbers) for a, numbers in given]
         centre, *told = _numbers([mean, *actions])
         sigma = job.explore * float(policy.planner.actor.sigma) if job.explore and policy.planner is not None else 0.0
         for index, action in enumerate(actions):

@@ -99,7 +99,7 @@ class Engine:
                 except Exception as error:  # other batches go on
                     batch.fail(unexpected(error))
                 if not batch.busy:
-                    batch.activate(None)  # an adapter in use could not be taken off
+                    batch.rest()
                     del self._batches[key]
             self.running = sum(len(batch.replies) for batch in self._batches.values())
 

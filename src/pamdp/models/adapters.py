@@ -100,6 +100,7 @@ def linear_names(backbone: Backbone, first: int = 0, last: int | None = None) ->
 
 def train_backbone(backbone: Backbone, what: Literal["frozen", "lora", "full"], adapter: str | None = None) -> None:
     """Make nothing, the parameters of one adapter, or every weight of the backbone trainable."""
+    backbone.kept = None  # learning needs the memory
     for name, parameter in backbone.model.named_parameters():
         lora = ".lora_" in name
         wanted = (what == "full" and not lora) or (what == "lora" and lora and f".{adapter}." in name)

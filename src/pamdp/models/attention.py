@@ -124,8 +124,8 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def use_grouped_attention(model: PreTrainedModel) -> None:
-    """Have MODEL attend so, if it is one that uses transformers' `sdpa`; on a GPU that is left as it is."""
-    if getattr(model.config, "_attn_implementation", None) == "sdpa" and model.device.type == "cpu":
+    """Have MODEL attend so, if it is one that uses transformers' `sdpa`."""
+    if getattr(model.config, "_attn_implementation", None) == "sdpa":
         model.set_attn_implementation(NAME)
 
 

@@ -48,9 +48,10 @@ class Backbone:
     """Any Hugging Face causal LM with a key-value cache, its tokenizer, and its adapters.
 
     NAME and REVISION identify the weights in fingerprints and checkpoints. CHECKPOINTING says which passes keep less
-    for their gradient; GROUPED lets a CPU attend by groups of heads, where the model can. A
+    for their gradient; GROUPED has it attend by groups of heads, where the model can. A
     ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
-    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes.
+    thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes. `kept` is
+    what the replies written last leave to the next ones (models/generate.py).
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Backbone:
         self.most = most_positions(model)
         self.d = int(model.config.get_text_config().hidden_size)
         self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
+        self.kept: object = None
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -142,7 +144,7 @@ class Backbone:
         """Take the adapter NAME off the model, if it is there and not in use; what learns and what is active stays."""
         if name not in getattr(self.model, "peft_config", {}) or name == self.active:
             return
-        before = self.active
+        before, self.kept = self.active, None  # another one of this name may stand where it stood
         with self._learning(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Adapter .* was active")
             self.model.delete_adapter(name)

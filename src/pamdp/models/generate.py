@@ -1,29 +1,28 @@
 """D of eq. 11: replies that continue prefixes, many at a time.
 
 Owns batched decoding with one prefill per prefix, injected embeddings per reply, rows that leave the batch when they
-end and rows that take their places (continuous batching; the memory is in kv_cache.py). A row's tokens depend on that
-row alone: its own random numbers, its own prefix, its own sampling, whatever the batch. `generate` knows all rows
+end and rows that take their places (continuous batching; the step is in slots.py, its memory in kv_cache.py, and
+launch.py says how it is run where). A row's tokens depend on that row alone: its own random numbers, its own prefix,
+its own sampling, whatever the batch. `generate` knows all rows
 before it begins; an engine (pamdp.engines) hands them to a `Writing` as they come, and takes them out.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone
-from pamdp.models.draw import pick, uniform
-from pamdp.models.kv_cache import SlotCache
+from pamdp.models.draw import uniform
+from pamdp.models.launch import launch_for
 from pamdp.models.prefix import Prefix
-
-T = TypeVar("T")
+from pamdp.models.slots import Slots, Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +94,52 @@ def generate(
     order = sorted(range(len(rows)), key=lambda i: -rows[i].length)
     waiting = deque(Entry(i, prefixes[rows[i].prefix], rows[i], sampling) for i in order)
     longest = max(row.length + _embeddings(row) for row in rows)
-    writing = Writing(backbone, waiting[0].prefix, min(batch, len(rows)), longest, sampling.max_tokens, layer)
+    writing = places_for(backbone, waiting[0].prefix, min(batch, len(rows)), longest, sampling.max_tokens, layer)
     while waiting or writing.owner:
         ended = writing.step(waiting)
         for i, ids in ended:
             out[i] = ids
         if ended and progress is not None:
             progress(len(ended))
+    writing.keep()
     return out
+
+
+def places_for(backbone: Backbone, like: Prefix, places: int, longest: int, tokens: int, layer: int = -1) -> Writing:
+    """Places for replies, see `Writing`: those that were kept from earlier ones, where they do, or new ones."""
+    kept, backbone.kept = backbone.kept, None
+    if isinstance(kept, Writing) and kept.takes(places, longest, tokens, layer):
+        kept.places = places
+        return kept
+    del kept  # its memory is free before other memory is taken
+    return Writing(backbone, like, places, longest, tokens, layer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """Who has a place.
+
+    Attributes:
+      born: the pass, counted by `Writing.clock`, before the one that wrote its first token.
+      ahead: columns that a pass over it sees, less the passes before it.
+    """
+
+    entry: Entry
+    born: int
+    ahead: int
+
+    @property
+    def until(self) -> int:
+        """The pass after which it has as many tokens as it may have."""
+        return self.born + self.entry.sampling.max_tokens
 
 
 class Writing:
     """Replies under way, always in the first places: whoever leaves gives its place to the last one.
 
-    What decides the next pass (`columns`, `spoken`) is counted here on the CPU, so that no pass waits for a GPU.
+    What decides the next pass is known here without asking the device, and without counting rows: passes are counted,
+    and a row has as many tokens as there were passes since it joined. That a row has ended is seen afterwards; whatever
+    it says meanwhile is cut off.
 
     Args:
       like: a prefix of BACKBONE, whose cache tells the shape of this one's.
@@ -121,115 +152,97 @@ class Writing:
         self, backbone: Backbone, like: Prefix, places: int, longest: int, tokens: int, layer: int = -1
     ) -> None:
         self.backbone, self.places, self.layer = backbone, places, layer
-        device = backbone.device
         backbone.require_room(longest + tokens)
-        self.cache = SlotCache(like.cache, places, longest + tokens)
-        # A row's table of what it has said is filled up with its first token: a token said twice is penalised once.
-        self.said = torch.zeros(places, tokens, dtype=torch.long, device=device)
-        self.uniform = torch.zeros(places, tokens, device=device)
-        self.token = torch.zeros(places, dtype=torch.long, device=device)
-        self.at = torch.zeros(places, dtype=torch.long, device=device)
-        self.count = torch.zeros(places, dtype=torch.long, device=device)
-        self.ends = torch.tensor(backbone.chat.ends, device=device)
-        self.steer: Tensor | None = None
-        self.owner: list[Entry] = []
-        self.columns: list[int] = []
-        self.spoken: list[int] = []
-        # To see who has ended waits for the device; on a GPU a few tokens too many cost less than that.
-        self.passes = 1 if device.type == "cpu" else 8
+        self.launch = launch_for(backbone.device)
+        self.room = self.launch.capacity(places, longest + tokens, tokens)
+        most, width, tokens = self.room
+        self.slots = Slots(backbone, like, most, width, tokens, layer)
+        self.weights = _weights(backbone) if self.launch.fixed else ()
+        self.passes = self.launch.passes
+        self.owner: list[_Seat] = []
+        self.clock = 0
+
+    def takes(self, places: int, longest: int, tokens: int, layer: int) -> bool:
+        """Whether it has room for such rows, and its backbone is still what recorded passes know."""
+        needed = places, longest + tokens, tokens
+        enough = all(room >= need for room, need in zip(self.room, needed, strict=True))
+        return enough and layer == self.layer and self.weights == _weights(self.backbone)
+
+    def keep(self) -> None:
+        """Leave memory and recorded passes to replies that come later, where passes are worth recording."""
+        if self.launch.fixed and not self.owner:
+            self.backbone.kept = self
 
     def step(self, waiting: deque[Entry]) -> list[tuple[int, list[int]]]:
-        """Let some of WAITING join, or all that are here go on; the rows that ended with it, see `leave`."""
+        """Let some of WAITING join, or all that are here go on; the rows that ended with it, see `leave`.
+
+        Where passes are of fixed size those that join write their first token beside the others.
+        """
         free = self.places - len(self.owner)
         # A pass over few rows costs nearly as much as one over many: let some places become free first.
-        if waiting and free >= min(max(1, self.places // 4), len(waiting)):
+        joins = bool(waiting) and free >= min(max(1, self.places // 4), len(waiting))
+        if joins:
             self.join([waiting.popleft() for _ in range(min(free, len(waiting)))])
-        else:
+        if self.launch.fixed or not joins:
             self.go_on()
         return self.leave()
 
     def join(self, chosen: Sequence[Entry]) -> None:
-        """Take in rows and write their first tokens; those with as many action embeddings run together."""
-        if self.steer is None and any(entry.row.steer is not None for entry in chosen):
-            shape = self.places, self.backbone.d
-            self.steer = torch.zeros(shape, dtype=self.backbone.dtype, device=self.backbone.device)
+        """Take in rows; those with as many action embeddings begin together."""
         for n in sorted({_embeddings(entry.row) for entry in chosen}):
-            self._join([entry for entry in chosen if _embeddings(entry.row) == n])
+            self._join([entry for entry in chosen if _embeddings(entry.row) == n], n)
 
-    def _join(self, chosen: Sequence[Entry]) -> None:
-        first = len(self.owner)
-        parts, ids = [], []
+    def _join(self, chosen: Sequence[Entry], n: int) -> None:
+        first, last = len(self.owner), len(self.owner) + len(chosen)
+        # Without an action the header's last token is run again to get its state.
+        lengths = [entry.row.length - (n == 0) for entry in chosen]
+        for place, (entry, length) in enumerate(zip(chosen, lengths, strict=True), start=first):
+            self.slots.cache.fill(place, entry.prefix.cache, length)
+        self.slots.begin(
+            first,
+            [0 if n else entry.prefix.encoded.ids[length] for entry, length in zip(chosen, lengths, strict=True)],
+            lengths,
+            [entry.sampling.max_tokens for entry in chosen],
+            [(way.temperature, way.top_p, way.repetition_penalty) for way in (entry.sampling for entry in chosen)],
+        )
+        self.slots.shift(first, [entry.row.steer for entry in chosen])
         for place, entry in enumerate(chosen, start=first):
-            prefix, row, length = entry.prefix, entry.row, entry.row.length
-            if row.inject is None:
-                # The header's last token is run again to get its state.
-                length -= 1
-                ids.append([prefix.encoded.ids[length]])
-                parts.append(self.backbone.embed_ids(ids[-1]))
-            else:
-                ids.append([-1] * len(row.inject))
-                parts.append(row.inject.to(self.backbone.dtype))
-            self.cache.fill(place, prefix.cache, length)
-            self.columns.append(length)
-            self.spoken.append(0)
-            if self.steer is not None:
-                self.steer[place] = 0 if row.steer is None else row.steer.to(self.steer)
             if entry.sampling.temperature > 0:
-                draws = uniform(row.seed, entry.sampling.max_tokens)
-                self.uniform[place, : len(draws)] = draws.to(self.uniform)
-        last = first + len(chosen)
-        self.owner += chosen
-        self.at[first:last] = torch.tensor(self.columns[first:last], device=self.at.device)
-        self.count[first:last] = 0
-        self._pass(first, last, torch.stack(parts), torch.tensor(ids, device=self.at.device))
-        self.said[first:last] = self.token[first:last, None]
+                draws = uniform(entry.row.seed, entry.sampling.max_tokens)
+                self.slots.uniform[place, : len(draws)] = draws.to(self.slots.uniform)
+        inject = [entry.row.inject.to(self.backbone.dtype) for entry in chosen if entry.row.inject is not None]
+        if n == 1:
+            self.slots.give(first, inject)
+        at_once = n > 1 or not self.launch.fixed
+        born = self.clock - at_once
+        self.owner += [_Seat(e, born, length + max(n, 1) - born) for e, length in zip(chosen, lengths, strict=True)]
+        self._count()
+        if at_once:
+            ways, width = self._ways(first), max(lengths) + max(n, 1)
+            several = (torch.stack(inject), self.slots.token.new_full((len(chosen), n), -1)) if n > 1 else ()
+            self.slots.step(first, last, width, ways, *several)
 
     def go_on(self) -> None:
-        """One more token for every row, or a few where that spares waiting; never more than a row may have."""
-        for _ in range(min(self.passes, *(entry.sampling.max_tokens - n for entry, n in self._spoken()))):
-            last = len(self.owner)
-            token = self.token[:last, None]
-            self._pass(0, last, torch.as_tensor(self.backbone.embed(token)), token)
+        """One more token for every row, or a few where that spares waiting."""
+        rows, slots = len(self.owner), self.slots
+        more = slots.inject is not None, slots.steer is not None, self.ways.drawn is not None, self.ways.penalised
+        for _ in range(min(self.passes, self.until - self.clock)):
+            last, width = self.launch.shape(rows, self.ahead + self.clock)
+            self.launch((last, width, *more), partial(slots.step, 0, last, width, self.ways))
+            self.clock += 1
 
-    def _pass(self, first: int, last: int, step: Tensor, ids: Tensor) -> None:
-        """Run embeddings [rows, n, d] of tokens IDS in places FIRST to LAST and draw a token for each row."""
-        n = step.shape[1]
-        at = self.at[first:last, None] + torch.arange(n, device=step.device)
-        width = max(self.columns[first:last]) + n
-        self.cache.open(first, last, at, width)
-        steer = None if self.steer is None else self.steer[first:last, None]
-        with self.backbone.steering(self.layer, steer), placed(at, torch.arange(width, device=step.device)[None]):
-            states = self.backbone.trunk(
-                **self.backbone.inputs(step, ids), position_ids=at, past_key_values=self.cache, use_cache=True
-            ).last_hidden_state[:, -1]
-        count, said = self.count[first:last, None], self.said[first:last]
-        at_random = self.uniform[first:last].gather(1, count)[:, 0]
-        logits = self.backbone.head(states).float()
-        token = self._draw(self.owner[first:last], logits, said[:, : max(self.spoken[first:last])], at_random)
-        said.scatter_(1, count, token[:, None])
-        self.token[first:last] = token
-        self.count[first:last] += 1
-        self.at[first:last] += n
-        for place in range(first, last):
-            self.columns[place] += n
-            self.spoken[place] += 1
+    def _count(self) -> None:
+        """What the next passes need to know of all rows."""
+        self.ways = self._ways()
+        self.until = max((seat.until for seat in self.owner), default=0)
+        self.ahead = max((seat.ahead for seat in self.owner), default=0)
 
-    def _draw(self, rows: Sequence[Entry], logits: Tensor, said: Tensor, at_random: Tensor) -> Tensor:
-        """One token per row, [rows]; those that are drawn in the same way together."""
-        ways: dict[tuple[float, ...], list[int]] = {}
-        for i, entry in enumerate(rows):
-            way = entry.sampling
-            ways.setdefault((way.temperature, way.top_p, way.repetition_penalty), []).append(i)
-        if len(ways) == 1:
-            return pick(logits, said, at_random, rows[0].sampling)
-        token = torch.empty_like(self.token[: len(rows)])
-        for some in ways.values():
-            token[some] = pick(logits[some], said[some], at_random[some], rows[some[0]].sampling)
-        return token
-
-    def _spoken(self) -> Iterator[tuple[Entry, int]]:
-        """Each row and how many tokens of it are drawn."""
-        return zip(self.owner, self.spoken, strict=True)
+    def _ways(self, first: int = 0) -> Ways:
+        """How the rows from FIRST on are drawn."""
+        ways = [seat.entry.sampling for seat in self.owner[first:]]
+        drawn = [i for i, way in enumerate(ways) if way.temperature > 0]
+        whole = len(drawn) == len(ways) or self.launch.fixed
+        return Ways((slice(None) if whole else drawn) if drawn else None, any(w.repetition_penalty != 1 for w in ways))
 
     def so_far(self) -> list[tuple[int, list[int]]]:
         """What every row has said up to now."""
@@ -237,46 +250,45 @@ class Writing:
 
     def leave(self) -> list[tuple[int, list[int]]]:
         """Rows that have ended, with their replies; their places are free."""
-        now = len(self.owner)
-        full = torch.tensor([n >= entry.sampling.max_tokens for entry, n in self._spoken()], device=self.said.device)
-        over = torch.isin(self.said[:now], self.ends).any(1) | full
-        places: list[int] = over.nonzero()[:, 0].tolist()
+        going: list[bool] = self.slots.going[: len(self.owner)].tolist()
+        places = [place for place, goes in enumerate(going) if not goes]
         if not places:
             return []
         out = self._said(places)
-        for place in reversed(places):
-            self._vacate(place)
+        self._vacate(places)
         return out
 
     def drop(self, key: int) -> None:
         """Take a row out before it has ended, if it is here."""
-        for place in [place for place, entry in enumerate(self.owner) if entry.key == key]:
-            self._vacate(place)
+        self._vacate([place for place, seat in enumerate(self.owner) if seat.entry.key == key])
 
     def _said(self, places: Sequence[int]) -> list[tuple[int, list[int]]]:
         """What rows have said, up to the token that ended them."""
         ends, out = self.backbone.chat.ends, []
-        for place, ids in zip(places, self.said[list(places), : max(self.spoken, default=0)].tolist(), strict=True):
-            said = takewhile(lambda token: token not in ends, ids[: self.spoken[place]])
-            out.append((self.owner[place].key, list(said)))
+        seats = [self.owner[place] for place in places]
+        counts = [min(self.clock, seat.until) - seat.born for seat in seats]
+        table = self.slots.said[list(places), : max(counts, default=0)].tolist()
+        for seat, n, ids in zip(seats, counts, table, strict=True):
+            said = takewhile(lambda token: token not in ends, ids[:n])
+            out.append((seat.entry.key, list(said)))
         return out
 
-    def _vacate(self, place: int) -> None:
-        last = len(self.owner) - 1
-        if place != last:
-            self.cache.fill(place, self.cache, self.columns[last], last)
-            for table in (self.said, self.uniform, self.token, self.at, self.count, self.steer):
-                if table is not None:
-                    table[place] = table[last]
-        _close_up(self.owner, place)
-        _close_up(self.columns, place)
-        _close_up(self.spoken, place)
+    def _vacate(self, places: Sequence[int]) -> None:
+        """Free some places; the last rows move there."""
+        now, stay = len(self.owner), len(self.owner) - len(places)
+        holes = [place for place in places if place < stay]
+        movers = sorted({*range(stay, now)} - {*places})
+        if holes:
+            self.slots.move(holes, movers, self.ahead + self.clock)
+            for hole, mover in zip(holes, movers, strict=True):
+                self.owner[hole] = self.owner[mover]
+        del self.owner[stay:]
+        self._count()
 
 
-def _close_up(entries: list[T], place: int) -> None:
-    """Take out what is at PLACE; the last entry stands there now."""
-    entries[place] = entries[-1]
-    entries.pop()
+def _weights(backbone: Backbone) -> tuple[object, ...]:
+    """What a recorded pass knows of a model: which adapter it used, and where its weights are."""
+    return backbone.active, *(weight.data_ptr() for weight in backbone.model.parameters())
 
 
 def _embeddings(row: DecodeRow) -> int:

@@ -7,6 +7,8 @@ nothing of what is written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,49 +16,63 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 
+@dataclass(slots=True)
+class _Pass:
+    """What all layers write and show in the pass that runs; see `SlotCache.open`."""
+
+    span: slice = field(default_factory=lambda: slice(0))
+    rows: Tensor = field(default_factory=lambda: torch.empty(0))
+    at: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    width: int = 0
+
+
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is not typed
     """A cache of fixed size for transformers: at most PLACES rows of WIDTH tokens, with layers LIKE another's."""
 
     def __init__(self, like: DynamicCache, places: int, width: int) -> None:
-        super().__init__(layers=[_SlotLayer(layer.keys, layer.values, places, width) for layer in like.layers])
+        self.now = _Pass()
+        super().__init__(
+            layers=[_SlotLayer(layer.keys, layer.values, places, width, self.now) for layer in like.layers]
+        )
 
-    def fill(self, place: int, source: Cache, length: int, row: int = 0) -> None:
-        """Copy the first LENGTH tokens of a row of a cache (which may be this one) into a place."""
+    def fill(self, place: int, source: Cache, length: int) -> None:
+        """Copy the first LENGTH tokens of a cache of one row into a place."""
         for layer, other in zip(self.layers, source.layers, strict=True):
-            layer.keys[place, :, :length] = other.keys[row, :, :length]
-            layer.values[place, :, :length] = other.values[row, :, :length]
+            layer.keys[place, :, :length] = other.keys[0, :, :length]
+            layer.values[place, :, :length] = other.values[0, :, :length]
+
+    def move(self, to: Tensor, of: Tensor, width: int) -> None:
+        """Copy the first WIDTH columns of places OF into places TO."""
+        for layer in self.layers:
+            layer.keys[to, :, :width] = layer.keys[of, :, :width]
+            layer.values[to, :, :width] = layer.values[of, :, :width]
 
     def open(self, first: int, last: int, at: Tensor, width: int) -> None:
         """Say what the next pass runs: places FIRST to LAST, new tokens in columns AT [rows, n], WIDTH columns seen."""
-        rows = torch.arange(last - first, device=at.device)[:, None]
-        for layer in self.layers:
-            layer.span, layer.rows, layer.at, layer.width = slice(first, last), rows, at, width
+        self.now.span, self.now.at, self.now.width = slice(first, last), at, width
+        self.now.rows = torch.arange(last - first, device=at.device)[:, None]
 
 
 class _SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typed
     """One layer's part, [places, heads, width, d]; zeros at first, because what is never seen must still be finite."""
 
-    span: slice
-    rows: Tensor
-    at: Tensor
-    width: int
-
-    def __init__(self, keys: Tensor, values: Tensor, places: int, width: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, places: int, width: int, now: _Pass) -> None:
         super().__init__()
-        self.dtype, self.device = keys.dtype, keys.device
+        self.dtype, self.device, self.now = keys.dtype, keys.device, now
         self.keys, self.values = (_zeros(x, places, x.shape[1], width, x.shape[3]) for x in (keys, values))
         self.is_initialized = True
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Write new keys and values [rows, heads, n, d] where `open` said; gives views of all that may be seen."""
-        own_keys, own_values = self.keys[self.span], self.values[self.span]
-        own_keys[self.rows, :, self.at] = keys.transpose(1, 2)
-        own_values[self.rows, :, self.at] = values.transpose(1, 2)
-        return own_keys[:, :, : self.width], own_values[:, :, : self.width]
+        now = self.now
+        own_keys, own_values = self.keys[now.span], self.values[now.span]
+        own_keys[now.rows, :, now.at] = keys.transpose(1, 2)
+        own_values[now.rows, :, now.at] = values.transpose(1, 2)
+        return own_keys[:, :, : now.width], own_values[:, :, : now.width]
 
     def get_seq_length(self) -> int:
         """Columns that were in use before the pass that `open` announced."""
-        return self.width - int(self.at.shape[1])
+        return self.now.width - int(self.now.at.shape[1])
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:

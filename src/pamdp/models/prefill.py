@@ -17,8 +17,9 @@ from pamdp.models.chat import Encoded
 from pamdp.models.families import sees_all
 from pamdp.models.prefix import Prefix, continues, fork, grown
 
-TOKENS = 512
-"""Most tokens that run together: beyond it products are no faster, and what lies between them leaves the caches."""
+TOKENS, WIDE = 512, 8192
+"""Most tokens that run together, on a CPU and elsewhere. On a CPU products are no faster beyond it, and what lies
+between them leaves the caches; a GPU has nothing to do while hundreds wait for their kernels to be launched."""
 
 
 def prefill(
@@ -47,6 +48,11 @@ def prefill(
     return out
 
 
+def together(backbone: Backbone) -> int:
+    """Most tokens of histories that run together where BACKBONE is."""
+    return TOKENS if backbone.device.type == "cpu" else WIDE
+
+
 def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence[Prefix | None]) -> list[list[int]]:
     """Indices of the histories that run together, in their order."""
     alone = not _attends_so(backbone)
@@ -56,7 +62,7 @@ def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence
         new = len(encoded.ids) - (0 if prefix is None else len(prefix.encoded.ids))
         if not groups or alone or new > room:
             groups.append([])
-            room = TOKENS
+            room = together(backbone)
         groups[-1].append(i)
         room -= new
     return groups
