@@ -205,7 +205,8 @@ class Policy:
         """One reply for each request, u = F(a)."""
         rows = [self.row(prefixes[request.prefix], request) for request in requests]
         with self.active():
-            replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
+            write = self.backbone.writer or generate
+            replies = write(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
         return [self.text(ids, sampling) for ids in replies]
 
     def row(self, prefix: Prefix, request: Request) -> DecodeRow:
