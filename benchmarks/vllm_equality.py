@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 import pamdp
-from pamdp.config import Config, DataConfig, EngineConfig
+from pamdp.config import DataConfig, EngineConfig
 from pamdp.engines.vllm import require_engine, use_engine
 from pamdp.models.actor import Injector
 from pamdp.models.embedded import load_backbone
@@ -83,9 +83,10 @@ def main() -> None:
             for request, ours, theirs in zip(requests, *found, strict=True)
             if ours != theirs
         ]
+        differ = ", ".join(f"{g:.1e}" for g in sorted(gaps)) or "none"
         print(
-            f"{name}: {len(rows) - len(gaps)} of {len(rows)} replies equal; gaps at the first differing token: "
-            f"{', '.join(f'{g:.1e}' for g in sorted(gaps)) or 'none'}; seconds: {seconds[0]:.0f}, vLLM {seconds[1]:.0f}",
+            f"{name}: {len(rows) - len(gaps)} of {len(rows)} replies equal; gaps where they part: {differ}; "
+            f"seconds: {seconds[0]:.0f}, vLLM {seconds[1]:.0f}",
             flush=True,
         )
 

@@ -230,7 +230,13 @@ def _config(settings: Mapping[str, object] | None) -> Config:
     def text(value: object) -> str:
         return "none" if value is None else tomli_w.dumps({"value": value}).strip().removeprefix("value = ")
 
-    return load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
+    config = load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
+    if config.engine.kind != "hf":
+        raise ConfigError(
+            f"engine.kind={config.engine.kind}: in Python an engine is the backbone's; "
+            "pamdp.engines.vllm.use_engine(backbone, config) gives it one"
+        )
+    return config
 
 
 def _fingerprint(

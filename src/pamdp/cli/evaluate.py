@@ -73,7 +73,7 @@ def evaluate(
     learned = [run / "policy", *(path / "trained" for path in (run, permuted) if path and (path / "trained").is_dir())]
     require_unseen(split.test, learned)
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
-    bare, own = backbones(settings, load_backbone)
+    bare, own = backbones(settings, load_backbone, asked.engine)
     result = evaluate_policies(
         policies_of(run, own, bare, permuted), split, names, settings, run,
         ("BC", "PAMDP") if controls else (), reached, {} if permuted is None else {"permuted": str(permuted)}, read,

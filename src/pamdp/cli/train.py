@@ -38,6 +38,7 @@ def bc(
 
     Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
     """
+    from pamdp.engines.vllm import require_engine, use_engine
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
@@ -46,7 +47,8 @@ def bc(
 
     settings = load(Config, config, overrides)
     require_learnable(settings)
-    backbone = load_backbone(settings.model)
+    require_engine(settings)
+    backbone = use_engine(load_backbone(settings.model), settings)
     split = split_of(settings)
     pairs = load_clone_pairs(settings)
     tell_of_data(len(pairs.skipped), pairs.repaired, pairs.pairs)
@@ -98,7 +100,7 @@ def offline(
     require_unseen(split.test, [start])
     if not rated:
         require_reward(settings, start)
-    bare, own = backbones(settings, load_backbone)
+    bare, own = backbones(settings, load_backbone, settings.engine)
     ledger, judges = Ledger(), []
     if not rated:
         rewards, ledger = make_rewards(settings, lambda: bare)
@@ -143,7 +145,7 @@ def online(
     split = tell_skipped(load_users(settings))
     require_unseen(split.test, [start])
     require_reward(settings, start)
-    bare, own = backbones(settings, load_backbone)
+    bare, own = backbones(settings, load_backbone, settings.engine)
     world = make_env_factory(settings, bare)
     fingerprint = fingerprint_of(split, bare).model_copy(update={"judges": world.fingerprints(split.train)})
     with open_run(run, settings, fingerprint, resume, may_change()) as writing:

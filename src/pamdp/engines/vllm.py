@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from vllm import LLM
     from vllm.lora.request import LoRARequest
 
-FAMILIES = ("llama", "qwen2")
-"""Types of models whose replies under vLLM were compared with `generate`'s."""
+FAMILIES = ("llama",)
+"""Types of models whose replies under vLLM were compared with `generate`'s: the hooks know where their layers are."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Of adapters, as vLLM makes room for them."""
 
@@ -59,7 +59,9 @@ def require_engine(config: Config) -> None:
     if model.quantization != "none":
         raise ConfigError(f"{said} was not tried with model.quantization={model.quantization}; set engine.kind=hf")
     if find_spec("vllm") is None:
-        raise ModelError(f"{said}: vLLM is not installed; docs/vllm.md says how, or set engine.kind=hf")
+        raise ModelError(
+            f"{said}: vLLM is not installed; `pip install 'pamdp[vllm]'` (docs/vllm.md), or engine.kind=hf"
+        )
     with reading(model.name):
         family = AutoConfig.from_pretrained(model_path(model.name)).get_text_config().model_type
     if family not in FAMILIES:
@@ -129,7 +131,9 @@ class VllmWriter:
             return None
         from vllm.lora.request import LoRARequest
 
-        tensors = {f"base_model.model.{key}": x.cpu().contiguous() for key, x in adapter_tensors(backbone, name).items()}
+        tensors = {
+            f"base_model.model.{key}": x.cpu().contiguous() for key, x in adapter_tensors(backbone, name).items()
+        }
         digest = hashlib.sha256(save(tensors)).hexdigest()
         if digest not in self._adapters:
             folder = Path(self._folder.name) / digest
