@@ -81,7 +81,7 @@ def cached(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int
     llm, found = writer._llm, list[int]()
     assert llm is not None
     write = llm.generate
-    llm.reset_prefix_cache()
+    reset(policy)
 
     def spied(*given: object, **how: object) -> object:
         out = write(*given, **how)
@@ -90,6 +90,13 @@ def cached(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int
 
     monkeypatch.setattr(llm, "generate", spied)
     yield found
+
+
+def reset(policy: Policy) -> None:
+    """Have vLLM forget all keys and values."""
+    writer = policy.backbone.writer
+    assert isinstance(writer, VllmWriter) and writer._llm is not None
+    assert writer._llm.reset_prefix_cache()
 
 
 HISTORY = tuple(Message("assistant" if i % 2 else "user", f"{i}. {SAID}") for i in range(5))
@@ -149,15 +156,20 @@ def test_bare_model_and_adapters_that_learn_do_not_mix(policy: Policy) -> None:
 
 
 def test_what_was_written_under_a_shift_is_found_under_that_shift_only(policy: Policy, cached: list[int]) -> None:
-    *_, shifted = rows(policy, 1, "shift")
+    long = Sampling(200, repetition_penalty=1.0)  # blocks of 128 tokens are kept, once they are full
+    shifted = next(row for row in rows(policy, 12, "shift")[-12:] if len(written(policy, [row], long)[0]) == 200)
+    cached.clear()
+    reset(policy)
     other = replace(shifted, steer=-2 * shifted.steer)
     clean = replace(shifted, steer=torch.zeros_like(shifted.steer))
-    long = Sampling(200, repetition_penalty=1.0)
     first, *_ = written(policy, [shifted], long)
     assert written(policy, [other], long) != [first] != written(policy, [clean], long)
     assert written(policy, [shifted], long) == [first]
     assert cached[0] == 0
     assert min(cached[1:]) > 0, "the history is shared by all"
+    # A block that ends with the first token under a shift.
+    written(policy, [replace(shifted, length=256)])
+    written(policy, [replace(clean, length=300)])
     # A later turn's history holds the reply, which then stands under no shift.
     ids = (*policy.encode(HISTORY).ids[: shifted.length], *first)
     asked = [replace(row, prefix=0, length=len(ids)) for row in (shifted, clean)]
@@ -188,7 +200,7 @@ def test_rollouts_are_the_same_under_both_engines(policy: Policy) -> None:
 def test_what_cannot_be_written_is_said_in_a_line(policy: Policy) -> None:
     backbone, prefix = policy.backbone, policy.prefix(HISTORY)
     assert backbone.writer is not None
-    with pytest.raises(ModelError, match="does not write these replies"):
+    with pytest.raises(ModelError, match=r"may have 2.* tokens, and vLLM has room for 1024"):
         backbone.writer(backbone, [prefix], [DecodeRow(0, prefix.encoded.heads[0])], Sampling(2000))
     with pytest.raises(ModelError, match="layer -1 cannot be shifted"):
         backbone.writer(backbone, [prefix], [DecodeRow(0, 5, steer=torch.ones(64))], GREEDY)

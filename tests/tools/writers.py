@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pamdp.models.backbone import Backbone
-from pamdp.models.generate import DecodeRow, Sampling, Writer
+from pamdp.models.generate import DecodeRow, Sampling
 from pamdp.models.prefix import Prefix
+from pamdp.models.writer import Writer
 
 
 def check_writer(

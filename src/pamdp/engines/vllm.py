@@ -40,6 +40,14 @@ if TYPE_CHECKING:
 
 FAMILIES = ("llama",)
 """Types of models whose replies under vLLM were compared with `generate`'s: the hooks know where their layers are."""
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: nothing outlives it
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the hooks know the first one
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""What vLLM is told before it is imported, where the environment says nothing else."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Of adapters, as vLLM makes room for them."""
 
@@ -66,6 +74,8 @@ def require_engine(config: Config) -> None:
         family = AutoConfig.from_pretrained(model_path(model.name)).get_text_config().model_type
     if family not in FAMILIES:
         raise ModelError(f"{said} was tried with {' and '.join(FAMILIES)}, not with {family}; set engine.kind=hf")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     from vllm.platforms import current_platform
 
     device = place_of(model).device.type
@@ -104,22 +114,25 @@ class VllmWriter:
         progress: Callable[[int], None] | None = None,
         layer: int = -1,
     ) -> list[list[int]]:
-        """See `Writer`; a ModelError for what vLLM refuses, such as a history without room in its memory."""
+        """See `Writer`; a ModelError where a history and its reply have no room in vLLM's memory."""
         if not rows or sampling.max_tokens < 1:
             return [[] for _ in rows]
         if self._llm is None:
             self._llm = _start(backbone, self.config)
+        # vLLM itself would write what there is room for, and no more.
+        longest = max(row.length + (0 if row.inject is None else len(row.inject)) for row in rows) + sampling.max_tokens
+        if longest > (room := self._llm.llm_engine.vllm_config.model_config.max_model_len):
+            raise ModelError(
+                f"a history and its reply may have {longest} tokens, and vLLM has room for {room}; set engine.cache_gb "
+                "higher, or engine.kind=hf"
+            )
         if any(row.steer is not None for row in rows):
             backbone.require_between(layer)
             self._llm.collective_rpc("shift_at", args=(layer,))
         ids = [prefixes[row.prefix].encoded.ids[: row.length] for row in rows]
         prompts = [_prompt(backbone, known, row) for known, row in zip(ids, rows, strict=True)]
         params = [_params(backbone, row, sampling, layer) for row in rows]
-        try:
-            found = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter(backbone))
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise ModelError(f"vLLM does not write these replies: {reason}; set engine.kind=hf") from error
+        found = self._llm.generate(prompts, params, use_tqdm=False, lora_request=self._adapter(backbone))
         if progress is not None:
             progress(len(rows))
         ends = backbone.chat.ends
@@ -148,11 +161,6 @@ class VllmWriter:
 
 
 def _start(backbone: Backbone, config: Config) -> LLM:
-    # In this process: nothing outlives it. The hooks know vLLM's first model runner; the second has others.
-    quiet = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
-    threads = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR"}
-    for name, value in (quiet | threads).items():
-        os.environ.setdefault(name, value)
     from vllm import LLM
 
     rank = next((rank for rank in RANKS if rank >= config.clone.lora_rank), RANKS[-1])
@@ -161,22 +169,25 @@ def _start(backbone: Backbone, config: Config) -> LLM:
         # By default it wraps embeddings, too, which then take no prompt of tokens and rows of embeddings.
         modules = sorted({name.rpartition(".")[2] for name in linear_names(backbone)})
         lora = {"enable_lora": True, "max_lora_rank": rank, "lora_target_modules": modules}
-    with torch.random.fork_rng():  # it seeds the numbers of the whole process
-        return LLM(
-            model_path(backbone.name),
-            dtype=str(backbone.dtype).removeprefix("torch."),
-            max_model_len=-1,
-            kv_cache_memory_bytes=int(config.engine.cache_gb * 2**30),
-            enable_prompt_embeds=True,
-            enable_prefix_caching=True,
-            enforce_eager=True,  # graphs would be recorded without the shift
-            async_scheduling=False,  # a token is drawn with sight of those before it
-            skip_tokenizer_init=True,
-            logits_processors=["pamdp.engines.vllm_worker:Drawing"],
-            worker_extension_cls="pamdp.engines.vllm_worker.Shifting",
-            disable_log_stats=True,
-            **lora,
-        )
+    try:
+        with torch.random.fork_rng():  # it seeds the numbers of the whole process
+            return LLM(
+                model_path(backbone.name),
+                dtype=str(backbone.dtype).removeprefix("torch."),
+                max_model_len=-1,
+                kv_cache_memory_bytes=int(config.engine.cache_gb * 2**30),
+                enable_prompt_embeds=True,
+                enable_prefix_caching=True,
+                enforce_eager=True,  # graphs would be recorded without the shift
+                async_scheduling=False,  # a token is drawn with sight of those before it
+                skip_tokenizer_init=True,
+                logits_processors=["pamdp.engines.vllm_worker:Drawing"],
+                worker_extension_cls="pamdp.engines.vllm_worker.Shifting",
+                disable_log_stats=True,
+                **lora,
+            )
+    except (ValueError, RuntimeError) as error:
+        raise ModelError(f"vLLM does not start: {' '.join(str(error).split())}; set engine.kind=hf") from error
 
 
 def _prompt(backbone: Backbone, ids: Sequence[int], row: DecodeRow) -> dict[str, object]:

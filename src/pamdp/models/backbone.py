@@ -25,7 +25,7 @@ from pamdp.models.families import ends_of, inputs_of, logits_of, most_positions,
 from pamdp.models.prefix import Prefix, continues, fork, grown
 
 if TYPE_CHECKING:
-    from pamdp.models.generate import Writer
+    from pamdp.models.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -67,26 +67,6 @@ class Entry:
     prefix: Prefix
     row: DecodeRow
     sampling: Sampling
-
-
-class Writer(Protocol):
-    """What writes replies: `generate`, or what stands in its place (`Backbone.writer`).
-
-    A reply depends on its row, the sampling and the adapter in use, and on nothing that is written beside it.
-    """
-
-    def __call__(
-        self,
-        backbone: Backbone,
-        prefixes: Sequence[Prefix],
-        rows: Sequence[DecodeRow],
-        sampling: Sampling,
-        batch: int = 64,
-        progress: Callable[[int], None] | None = None,
-        layer: int = -1,
-    ) -> list[list[int]]:
-        """Token ids of one reply for each row; see `generate`."""
-        ...
 
 
 @torch.no_grad()
