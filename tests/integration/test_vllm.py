@@ -167,9 +167,6 @@ def test_what_was_written_under_a_shift_is_found_under_that_shift_only(policy: P
     assert written(policy, [shifted], long) == [first]
     assert cached[0] == 0
     assert min(cached[1:]) > 0, "the history is shared by all"
-    # A block that ends with the first token under a shift.
-    written(policy, [replace(shifted, length=256)])
-    written(policy, [replace(clean, length=300)])
     # A later turn's history holds the reply, which then stands under no shift.
     ids = (*policy.encode(HISTORY).ids[: shifted.length], *first)
     asked = [replace(row, prefix=0, length=len(ids)) for row in (shifted, clean)]
