@@ -236,6 +236,11 @@ def _config(settings: Mapping[str, object] | None) -> Config:
 
     config = load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
     require_local(config.launcher, "what is called from Python")
+    if config.engine.kind != "hf":
+        raise ConfigError(
+            f"engine.kind={config.engine.kind}: in Python an engine is the backbone's; "
+            "pamdp.engines.vllm.use_engine(backbone, config) gives it one"
+        )
     return config
 
 

@@ -69,10 +69,26 @@ class ModelConfig(PlaceConfig):
     checkpointing: Literal["auto", "on", "off"] = "auto"
 
 
+class EngineConfig(Settings):
+    """What writes replies. H(h), likelihoods and learning are the backbone's, whatever it is.
+
+    Attributes:
+      kind: "hf": transformers, as everything else; or "vllm" (docs/vllm.md), which has the weights once more.
+      cache_gb: memory for vLLM's keys and values.
+    """
+
+    kind: Literal["hf", "vllm"] = "hf"
+    cache_gb: float = Field(default=1.0, gt=0)
+
+
 PLACE = (*PlaceConfig.model_fields, "checkpointing")
 """Settings of `model` that may change between a run and its resume or its evaluation."""
-MAY_CHANGE = (*(f"model.{name}" for name in PLACE), *(f"launcher.{name}" for name in LauncherConfig.model_fields))
-"""The same, by their dotted names, and those of who does the work."""
+MAY_CHANGE = (
+    *(f"model.{name}" for name in PLACE),
+    *(f"engine.{name}" for name in EngineConfig.model_fields),
+    *(f"launcher.{name}" for name in LauncherConfig.model_fields),
+)
+"""The same, by their dotted names, and those of what writes replies and of who does the work."""
 
 
 class HereConfig(Settings):
@@ -228,14 +244,16 @@ ONLINE = {"online.judge": "judge", "online.both_orders": "judge.both_orders", "o
 
 
 class EvalConfig(HereConfig):
-    """What `pamdp eval` may be told beside the run's own settings: `judge`, and where it computes.
+    """What `pamdp eval` may be told beside the run's own settings: `judge`, and where and how it computes.
 
     Attributes:
+      engine: what writes replies.
       judge: how judges that are language models are reached; which ones grade, `--judges` says.
       launcher: who does the work.
     """
 
     renamed: ClassVar = {"grader": "judge"}
+    engine: EngineConfig = EngineConfig()
     judge: JudgeConfig = JudgeConfig()
     launcher: LauncherConfig = LauncherConfig()
 
@@ -248,13 +266,14 @@ class Config(Settings):
       judge: who rewards, offline and online, and how other judges that are language models are reached.
       cache: folder of remembered answers, shared by runs; absent: the user's cache folder.
       launcher: who does the work.
-      data, model, clone, rl, online: the parts.
+      data, model, engine, clone, rl, online: the parts.
     """
 
     renamed: ClassVar = ONLINE
     seed: int = Field(default=0, ge=0)
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
     clone: CloneConfig = CloneConfig()
     rl: RLConfig = RLConfig()
     judge: JudgeConfig = JudgeConfig()

@@ -134,7 +134,7 @@ class _Play:
     def submit(self, moments: list[TimeStep]) -> _Flight:
         """Write replies to moments and hand them to the environment, without waiting for what comes of them."""
         with self.policy.active():  # once for all: switching has its price
-            add_features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out)
+            add_features(self.policy, moments, self.prefixes, self.seen, self.privileged, self.out, self.scored)
         known = [None if self.journal is None else self.journal.turns.get((m.key, m.t)) for m in moments]
         asked = [i for i, played in enumerate(known) if played is None]
         acts = [self._act(moments[i]) for i in asked]
@@ -171,7 +171,7 @@ class _Play:
                 last.append(after)
         if last:
             with self.policy.active():
-                add_features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out)
+                add_features(self.policy, last, self.prefixes, self.seen, self.privileged, self.out, self.scored)
         for key in ended:
             self.prefixes.pop(key, None)
             self.seen.pop(key, None)
@@ -230,9 +230,11 @@ def add_features(
     seen: dict[str, Prefix],
     privileged: dict[tuple[str, int], Tensor] | None,
     out: Rollout,
+    scored: bool = True,
 ) -> None:
     """Add H(h) and, where PRIVILEGED is given, H(h, ω) of moments to a rollout.
 
+    SCORED says that replies to the moments will be, see `Policy.prefixes`.
     PREFIXES and SEEN are those of the same dialogues' earlier turns: they are extended, not computed again.
     """
     read = [policy.fitted(moment.history) for moment in moments]
@@ -241,7 +243,7 @@ def add_features(
             out.dropped[moment.key, moment.t] = dropped
             prefixes.pop(moment.key, None)  # what is left does not continue it
     known = [prefixes.get(moment.key) for moment in moments]
-    found = policy.prefixes(read, known)
+    found = policy.prefixes(read, known, scored)
     for moment, prefix, own in zip(moments, found, on_host([policy.features(p) for p in found]), strict=True):
         out.moments[moment.key, moment.t] = moment
         prefixes[moment.key] = prefix

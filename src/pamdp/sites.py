@@ -53,7 +53,7 @@ class Sent:
     def load(self) -> tuple[Backbone, Policy]:
         """The bare backbone, and the policy."""
         load_plugins(self.plugins)
-        bare, own = backbones(self.config, load_backbone)
+        bare, own = backbones(self.config, load_backbone, self.config.engine)
         with TemporaryDirectory() as folder:
             for name, content in self.policy.items():
                 (Path(folder) / name).write_bytes(content)

@@ -16,8 +16,9 @@ from rich.console import RenderableType
 
 from pamdp import ranks
 from pamdp.calls_config import JudgeConfig
-from pamdp.config import MAY_CHANGE, Config, ModelConfig
+from pamdp.config import MAY_CHANGE, Config, EngineConfig, ModelConfig
 from pamdp.data.check import without_persona
+from pamdp.engines.vllm import require_engine, use_engine
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
 from pamdp.evaluation.readings import Readings, judgements_of, require_same_replies
@@ -48,13 +49,18 @@ class Result:
     shown: Sequence[RenderableType] = ()
 
 
-def backbones(config: Config, load: Callable[[ModelConfig], Backbone]) -> tuple[Backbone, Backbone]:
+def backbones(
+    config: Config, load: Callable[[ModelConfig], Backbone], engine: EngineConfig = EngineConfig()
+) -> tuple[Backbone, Backbone]:
     """The bare backbone, for Vanilla and the judges, and the one that the policy is loaded on.
 
     They are one and the same unless cloning changed every weight: then only a second copy is still the plain model.
+    ENGINE writes their replies; as where they compute, it is what is asked for now, and never what was stored.
     """
     require_learnable(config)
-    bare = load(config.model)
+    config = config.model_copy(update={"engine": engine})
+    require_engine(config)
+    bare = use_engine(load(config.model), config)
     return bare, load(config.model) if config.clone.backbone == "full" else bare
 
 

@@ -77,9 +77,9 @@ def evaluate(
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
     if controls:
         require_local(asked.launcher, "--controls")
-    sent = Sent.of(settings, run / "policy", plugin)
+    sent = Sent.of(settings.model_copy(update={"engine": asked.engine}), run / "policy", plugin)
     with launched(asked.launcher, evaluation_site, sent, reached, names) as launcher:
-        bare, own = backbones(settings, load_backbone)
+        bare, own = backbones(settings, load_backbone, asked.engine)
         result = evaluate_policies(
             policies_of(run, own, bare, permuted), split, names, settings, run, ("BC", "PAMDP") if controls else (),
             reached, {} if permuted is None else {"permuted": str(permuted)}, read, launcher,

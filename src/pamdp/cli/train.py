@@ -38,6 +38,7 @@ def bc(
 
     Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
     """
+    from pamdp.engines.vllm import require_engine, use_engine
     from pamdp.launcher_config import require_local
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
@@ -48,7 +49,8 @@ def bc(
     settings = load(Config, config, overrides)
     require_local(settings.launcher, "cloning")
     require_learnable(settings)
-    backbone = load_backbone(settings.model)
+    require_engine(settings)
+    backbone = use_engine(load_backbone(settings.model), settings)
     split = split_of(settings)
     pairs = load_clone_pairs(settings)
     tell_of_data(len(pairs.skipped), pairs.repaired, pairs.pairs)
@@ -105,7 +107,7 @@ def offline(
     else:
         require_reward(settings, start)
     with launched(settings.launcher, offline_site, Sent.of(settings, kept(run, start), plugin)) as launcher:
-        bare, own = backbones(settings, load_backbone)
+        bare, own = backbones(settings, load_backbone, settings.engine)
         ledger, judges = Ledger(), []
         if not rated:
             rewards, ledger = make_rewards(settings, lambda: bare)
@@ -156,7 +158,7 @@ def online(
     require_unseen(split.test, [start])
     require_reward(settings, start)
     with launched(settings.launcher, online_site, Sent.of(settings, kept(run, start), plugin), None) as launcher:
-        bare, own = backbones(settings, load_backbone)
+        bare, own = backbones(settings, load_backbone, settings.engine)
         world = make_env_factory(settings, bare)
         if launcher is not None:
             launcher.ledger = world.ledger

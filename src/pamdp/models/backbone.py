@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -23,6 +23,9 @@ from pamdp.models.attention import use_grouped_attention
 from pamdp.models.chat import ChatEncoder, Encoded
 from pamdp.models.families import ends_of, inputs_of, logits_of, most_positions, numbers_of, require_usable, trunk_of
 from pamdp.models.prefix import Prefix, continues, fork, grown
+
+if TYPE_CHECKING:
+    from pamdp.models.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class Backbone:
     for their gradient; GROUPED has it attend by groups of heads, where the model can. A
     ModelError for a model that cannot be used (`families.require_usable`). Adapters may lose their last policy in any
     thread; `defer` takes them off: at once, unless a thread that owns the model does it between two passes. `kept` is
-    what the replies written last leave to the next ones (models/generate.py).
+    what the replies written last leave to the next ones (models/generate.py). Where there is a `writer`, it writes
+    policies' replies in place of `generate`.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Backbone:
         self.d = int(model.config.get_text_config().hidden_size)
         self.defer: Callable[[Callable[[], None]], object] = lambda work: work()
         self.kept: object = None
+        self.writer: Writer | None = None
         self.model.requires_grad_(False)
         self.model.eval()
 
@@ -224,14 +229,18 @@ class Backbone:
             yield
             return
         vectors = vectors.to(self.dtype)
-        if layer < 1:
-            raise ModelError(f"hidden states of layer {layer} cannot be shifted; choose one between two layers")
+        self.require_between(layer)
 
         def add(_module: nn.Module, _input: object, out: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
             return (out[0] + vectors, *out[1:]) if isinstance(out, tuple) else out + vectors
 
         with self.layers[layer - 1].register_forward_hook(add):
             yield
+
+    def require_between(self, layer: int) -> None:
+        """A ModelError where LAYER is none between two: its hidden states cannot be shifted."""
+        if layer < 1:
+            raise ModelError(f"hidden states of layer {layer} cannot be shifted; choose one between two layers")
 
     def layer_at(self, depth: float) -> int:
         """The hidden layer at a share of the backbone's depth; 1 gives -1, the last layer after the final norm."""

@@ -108,11 +108,17 @@ class Policy:
         with self.active(), checkpointed(self.backbone, len(encoded.ids)):
             return self.backbone.prefix(encoded, self.readout.layer, before, shallow)
 
-    def prefixes(self, histories: Sequence[History], before: Sequence[Prefix | None] = ()) -> list[Prefix]:
-        """The clean passes over several histories, many tokens at a time."""
+    def prefixes(
+        self, histories: Sequence[History], before: Sequence[Prefix | None] = (), scored: bool = True
+    ) -> list[Prefix]:
+        """The clean passes over several histories, many tokens at a time.
+
+        Where a `Writer` of its own writes, and no reply is SCORED after them, they are as deep as H(h) is read.
+        """
         encoded = [self.encode(messages) for messages in histories]
+        shallow = self.backbone.writer is not None and not scored
         with self.active():
-            return prefill(self.backbone, encoded, self.readout.layer, before)
+            return prefill(self.backbone, encoded, self.readout.layer, before, shallow)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
         """H(h_t)."""
@@ -205,7 +211,8 @@ class Policy:
         """One reply for each request, u = F(a)."""
         rows = [self.row(prefixes[request.prefix], request) for request in requests]
         with self.active():
-            replies = generate(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
+            write = self.backbone.writer or generate
+            replies = write(self.backbone, prefixes, rows, sampling, batch, progress, self.readout.layer)
         return [self.text(ids, sampling) for ids in replies]
 
     def row(self, prefix: Prefix, request: Request) -> DecodeRow:
@@ -222,7 +229,7 @@ class Policy:
     def replies(self, histories: Sequence[History], sampling: Sampling) -> list[str]:
         """The replies to some histories, under the mean action."""
         with torch.no_grad():
-            prefixes = self.prefixes([self.fitted(history) for history in histories])
+            prefixes = self.prefixes([self.fitted(history) for history in histories], scored=False)
         requests = [Request(i, -1, self.mean_action(prefix)) for i, prefix in enumerate(prefixes)]
         return self.write(prefixes, requests, sampling)
 

@@ -53,7 +53,7 @@ def greedy_replies(
         for start in range(0, len(own), BLOCK):
             block = own[start : start + BLOCK]
             with torch.no_grad():
-                prefixes = policy.prefixes([path(d) for d in block])
+                prefixes = policy.prefixes([path(d) for d in block], scored=False)
             keys = [(i, d.id, t) for i, d in enumerate(block) for t in range(len(d.turns))]
             requests = [
                 Request(i, t, policy.mean_action(prefixes[i], t) if actions is None else actions[key, t])
