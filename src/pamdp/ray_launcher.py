@@ -76,8 +76,8 @@ class Worker(Generic[S]):
         """Set an item going."""
         threading.Thread(target=self._do, args=(function, shared, item), daemon=True).start()
 
-    def heard(self) -> list[_Told | _Spent | _Done]:
-        """What has happened since the last time; waits until something has."""
+    def heard(self, begun: None = None) -> list[_Told | _Spent | _Done]:
+        """What has happened since the last time, or since an item was BEGUN; waits until something has."""
         found = [self.events.get()]
         while not self.events.empty():
             found.append(self.events.get())
@@ -184,8 +184,8 @@ class RayLauncher(Generic[S]):
         def give(w: int) -> None:
             if waiting and failed is None:
                 actor, i = self._actor(w), waiting.popleft()
-                actor.begin.remote(function, shared, items[i]())
-                busy[actor.heard.remote()] = w, i, time.monotonic()
+                # What begins fails where it cannot be read there; nothing would be heard of it then.
+                busy[actor.heard.remote(actor.begin.remote(function, shared, items[i]()))] = w, i, time.monotonic()
 
         for w in range(self.workers):
             give(w)

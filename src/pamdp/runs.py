@@ -213,8 +213,8 @@ class Follower(Run):
         self._rows.append({"step": step, "stage": stage, **scalars})
 
     def metrics(self) -> list[dict[str, Json]]:
-        """The rows since this process began."""
-        return self._rows
+        """The rows since this process began, or one with nothing in it."""
+        return self._rows or [{}]
 
     def trace(self, step: int, record: Mapping[str, Json], stage: str = "") -> None:
         """The first process writes it."""

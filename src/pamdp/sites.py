@@ -21,6 +21,7 @@ from pamdp.launcher_config import LauncherConfig
 from pamdp.llm.limits import Limiter
 from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
+from pamdp.models.place import place_of
 from pamdp.models.policy import Policy
 from pamdp.ray_launcher import RayLauncher
 from pamdp.registry import load_plugins
@@ -47,8 +48,17 @@ class Sent:
 
     @classmethod
     def of(cls, config: Config, folder: Path, plugins: Sequence[Path] = ()) -> Sent:
-        """The settings, with the policy in FOLDER."""
-        return cls(config, {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}, plugins)
+        """The settings, with the policy in FOLDER; what stands for something else elsewhere is said outright."""
+        model, judge = config.model, config.judge
+        kind = str(place_of(model).dtype).removeprefix("torch.")  # `auto` would depend on the worker's machine
+        name = str(Path(model.name).absolute()) if Path(model.name).is_dir() else model.name
+        said = {
+            "model": model.model_copy(update={"dtype": kind, "name": name}),
+            "judge": judge.model_copy(update={"weights": judge.weights and str(Path(judge.weights).absolute())}),
+            "cache": config.cache and str(Path(config.cache).absolute()),
+        }
+        files = {f.name: f.read_bytes() for f in folder.iterdir() if f.is_file()}
+        return cls(config.model_copy(update=said), files, [file.absolute() for file in plugins])
 
     def load(self) -> tuple[Backbone, Policy]:
         """The bare backbone, and the policy."""
@@ -85,10 +95,13 @@ def evaluation_site(sent: Sent, judge: JudgeConfig, names: Sequence[str], limite
 
 
 def launched(
-    config: LauncherConfig, make: Callable[..., Site], *arguments: object
+    config: LauncherConfig, make: Callable[..., Site], sent: Callable[[], Sent], *arguments: object
 ) -> AbstractContextManager[RayLauncher[Site] | None]:
-    """The workers that the settings ask for, each with the site that MAKE gives of ARGUMENTS; None: this process."""
+    """The workers that the settings ask for, each with the site that MAKE gives of what is SENT and ARGUMENTS.
+
+    None: this process; nothing is read for it.
+    """
     if config.kind == "local":
         return nullcontext()
     ranks.require_one("launcher.kind=ray")
-    return RayLauncher(config, partial(make, *arguments))
+    return RayLauncher(config, partial(make, sent(), *arguments))

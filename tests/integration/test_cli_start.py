@@ -16,6 +16,7 @@ from pamdp.config import Config
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError
 from pamdp.fingerprint import Fingerprint
+from pamdp.launcher_config import LauncherConfig
 from pamdp.registry import ADVANTAGES
 from pamdp.runs import Run
 from pamdp.settings import flatten, load
@@ -84,7 +85,7 @@ def test_processes_that_share_the_work_read_the_same_plugins(tmp_path: Path, mon
     monkeypatch.setattr("pamdp.reproduce.main.do_missing", crew)
     words = ["--plugin", str(files[0]), "--method", str(files[1]), "--jobs", "2"]
     assert str(RUN.invoke(cli.app, ["reproduce", "table2", *words]).exception) == "stop here"
-    assert given[1:] == [2, tuple(files)] and {"a", "b"} <= set(ADVANTAGES)
+    assert given[1:] == [2, tuple(files), LauncherConfig()] and {"a", "b"} <= set(ADVANTAGES)
 
 
 @pytest.mark.parametrize(

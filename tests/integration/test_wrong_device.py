@@ -25,7 +25,7 @@ from pamdp.judges.likelihood import LikelihoodHead, LikelihoodScorer
 from pamdp.judges.match import MatchHead, MatchScorer
 from pamdp.judges.reward_model import RewardHead, RewardModel
 from pamdp.judges.signals import Signals, SignalsScorer
-from pamdp.models import attention, packed_branches
+from pamdp.models import attention, packed_branches, slots
 from pamdp.models.actor import Actor, Injector, Planner
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
@@ -361,7 +361,7 @@ def test_the_cpu_waits_no_more_for_more(count: Callable[[int], int], few: int, m
 REFUSED = r"(on|of) the CPU|at least two devices|indices should be either on cpu or"
 """How PyTorch, or the device, refuses a tensor of the CPU."""
 FAULTS = {
-    "rollout": [(Policy, "features"), (Injector, "forward"), (Backbone, "embed_ids"), (attention, "additive")],
+    "rollout": [(Policy, "features"), (Backbone, "head"), (slots, "penalised"), (attention, "additive")],
     "cloning": [(Backbone, "embed_ids"), (Injector, "forward"), (packed_branches, "_mask"), (Planner, "steer")],
     "learner": [(Actor, "forward"), (Critic, "forward"), (learner, "td_target"), (learner, "gaussian_log_prob")],
 }

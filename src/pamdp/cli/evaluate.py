@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -77,7 +78,7 @@ def evaluate(
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
     if controls:
         require_local(asked.launcher, "--controls")
-    sent = Sent.of(settings.model_copy(update={"engine": asked.engine}), run / "policy", plugin)
+    sent = partial(Sent.of, settings.model_copy(update={"engine": asked.engine}), run / "policy", plugin)
     with launched(asked.launcher, evaluation_site, sent, reached, names) as launcher:
         bare, own = backbones(settings, load_backbone, asked.engine)
         result = evaluate_policies(

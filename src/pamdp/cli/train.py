@@ -6,6 +6,7 @@ A run of reinforcement begins with a copy of the cloned policy, so that it is wh
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -106,7 +107,7 @@ def offline(
         require_local(settings.launcher, "learning from users' feedback")
     else:
         require_reward(settings, start)
-    with launched(settings.launcher, offline_site, Sent.of(settings, kept(run, start), plugin)) as launcher:
+    with launched(settings.launcher, offline_site, partial(Sent.of, settings, kept(run, start), plugin)) as launcher:
         bare, own = backbones(settings, load_backbone, settings.engine)
         ledger, judges = Ledger(), []
         if not rated:
@@ -157,7 +158,8 @@ def online(
     split = tell_skipped(load_users(settings))
     require_unseen(split.test, [start])
     require_reward(settings, start)
-    with launched(settings.launcher, online_site, Sent.of(settings, kept(run, start), plugin), None) as launcher:
+    sent = partial(Sent.of, settings, kept(run, start), plugin)
+    with launched(settings.launcher, online_site, sent, None) as launcher:
         bare, own = backbones(settings, load_backbone, settings.engine)
         world = make_env_factory(settings, bare)
         if launcher is not None:

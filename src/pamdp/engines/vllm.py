@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import save, save_file
 from transformers import AutoConfig
 
+from pamdp import ranks
 from pamdp.config import Config
 from pamdp.errors import ConfigError, ModelError
 from pamdp.models.adapters import adapter_tensors, linear_names
@@ -62,6 +63,7 @@ def require_engine(config: Config) -> None:
     if config.engine.kind == "hf":
         return
     said, model = "engine.kind=vllm", config.model
+    ranks.require_one(said)
     if config.clone.backbone == "full":
         raise ConfigError(f"{said} reads weights from disk, and clone.backbone=full changes them; set engine.kind=hf")
     if model.quantization != "none":

@@ -67,7 +67,7 @@ class ClusterLimited(Limited):
     @asynccontextmanager
     async def admitted(self, tokens: float) -> AsyncIterator[Callable[[int], None]]:
         """Hold a place for a call; see Limited."""
-        ticket, taken = await self.gatekeeper.enter.remote(self.who, self.allowed, tokens), 0
+        ticket, taken = await self._enter(tokens), 0
 
         def used(tokens: int) -> None:
             nonlocal taken
@@ -77,6 +77,20 @@ class ClusterLimited(Limited):
             yield used
         finally:
             self.gatekeeper.leave.remote(ticket, taken)
+
+    async def _enter(self, tokens: float) -> Any:
+        """A ticket; whoever stops waiting for one gives it back as soon as it comes."""
+        entering = asyncio.ensure_future(self.gatekeeper.enter.remote(self.who, self.allowed, tokens))
+
+        def give_back(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self.gatekeeper.leave.remote(done.result(), 0)
+
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            entering.add_done_callback(give_back)
+            raise
 
 
 class ClusterLimiter(Limiter):

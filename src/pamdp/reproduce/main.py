@@ -81,7 +81,7 @@ def _do(config: AnyConfig, table: Table, path: Path, jobs: int, plugins: Sequenc
     if table.name == "simulator":
         require_local(config.launcher, "the audit of simulated users")
     config = with_start(config)
-    sent = Sent.of(config.of_evaluation(config.seeds[0]), policy_folder(config.start), plugins)
+    sent = partial(Sent.of, config.of_evaluation(config.seeds[0]), policy_folder(config.start), plugins)
     with launched(config.launcher, online_site, sent, config.second) as launcher:
         do_missing(partial(standard_online, config, table, path, launcher), jobs, plugins)
 
