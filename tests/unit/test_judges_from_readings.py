@@ -6,11 +6,12 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
 
-from pamdp.checkpoint import load_tensors, save_tensors
+from pamdp.checkpoint import save_tensors
 from pamdp.data.readings import ReadState
 from pamdp.errors import DataError, ModelError
 from pamdp.judges import from_readings
@@ -108,7 +109,14 @@ def test_what_is_there_already_may_have_another_shape(
 def test_a_folder_holds_what_it_should_and_a_second_one_replaces_it(folder: Path, tiny_backbone: Backbone) -> None:
     assert sorted(file.name for file in folder.iterdir()) == sorted(FILES)
     about = json.loads((folder / "config.json").read_text("utf-8"))
-    assert about == {"backbone": "tiny", "revision": "0", "first": 1, "last": 2, "temperature": TEMPERATURE}
+    assert about == {
+        "backbone": "tiny",
+        "revision": "0",
+        "first": 1,
+        "last": 2,
+        "temperature": TEMPERATURE,
+        "clone": ANY,
+    }
     before = {name: load(name, tiny_backbone, folder).fingerprint for name in NAMES}
     assert before[SIGNALS]["name"] == "signals" and before[REWARD_MODEL]["backbone"] == "tiny@0"
     assert (before[SIGNALS]["temperature"], before[REWARD_MODEL]["temperature"]) == ("0.5", "2")
@@ -130,21 +138,27 @@ def test_their_names_bring_the_shipped_ones(name: str, folder: Path, tiny_backbo
     assert verdict == Calibration(TEMPERATURE[name]).verdict(a - b)
 
 
-def test_the_clone_of_the_package_is_its_policy(tiny_backbone: Backbone) -> None:
+def test_the_clone_of_the_package_is_its_policy(tmp_path: Path) -> None:
     """What `signals` asks how likely a reply is: not there twice."""
-    found = from_readings._clone(from_readings.shipped())
-    assert found is not None and found.is_file() and found.parent == policy_shipped()
+    about = json.loads((from_readings.shipped() / "config.json").read_text("utf-8"))
+    for folder in (from_readings.shipped(), tmp_path):  # a copy of the folder elsewhere asks the same
+        found = from_readings._clone(folder, about["clone"])
+        assert found is not None and found.parent == policy_shipped()
     assert not (from_readings.shipped() / "clone.safetensors").exists()
 
 
 def test_another_clone_is_another_judge(folder: Path, tiny_backbone: Backbone) -> None:
     before = load(SIGNALS, tiny_backbone, folder)
-    tensors = load_tensors(folder / "clone.safetensors")
-    save_tensors(folder / "clone.safetensors", {key: 2 * value for key, value in tensors.items()})
-    after = load(SIGNALS, tiny_backbone, folder)
+    said = before.scorer.score(PERSON, LONE, REPLIES)
+    other = _random(9)
+    save(folder.with_name("other"), *other, TEMPERATURE)
+    after = load(SIGNALS, tiny_backbone, folder.with_name("other"))
     assert after.fingerprint["weights"] != before.fingerprint["weights"]
+    assert after.scorer.score(PERSON, LONE, REPLIES) == other[1].score(PERSON, LONE, REPLIES)
+    assert before.scorer.score(PERSON, LONE, REPLIES) == said  # both stand on one backbone
     (folder / "clone.safetensors").unlink()
-    assert load(SIGNALS, tiny_backbone, folder).scorer.clone is None  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"clone\.safetensors is missing or another's"):
+        load(SIGNALS, tiny_backbone, folder)
 
 
 # ---- what is refused

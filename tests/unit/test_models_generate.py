@@ -1,5 +1,6 @@
 """Batched replies with a carried cache are those of one whole new pass per token, and depend on their own row alone."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -8,11 +9,12 @@ import torch
 
 from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone
-from pamdp.models.generate import DecodeRow, Sampling, generate
+from pamdp.models.generate import DecodeRow, Entry, Sampling, Writing, generate
 from pamdp.models.kv_cache import SlotCache
 from pamdp.models.launch import FixedLaunch, Launch
 from pamdp.models.prefix import Prefix
 from pamdp.models.slots import Slots
+from pamdp.types import Message
 from tests.tools import naive
 from tests.tools.chats import CHATS, ECHO, LONE, NURSE, SYSTEM
 from tests.tools.recording import RecordedLaunch
@@ -258,3 +260,20 @@ def test_every_end_token_of_the_model_ends_a_reply(make_backbone: Callable[..., 
     assert again.chat.ends == (backbone.chat.end, other) and again.chat.end == backbone.chat.end
     cut = [ids[: ids.index(other)] if other in ids else ids for ids in before]
     assert cut != before and generate(again, prefixes, rows, sampling) == cut
+
+
+def test_a_row_that_ends_where_the_room_does(backbone: Backbone) -> None:
+    """A history that leaves room for 13 tokens beside a longer reply: passes between two looks go beyond its end."""
+    said = " ".join(["bread and salt and honey"] * 200)
+    prefixes = prefixes_of(backbone, (Message("user", said),), LONE)
+    assert len(prefixes[0].encoded.ids) > 499
+    rows = [DecodeRow(0, 499), DecodeRow(1, len(prefixes[1].encoded.ids))]
+    ways = [Sampling(13, 0.0, repetition_penalty=1.0), Sampling(40, 0.0, repetition_penalty=1.0)]
+    backbone.chat.ends = [-1]  # nobody ends earlier
+    with torch.no_grad():
+        writing, found = Writing(backbone, prefixes[0], 8, 512 - 40, 40), dict[int, list[int]]()
+        waiting = deque(Entry(i, prefixes[i], row, way) for i, (row, way) in enumerate(zip(rows, ways, strict=True)))
+        while len(found) < 2:
+            found |= dict(writing.step(waiting))
+    expected = [generate(backbone, prefixes, [row], way)[0] for row, way in zip(rows, ways, strict=True)]
+    assert [found[i] for i in range(2)] == expected and [len(ids) for ids in expected] == [13, 40]

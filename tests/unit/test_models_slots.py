@@ -149,15 +149,20 @@ def test_a_size_is_recorded_when_it_comes_again_and_every_pass_counts_once(
         "Stream": MagicMock(),
         "stream": MagicMock(),
         "current_stream": MagicMock(),
+        "set_stream": MagicMock(),
+        "device": MagicMock(),
     }
     for name, stand_in in cuda.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
-    launch = GraphLaunch()
+    launch = GraphLaunch(torch.device("cuda:1"))
     for size in ("a", "a", "b", "a", "b"):
         launch(size, partial(step, size))
     expected = ["a", "a", "b", "a", "b"] if refuses else ["a", "replayed a", "b", "replayed a", "replayed b"]
     assert ran == expected
     assert capsys.readouterr().err.count("cannot be recorded") == refuses
+    # Whatever device is the current one, all of it happens on the model's; a stream that failed is left again.
+    assert {call.args for call in cuda["device"].call_args_list} == {(torch.device("cuda:1"),)}
+    assert cuda["set_stream"].called == refuses
 
 
 @pytest.mark.parametrize("sampling", [*SAMPLINGS, Sampling(1, 0.0, repetition_penalty=3.0)], ids=str)

@@ -148,7 +148,11 @@ class Batch:
             prefix = replace(before, encoded=encoded) if whole and before is not None else next(read)
             self.cache.keep(job.space, prefix, before)
             job.emit(Started(len(encoded.ids), _length(before), time.monotonic() - asked))
-            self._begin(job, prefix)
+            try:
+                self._begin(job, prefix)
+            except Exception as error:  # others go on
+                self.cancel(job)
+                job.emit(Failed(unexpected(error)))
         self.reading.clear()
 
     def _encode(self, job: Job) -> Encoded:
@@ -178,15 +182,17 @@ class Batch:
         seed = seed_of(job.seed, "action") if job.explore else None
         mean, drawn = policy.act(policy.features(prefix), job.n, seed)
         actions = [a if a is None or mean is None or seed is None else mean + job.explore * (a - mean) for a in drawn]
-        if mean is not None and job.actions:
-            given = zip(actions, job.actions, strict=True)
-            actions = [a if numbers is None else mean.new_tensor(numbers) for a, numbers in given]
+        given = job.actions or (None,) * job.n
+        if mean is not None:
+            both = zip(actions, given, strict=True)
+            actions = [a if numbers is None else mean.new_tensor(numbers) for a, numbers in both]
         centre, *told = _numbers([mean, *actions])
         sigma = job.explore * float(policy.planner.actor.sigma) if job.explore and policy.planner is not None else 0.0
         for index, action in enumerate(actions):
             request = Request(0, -1, action, seed_of(job.seed, index) if index else job.seed)
             key = next(self.keys)
-            reply = _Reply(job, index, sampling.max_tokens, told[index], centre, sigma, Speech(job.stop))
+            drawn_by = sigma if given[index] is None else 0.0
+            reply = _Reply(job, index, sampling.max_tokens, told[index], centre, drawn_by, Speech(job.stop))
             self.replies[key] = reply
             self.waiting.append(Entry(key, prefix, policy.row(prefix, request), sampling))
 

@@ -6,6 +6,7 @@ readers on users whom nobody trained on.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -34,7 +35,7 @@ FIRST, LAST = 0.4, 0.67
 FILES = ("clone.safetensors", "config.json", "reward-model.safetensors", "signals.safetensors")
 """What a folder of these judges holds; the package's clone is its policy's adapter, which is not there twice."""
 CLONE = "clone of signals"
-"""Name of the adapter under which `signals` asks how likely a reply is."""
+"""How names of adapters begin under which `signals` asks how likely a reply is; what follows tells their weights."""
 
 
 def shipped() -> Path:
@@ -97,6 +98,7 @@ def save(folder: Path, model: RewardModel, signals: SignalsScorer, temperature: 
             save_tensors(part / "clone.safetensors", adapter_tensors(backbone, signals.clone))
         about: dict[str, Json] = {"backbone": backbone.name, "revision": backbone.revision}
         about |= {"first": model.first, "last": model.last, "temperature": temperature}
+        about["clone"] = None if signals.clone is None else _digest(part / "clone.safetensors")
         write_json(part / "config.json", about)
 
 
@@ -108,7 +110,7 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
     """
     folder = folder or shipped()
     about = read_about(folder, backbone.name, backbone.revision, "pamdp judge train --readings")
-    tensors, clone = _tensors(folder / f"{name}.safetensors"), _clone(folder)
+    tensors, clone = _tensors(folder / f"{name}.safetensors"), _clone(folder, about.get("clone"))
     scorer: Scorer
     if name == REWARD_MODEL:
         adapter = {key[8:]: value for key, value in tensors.items() if key.startswith("adapter.")}
@@ -124,9 +126,10 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
             )
         signals = Signals()
         signals.load_state_dict(tensors)
-        if clone is not None:
-            restore_adapter(backbone, CLONE, _tensors(clone))
-        scorer = SignalsScorer(backbone, signals, None if clone is None else CLONE)
+        named = None if clone is None else f"{CLONE} {about['clone']}"
+        if clone is not None and named is not None and named not in getattr(backbone.model, "peft_config", {}):
+            restore_adapter(backbone, named, _tensors(clone))
+        scorer = SignalsScorer(backbone, signals, named)
     fingerprint = fingerprint_of(folder, backbone, *([] if clone is None else [clone]))
     return ScoringJudge(name, scorer, Calibration(about["temperature"][name]), fingerprint)
 
@@ -139,12 +142,21 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         raise ModelError(f"no {file.name} in {file.parent}; `pamdp judge train --readings` makes it") from error
 
 
-def _clone(folder: Path) -> Path | None:
-    """The adapter of the clone that stands beside the judges of FOLDER, if any."""
-    if folder == shipped():
-        return folder.with_name("policy") / "adapter.safetensors"
-    own = folder / "clone.safetensors"
-    return own if own.is_file() else None
+def _clone(folder: Path, digest: str | None) -> Path | None:
+    """The file of that DIGEST with the adapter of the clone whom `signals` in FOLDER asks; None: it asks none.
+
+    The package's is its policy. A ModelError where it is missing.
+    """
+    if digest is None:
+        return None
+    for file in (folder / "clone.safetensors", shipped().with_name("policy") / "adapter.safetensors"):
+        if file.is_file() and _digest(file) == digest:
+            return file
+    raise ModelError(f"{folder / 'clone.safetensors'} is missing or another's; `pamdp judge train --readings` makes it")
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 for _name in NAMES:

@@ -227,7 +227,8 @@ class Writing:
         rows, slots = len(self.owner), self.slots
         more = slots.inject is not None, slots.steer is not None, self.ways.drawn is not None, self.ways.penalised
         for _ in range(min(self.passes, self.until - self.clock)):
-            last, width = self.launch.shape(rows, self.ahead + self.clock)
+            # A row that has its last token counts on until the next look, beyond what there is room for.
+            last, width = self.launch.shape(rows, min(self.ahead + self.clock, self.room[1]))
             self.launch((last, width, *more), partial(slots.step, 0, last, width, self.ways))
             self.clock += 1
 

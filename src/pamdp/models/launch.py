@@ -62,12 +62,18 @@ class GraphLaunch(FixedLaunch):
     come, which is said once. Recorded passes hold the addresses of weights: see `Writing.takes`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream: torch.cuda.Stream | None = None
         self.graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
         self.refused = False
 
     def __call__(self, size: Hashable, step: Callable[[], None]) -> None:
         """Run STEP, or replay what it did when it was recorded."""
+        with torch.cuda.device(self.device):  # streams and graphs are else those of whatever device is current
+            self._launch(size, step)
+
+    def _launch(self, size: Hashable, step: Callable[[], None]) -> None:
         if not self.refused and size in self.graphs:
             graph = self.graphs[size] or self._record(size, step)
             if graph is not None:
@@ -77,23 +83,24 @@ class GraphLaunch(FixedLaunch):
             step()
             return
         self.graphs[size] = None
+        self.stream = self.stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # Libraries take their memory in a first run; on a stream of its own, as recording does.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
             step()
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.current_stream().wait_stream(self.stream)
 
     def _record(self, size: Hashable, step: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         """A graph of STEP, which is not run; None where it cannot be recorded."""
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         # One pool for all: no two graphs run at a time, and what they leave behind lies outside of it.
         pool = next((known.pool() for known in self.graphs.values() if known is not None), None)
         try:
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream, capture_error_mode="thread_local"):
                 step()
         except RuntimeError as error:
             self.refused = True
+            torch.cuda.set_stream(before)  # what failed may have left its own in use
             note(f"this model's decode step cannot be recorded as a CUDA graph, and is slower: {str(error)[:120]!r}")
             return None
         self.graphs[size] = graph
@@ -103,7 +110,7 @@ class GraphLaunch(FixedLaunch):
 def launch_for(device: torch.device) -> Launch:
     """What is fastest on a device."""
     if device.type == "cuda":
-        return GraphLaunch()
+        return GraphLaunch(device)
     return Launch() if device.type == "cpu" else FixedLaunch()
 
 

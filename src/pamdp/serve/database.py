@@ -43,11 +43,21 @@ class Database:
     def __init__(self, where: str | Path, sealer: Sealer, salt: str) -> None:
         self.named, self.sealer = str(where), sealer
         try:
-            url = make_url(self.named if "://" in self.named else f"sqlite:///{self.named}")
             if "://" in self.named:
-                self.named = url.render_as_string(hide_password=True)
+                # A URL may hold a password, in its query too, and nothing of it is shown before it was read.
+                asked, self.named = self.named, "the URL of store="
+                url = make_url(asked)
+                if "@" in (url.host or ""):
+                    raise ArgumentError("a password's @ is written %40")
+                self.named = url.set(query={}).render_as_string(hide_password=True)
+            else:
+                url = make_url(f"sqlite:///{self.named}")
             self.engine = _connected(url)
             self._make(salt)
+        except ValueError:  # of a port that is no number, which may be part of a password
+            raise StoreError(
+                f"{self.named} cannot be read; write :, @ and / of a password as %3A, %40 and %2F"
+            ) from None
         except (ArgumentError, ImportError) as error:
             how = "name a file, or postgresql+psycopg://... with `pip install 'pamdp[postgres]'`"
             raise StoreError(f"{self.named} is no place of a store: {_line(error)}; {how}") from error
@@ -140,13 +150,16 @@ class Database:
 
 def _connected(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=-1, hide_parameters=True)
+        # A server that no longer answers is given up in seconds, not when TCP does so.
+        alive = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 2, "tcp_user_timeout": 10_000}
+        waits = {"connect_timeout": 5, **alive} if url.get_backend_name() == "postgresql" else {}
+        engine = create_engine(url, connect_args=waits, pool_pre_ping=True, max_overflow=-1, hide_parameters=True)
         if engine.dialect.name == "postgresql":
             event.listen(engine, "connect", _bound_waits)
         return engine
-    waits = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
+    busy = {"timeout": BUSY_MS / 1000, "check_same_thread": False}
     # Errors would quote what was to be written, and end up in a log.
-    engine = create_engine(url, connect_args=waits, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
+    engine = create_engine(url, connect_args=busy, poolclass=QueuePool, max_overflow=-1, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine

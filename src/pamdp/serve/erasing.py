@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from pamdp.files import Json
 from pamdp.serve.profiles import Profiles
@@ -47,9 +48,10 @@ def know_version(store: Store, version: str, run: str | Path, space: str, users:
 
     USERS are ids or aliases (`Store.alias`, as exports name users). Said again of a version, it adds users.
     """
-    known = {name: id for id in store.users() for name in (id, store.alias(id))}
-    learned = {known[user] for user in users if user in known}
-    with store.writing() as session:
+
+    def work(session: Session) -> int:
+        known = {name: id for id in store.users() for name in (id, store.alias(id))}
+        learned = {known[user] for user in users if user in known}
         row = session.get(VersionRow, version) or VersionRow(id=version, created=time.time(), erased=0)
         row.run, row.space = str(run), space
         session.add(row)
@@ -57,7 +59,9 @@ def know_version(store: Store, version: str, run: str | Path, space: str, users:
         for user in sorted(learned):
             if session.get(LearnedRow, (version, user)) is None:
                 session.add(LearnedRow(version=version, user=user))
-    return len(learned)
+        return len(learned)
+
+    return store.twice(work)
 
 
 def versions(store: Store) -> list[Version]:

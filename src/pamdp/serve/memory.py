@@ -79,11 +79,15 @@ async def sweeping(profiles: Profiles, _: object) -> AsyncIterator[None]:
                 await asyncio.to_thread(profiles.store.sweep)
             except StoreError as error:
                 log.warning("old replies were not erased: %s", error)
+            except Exception:  # retention is a promise: the next hour tries again
+                log.exception("old replies were not erased")
             await asyncio.sleep(SWEEP_EVERY)
 
     task = asyncio.create_task(sweep())
-    yield
-    task.cancel()
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def install(this: Service, profiles: Profiles) -> Sequence[APIRouter]:

@@ -85,7 +85,7 @@ class Store:
     def served(self, reply: ServedReply) -> None:
         """Remember a reply; a StoreError where it cannot be, or its id is taken."""
         try:
-            self._twice(lambda session: self._serve(session, reply))
+            self.twice(lambda session: self._serve(session, reply))
         except IntegrityError:
             raise StoreError(f"there is a reply {reply.id!r} already; give every reply an id of its own") from None
 
@@ -102,7 +102,7 @@ class Store:
         """
         over = None if feedback.over is None else plain(feedback.over)
         feedback = replace(feedback, user=plain(feedback.user), reply=plain(feedback.reply), over=over)
-        return self._twice(lambda session: self._rate(session, feedback, key))
+        return self.twice(lambda session: self._rate(session, feedback, key))
 
     def users(self) -> list[str]:
         """Ids of all users."""
@@ -167,7 +167,7 @@ class Store:
             self.database.truncate_log()
         return len(old)
 
-    def _twice(self, work: Callable[[Session], T]) -> T:
+    def twice(self, work: Callable[[Session], T]) -> T:
         """WORK in a transaction; once more where another process was first with the same user or key."""
         try:
             with self.writing() as session:
