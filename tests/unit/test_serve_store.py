@@ -58,3 +58,19 @@ def test_the_tables_are_portable() -> None:
     for table in Table.metadata.sorted_tables:
         made = str(CreateTable(table).compile(dialect=postgresql.dialect()))
         assert made.startswith(f"\nCREATE TABLE {table.name}") and ("user" not in table.c or '"user" VARCHAR' in made)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://nowhere.invalid/db?user=u&password=SECRET",
+        "postgresql+psycopg://u:SEC@SECRET:RET@nowhere.invalid/db",  # no port's number
+        "postgresql+psycopg://u:SEC@SECRET@nowhere.invalid/db",
+        "postgresql+psycopg://u:SECRET@nowhere.invalid/db",
+        "no-such-kind://u:SECRET@nowhere.invalid/db",
+    ],
+)
+def test_no_password_of_a_url_is_shown(url: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        Store(url)
+    assert "SECRET" not in str(caught.value) and "SECRET" not in str(caught.value.__cause__ or "")
