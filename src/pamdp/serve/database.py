@@ -49,7 +49,8 @@ class Database:
                 url = make_url(asked)
                 if "@" in (url.host or ""):
                     raise ArgumentError("a password's @ is written %40")
-                self.named = url.set(query={}).render_as_string(hide_password=True)
+                shown = url.difference_update_query(["password", "sslpassword"])
+                self.named = shown.render_as_string(hide_password=True)
             else:
                 url = make_url(f"sqlite:///{self.named}")
             self.engine = _connected(url)
