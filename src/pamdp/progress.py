@@ -68,7 +68,7 @@ class Progress:
 
     def advance(self, steps: int = 1, beside: str = "") -> None:
         """STEPS more are done; BESIDE stands behind the bar."""
-        steps = min(steps * self.each, max(self.total - self.done, 0))  # what a dead worker had done is done again
+        steps = min(steps * self.each, self.total - self.done) if self.each > 1 else steps
         self.done += steps
         self.bars.advance(self.task, steps)
         if beside:
