@@ -20,7 +20,7 @@ from rich.console import Console
 
 from pamdp import ranks
 from pamdp.calls_config import JudgeConfig
-from pamdp.config import Config, DataConfig
+from pamdp.config import Config, DataConfig, require_hf
 from pamdp.errors import ConfigError
 from pamdp.evaluation.offline_eval import judge_methods, write_replies
 from pamdp.evaluation.records import Judgement
@@ -236,11 +236,7 @@ def _config(settings: Mapping[str, object] | None) -> Config:
 
     config = load_settings(Config, (), [f"{key}={text(value)}" for key, value in (settings or {}).items()])
     require_local(config.launcher, "what is called from Python")
-    if config.engine.kind != "hf":
-        raise ConfigError(
-            f"engine.kind={config.engine.kind}: in Python an engine is the backbone's; "
-            "pamdp.engines.vllm.use_engine(backbone, config) gives it one"
-        )
+    require_hf(config.engine, "what is called from Python (but see pamdp.engines.vllm.use_engine)")
     return config
 
 

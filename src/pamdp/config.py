@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pamdp.calls_config import EndpointConfig, JudgeConfig, SimulatorConfig
+from pamdp.errors import ConfigError
 from pamdp.launcher_config import LauncherConfig
 from pamdp.place_config import PlaceConfig
 from pamdp.registry import ADVANTAGES, LAYOUTS, USERS
@@ -79,6 +80,12 @@ class EngineConfig(Settings):
 
     kind: Literal["hf", "vllm"] = "hf"
     cache_gb: float = Field(default=1.0, gt=0)
+
+
+def require_hf(config: EngineConfig, what: str) -> None:
+    """A ConfigError where WHAT is asked for with another engine, which it does not start."""
+    if config.kind != "hf":
+        raise ConfigError(f"{what} has replies written by transformers; leave out engine.kind={config.kind}")
 
 
 PLACE = (*PlaceConfig.model_fields, "checkpointing")

@@ -16,7 +16,7 @@ from pamdp.engines.engine import Engine
 from pamdp.engines.job import Ended, Event, Failed, Job, Piece, Started
 from pamdp.engines.prefix_cache import PrefixCache, size
 from pamdp.engines.speech import Speech
-from pamdp.errors import ContextLengthError
+from pamdp.errors import ContextLengthError, EndpointError
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy, Request
@@ -140,6 +140,25 @@ def test_replies_under_given_actions_are_those_that_the_policy_writes(
     ended = Asked(engine, policy, history, GREEDY, n=3, actions=given).wait()
     assert [one.text for one in ended] == engine.call(write).result() and len({one.text for one in ended}) == 3
     assert [one.action for one in ended] == [given[0], ended[1].mean, given[2]]
+
+
+def test_a_job_that_cannot_begin_fails_alone(engine: Engine, policies: dict[str, Policy]) -> None:
+    """Actions of another width than the policy's, beside a reply under way and one that comes after."""
+    own = policies["pamdp"]
+    beside = Asked(engine, own, said("Hello."), Sampling(48))
+    wrong = Asked(engine, own, said("Hello."), GREEDY, n=2, actions=((0.5,), None))
+    after = Asked(engine, own, said("Hello."), GREEDY)
+    with pytest.raises(EndpointError, match="could not be written"):
+        wrong.wait()
+    assert beside.text == own.reply("Hello.", max_tokens=48) and after.text == own.reply("Hello.", max_tokens=12)
+    assert engine.running == 0
+
+
+def test_a_given_action_was_not_drawn(engine: Engine, policies: dict[str, Policy]) -> None:
+    own = policies["pamdp"]
+    width = own.config.model.d_a
+    given, drawn = Asked(engine, own, said("Hello."), GREEDY, n=2, explore=1.0, actions=((0.5,) * width, None)).wait()
+    assert given.sigma == 0 < drawn.sigma and given.action == pytest.approx((0.5,) * width)
 
 
 def test_a_cancelled_job_frees_its_places(engine: Engine, policies: dict[str, Policy]) -> None:

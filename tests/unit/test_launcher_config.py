@@ -11,11 +11,13 @@ import pytest
 import pamdp
 from pamdp.cli import app
 from pamdp.config import MAY_CHANGE, Config
+from pamdp.engines.vllm import require_engine
 from pamdp.errors import ConfigError
 from pamdp.launcher_config import LauncherConfig
 from pamdp.models import embedded
 from pamdp.ray_launcher import RayLauncher
 from pamdp.settings import load
+from pamdp.sites import Sent, launched, offline_site
 from tests.tools.launching import site_of
 
 
@@ -32,6 +34,7 @@ def nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("train bc --run {path}/run launcher.kind=ray", "cloning runs in this process only"),
         ("quickstart --run {path}/run launcher.kind=ray", "quickstart runs in this process only"),
+        ("quickstart --run {path}/run engine.kind=vllm", "quickstart has replies written by transformers"),
         ("judge eval --pairs sample launcher.kind=ray", "judge eval runs in this process only"),
         ("reproduce simulator --run {path}/run launcher.kind=ray", "the audit of simulated users runs in this process"),
         ("reproduce table2 --jobs 2 --run {path}/run launcher.kind=ray", "set launcher.workers, or leave out ray"),
@@ -46,6 +49,39 @@ def test_what_workers_cannot_do_is_refused(command: str, said: str, tmp_path: Pa
 def test_python_calls_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="called from Python runs in this process only"):
         pamdp.clone(None, (), settings={"launcher.kind": "ray"})  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"use_engine\) has replies written by transformers"):
+        pamdp.clone(None, (), settings={"engine.kind": "vllm"})  # type: ignore[arg-type]
+
+
+def test_several_processes_have_no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would start one of its own, on the same card, and wait for the others inside it."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"engine\.kind=vllm runs in one process, and 2 were started"):
+        require_engine(load(Config, (), ["engine.kind=vllm"]))
+
+
+def test_workers_are_told_outright_what_means_something_else_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clone").mkdir()
+    (tmp_path / "clone" / "planner.safetensors").write_bytes(b"weights")
+    asked = load(Config, (), ["cache=answers", "judge.weights=judges", "model.name=clone", "model.device=cpu"])
+    sent = Sent.of(asked, Path("clone"), [Path("mine.py")])
+    config = sent.config
+    assert (config.cache, config.judge.weights) == (str(tmp_path / "answers"), str(tmp_path / "judges"))
+    assert config.model.name == str(tmp_path / "clone") and config.model.dtype in ("float32", "bfloat16")
+    assert sent.plugins == [tmp_path / "mine.py"] and sent.policy == {"planner.safetensors": b"weights"}
+    assert Sent.of(load(Config, (), ["model.device=cpu"]), Path("clone")).config.judge.weights == ""
+
+
+def test_what_stays_here_reads_nothing_for_workers() -> None:
+    def read() -> Sent:
+        raise AssertionError("a policy was read that nobody is sent")
+
+    with launched(LauncherConfig(), offline_site, read) as launcher:
+        assert launcher is None
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from pamdp.models.place import place_of
 from pamdp.place_config import PlaceConfig
 from pamdp.progress import Progress, note
 from pamdp.rollout import collect
+from pamdp.runs import Follower
 from pamdp.shards import deal, merged
 from pamdp.train.parallel import require_launch
 from pamdp.transitions import Rollout, to_batch
@@ -112,3 +113,11 @@ def test_what_accelerate_cannot_have_is_refused(second: pytest.MonkeyPatch, name
         require_launch("none")
     second.setenv("WORLD_SIZE", "1")
     require_launch("none")
+
+
+def test_what_follows_a_run_has_a_row_where_nothing_was_left_to_do(tmp_path: Path) -> None:
+    """As a command ends: with the last row, on every process."""
+    run = Follower(tmp_path)
+    assert run.metrics()[-1] == {}
+    run.log(1, {"loss": 0.5}, "clone")
+    assert run.metrics() == [{"step": 1, "stage": "clone", "loss": 0.5}]

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pamdp.cli.options import Json, Overrides, Plugins, Resume, RunDir, show
-from pamdp.errors import ConfigError
+from pamdp.config import require_hf
 from pamdp.types import Dialogue
 
 app = typer.Typer()
@@ -56,8 +56,7 @@ def quickstart(
     start = shipped("trained")
     config = settings_from(start, ["quickstart"], overrides)
     require_local(config.launcher, "quickstart")
-    if config.engine.kind != "hf":
-        raise ConfigError(f"engine.kind={config.engine.kind}: quickstart writes replies by transformers; leave it out")
+    require_hf(config.engine, "quickstart")
     console.print("[bold]1/4[/bold] loading the embedded model, the shipped planner and the judges")
     backbone = load_backbone(config.model)
     judge, ledger = make_rewards(config, lambda: backbone)
