@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from pamdp.config import ModelConfig
+from pamdp.models.backbone import Backbone
 from pamdp.models.embedded import load_backbone
 from pamdp.models.generate import Sampling
 from pamdp.models.policy import Policy
+from pamdp.serve import server
 from pamdp.serve.aside import Write, alone
 from pamdp.serve.check import Measure, Report
+from pamdp.serve.config import ServeConfig
 from pamdp.serve.keys import Keys
 from pamdp.serve.models import load_models, version
 from tests.tools.serving import as_json, said, save_run, serving
@@ -83,6 +88,19 @@ def test_told_to_stop_it_ends_what_it_has_begun_and_refuses_what_is_new(run: Pat
         assert last.choices[0].finish_reason == "length"
         assert server.popen.wait(600) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_models_are_loaded_by_the_thread_that_writes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that compute are two pools of OpenMP, which sleep between operations: half the tokens a second."""
+    loaded_by: list[str] = []
+
+    def load(config: ModelConfig) -> Backbone:
+        loaded_by.append(threading.current_thread().name)
+        return load_backbone(config)
+
+    monkeypatch.setattr(server.Server, "run", lambda self, sockets: None)
+    server.serve(str(run), ServeConfig(), Keys(), port=0, load=load)
+    assert loaded_by and {*loaded_by} == {"pamdp-engine"}
 
 
 def test_killed_and_started_again_it_says_the_same(run: Path, tmp_path: Path) -> None:

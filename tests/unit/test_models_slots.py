@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from pamdp.models import generate as generation
 from pamdp.models.backbone import Backbone
 from pamdp.models.draw import draw, penalised, pick
 from pamdp.models.generate import DecodeRow, Sampling, generate
+from pamdp.models.kv_cache import SlotCache
 from pamdp.models.launch import LOOK, FixedLaunch, GraphLaunch, Launch, launch_for
 from pamdp.models.prefix import Prefix
 from pamdp.models.slots import Slots
@@ -22,6 +25,7 @@ from tests.tools.families import make_family
 from tests.tools.recording import Operations, RecordedLaunch, looks
 
 TOKENS = 24
+STATUS = Path("/proc/self/status")
 SAMPLINGS = [Sampling(TOKENS, repetition_penalty=1.0), Sampling(TOKENS, 0.8, 0.9, 1.2)]
 
 
@@ -190,3 +194,20 @@ def test_sizes_are_few_and_large_enough() -> None:
 def test_each_device_has_its_launch() -> None:
     kinds = {name: type(launch_for(torch.device(name))) for name in ("cpu", "cuda:1", "mps")}
     assert kinds == {"cpu": Launch, "cuda:1": GraphLaunch, "mps": FixedLaunch}
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="only Linux says how much memory is in use")
+def test_a_cpu_takes_memory_for_the_tokens_that_are_there() -> None:
+    """Half a gigabyte of room for a token each of 64 replies; huge pages would take all of it."""
+    one = DynamicCache()
+    one.update(torch.ones(1, 2, 1, 64), torch.ones(1, 2, 1, 64), 0)
+
+    def resident() -> int:
+        return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith("VmRSS"))
+
+    before = resident()
+    cache = SlotCache(one, 64, 8192)
+    for place in range(64):
+        cache.fill(place, one, 1)
+    assert resident() - before < 64 * 1024  # kB
+    assert cache.layers[0].keys[63, 1, 0].tolist() == [1.0] * 64 and not cache.layers[0].values[63, 1, 1].any()

@@ -7,9 +7,10 @@ nothing of what is written.
 
 from __future__ import annotations
 
+import math
+import mmap
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -76,7 +77,10 @@ class _SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not typ
 
 
 def _zeros(like: Tensor, *shape: int) -> Tensor:
-    """Zeros of the type and device of LIKE; a CPU takes memory where it is written: few rows fill their places."""
+    """Zeros of the type and device of LIKE; a CPU takes memory where it is written: few rows fill their places.
+
+    Plain pages: NumPy asks for huge ones, and the first token of every row, head and layer would take a whole one.
+    """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(shape, dtype=f"i{like.element_size()}")).view(like.dtype)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape) * like.element_size()), dtype=like.dtype).view(shape)

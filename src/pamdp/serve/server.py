@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from functools import partial
 from ipaddress import ip_address
 from types import FrameType
 
@@ -83,10 +84,12 @@ def serve(
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from error
-    models = load_models(source, load, config.model)
-    profiles = open_profiles(config, source, store_key)
     engine = Engine(config.places, config.context, config.max_tokens, config.cache_mb * 2**20)
+    profiles = None
     try:
+        # In the engine's thread: a second one that computes has OpenMP put both to sleep between operations.
+        models = engine.call(partial(load_models, source, load, config.model)).result()
+        profiles = open_profiles(config, source, store_key)
         app = create_app(engine, models, config, keys, profiles=profiles, check=check, load=load)
         if ui:
             app.include_router(page_router(source))
