@@ -171,7 +171,7 @@ class RLConfig(Settings):
       clip: range of the importance ratio over the epochs on one batch; absent: eq. 12 as it is, without a ratio.
       permute: control: shuffle the advantages, so that noise is learned (`pamdp eval RUN --permuted RUN2`).
       moves: how A1 moves: "gains" of each number of the action, along "components" of H(h), or "all" of it (the paper).
-      components: how many, where it moves along them; 0: by the same for every state. 0: by the same for every state.
+      components: how many, where it moves along them; 0: by the same for every state.
       rounds: how often replies are drawn from the current policy and learned from.
       samples: replies drawn for each state in a round.
       reference: what the reward compares a reply with: the cloned policy's reply, Vanilla's, or the record's

@@ -28,6 +28,19 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve the settings and estimate the work.")] = False,
     jobs: Annotated[int, typer.Option(help="Processes that share the work, one thread each.", min=1)] = 1,
     render: Annotated[bool, typer.Option("--render", help="Only write the table again from what is stored.")] = False,
+    sheet: Annotated[
+        int | None,
+        typer.Option(
+            help="Only write blind sheets of so many states of what is stored, one for each column and seed.", min=1
+        ),
+    ] = None,
+    readings: Annotated[
+        list[Path],
+        typer.Option(
+            help="Verdicts of blind readers on such a sheet; repeat. They are kept, and stand above the judges.",
+            default_factory=list,
+        ),
+    ],
     config: Sources,
     plugin: Plugins,
     method: Annotated[list[Path], typer.Option("--method", hidden=True, callback=read_plugins, default_factory=list)],
@@ -41,9 +54,16 @@ def reproduce(
 
     Example: `pamdp reproduce table2 --preset cpu prefeval.path=data/prefeval`
     """
-    from pamdp.reproduce.main import reproduce as make
+    from pamdp.reproduce import main
 
     online = table in ("table3", "fig4", "simulator")
     path = run or Path(f"runs/reproduce-{'online-' if online else ''}{preset}")
-    result = make(table, preset, path, config, overrides, (*plugin, *method), jobs, dry=dry_run, rendered=render)
+    if sheet is not None:
+        result = main.sheets(table, path, sheet)
+    elif readings:
+        result = main.readings(table, path, readings)
+    else:
+        result = main.reproduce(
+            table, preset, path, config, overrides, (*plugin, *method), jobs, dry=dry_run, rendered=render
+        )
     show(as_json, result.json, *result.shown)

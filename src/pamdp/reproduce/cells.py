@@ -20,7 +20,7 @@ from pamdp.reproduce.store import AGAIN, read_json, said_file, slug
 from pamdp.reproduce.tables import DataSet, Table
 from pamdp.stored import read_records
 from pamdp.train.examples import within_context
-from pamdp.train.factory import Split, load_split
+from pamdp.train.factory import BUNDLED, Split, load_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Cell:
 
     @property
     def source(self) -> str:
-        """What the data are called where people read it: the sample stands in for ALOE, and is not ALOE."""
-        return "sample" if self.column == "ALOE" and self.data.path == "sample" else self.column
+        """What the data are called where people read it: bundled ones stand in for ALOE, and are not ALOE."""
+        return self.data.path if self.data.path in BUNDLED else self.column
 
     @property
     def title(self) -> str:

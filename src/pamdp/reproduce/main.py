@@ -24,6 +24,7 @@ from pamdp.reproduce.offline_page import offline_page
 from pamdp.reproduce.online import standard_online, with_start
 from pamdp.reproduce.online_page import online_page
 from pamdp.reproduce.plan import plan_offline, plan_online
+from pamdp.reproduce.read import KEY, take_verdicts, write_sheets
 from pamdp.reproduce.tables import Table, table
 from pamdp.reproduce.work import do_missing
 from pamdp.runs import Run
@@ -84,6 +85,29 @@ def _do(config: AnyConfig, table: Table, path: Path, jobs: int, plugins: Sequenc
     sent = partial(Sent.of, config.of_evaluation(config.seeds[0]), policy_folder(config.start), plugins)
     with launched(config.launcher, online_site, sent, config.second) as launcher:
         do_missing(partial(standard_online, config, table, path, launcher), jobs, plugins)
+
+
+def sheets(name: str, path: Path, states: int) -> Result:
+    """Write blind sheets of so many STATES of what the run at PATH holds of a table; errors as `reproduce`."""
+    made = [str(folder) for folder in write_sheets(_stored(name, path), states)]
+    said = [
+        f"{states} states to read: {folder}/sheet.html; not for readers: {KEY} beside that folder" for folder in made
+    ]
+    return Result(json.dumps({"run": str(path), "sheets": made}), said)
+
+
+def readings(name: str, path: Path, files: Sequence[Path]) -> Result:
+    """Keep what blind readers said of such sheets, and write the page with it; errors as `reproduce`."""
+    grid = _stored(name, path)
+    take_verdicts(grid, files)
+    return render(grid.config, grid.table, path)
+
+
+def _stored(name: str, path: Path) -> Grid:
+    """The pieces of a table in a run; a ConfigError where methods do not answer the same states."""
+    if (found := table(name)).online:
+        raise ConfigError(f"{name}: online every method talks in dialogues of its own, so nobody can compare replies")
+    return Grid(Run(path).config(ReproduceConfig), found, path)
 
 
 def plan(config: AnyConfig, table: Table, path: Path) -> Result:

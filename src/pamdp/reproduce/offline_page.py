@@ -5,11 +5,15 @@ Owns what the results are. Reads files only, so the same files give the same pag
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import combinations
 from typing import Any
 
 from pamdp.evaluation.agreement import between_judges, between_orders
+from pamdp.evaluation.reading_sheet import QUESTIONS
+from pamdp.evaluation.reading_tables import between_readers, grades, judges_with_readers
+from pamdp.evaluation.readings import Readings
 from pamdp.evaluation.records import Judgement, grouped, read_judgements
 from pamdp.evaluation.scores import Scored, report_scores, scorer_kappa
 from pamdp.evaluation.success import compare, differences
@@ -18,6 +22,7 @@ from pamdp.evaluation.text_metrics import describe
 from pamdp.reproduce.cells import Cell, Grid
 from pamdp.reproduce.figures import rates, shares
 from pamdp.reproduce.page import COMPARED, Page, about, corrected, findings
+from pamdp.reproduce.read import judged, readings_of
 from pamdp.reproduce.store import AGAIN, read_json, verdict_file
 from pamdp.reproduce.tables import VANILLA, printed
 from pamdp.stored import read_records
@@ -43,8 +48,11 @@ def offline_page(grid: Grid) -> Page:
     """The page of what is stored in a run; a DataError names a file that is missing or damaged."""
     table, config = grid.table, grid.config
     parts, sentences = dict[str, list[dict[str, Any]]](), list[str]()
+    readers = list[str]()
     for cell in grid.cells:
-        found = _read(grid, cell)
+        readings = readings_of(grid, cell)
+        readers += [f"{cell.title}, seed {seed}: {own.read_by}" for seed, own in readings.items()]
+        found = _read(grid, cell, readings)
         for name, records in found.items():
             place = {"data": cell.source, "backbone": cell.model}
             parts.setdefault(name, []).extend({**place, **record} for record in records)
@@ -57,7 +65,7 @@ def offline_page(grid: Grid) -> Page:
     rows, absent = parts.pop("rows"), parts.pop("absent")
     shown = [r | {"judge": f"judged by {r['judge']}", "r_w": coloured(r["r_w"], clear=r["significant"])} for r in rows]
     return Page(
-        table, [NOTE, *about(config.seeds, config.judge.model)], TidyTable([*rows, *absent], MAIN), sentences,
+        table, [NOTE, *readers, *about(config.seeds, config.judge.model)], TidyTable([*rows, *absent], MAIN), sentences,
         {name: TidyTable(records, COMPARED) for name, records in parts.items()},
         {"table": table.name, "seeds": config.seeds, "reward_judge": config.judge.model},
         {"": (shares if table.shares else rates)(table, rows)},
@@ -65,7 +73,7 @@ def offline_page(grid: Grid) -> Page:
     )  # fmt: skip
 
 
-def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
+def _read(grid: Grid, cell: Cell, readings: Mapping[int, Readings]) -> dict[str, list[dict[str, Any]]]:
     """All records of one cell, by the table that has them."""
     n, methods, scorers, lacking = grid.config.resamples, grid.methods(cell), grid.config.scorers, cell.inapplicable()
     judgements = [
@@ -75,6 +83,8 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         for seed in grid.seeds(cell, *pair)
         for judgement in read_judgements(verdict_file(cell.folder, "judged", judge, pair, seed))
     ]
+    read = _read_tables(readings, judgements)
+    judgements = [*judged(readings), *judgements]
     # Against Vanilla all rows are on one footing; the table's own pairs are lines already.
     gaps = [
         {"method": d.method, "other": d.other, "judge": d.judge, "difference": d.rate, "p": d.p_value}
@@ -102,6 +112,7 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         ],
         "differences": corrected(gaps, "difference"),
         "agreement": [*map(_fields, (*between_judges(judgements, n=few), *between_orders(judgements, n=few)))],
+        **read,
         "texts": [
             {"method": name}
             | _fields(describe([s.reply for s in x], [s.reference_nll for s in x], [s.user for s in x], n=n))
@@ -114,6 +125,20 @@ def _read(grid: Grid, cell: Cell) -> dict[str, list[dict[str, Any]]]:
         ],
         "budgets": [{"method": name, **budgets[name]} for name in methods],
     }
+
+
+def _read_tables(readings: Mapping[int, Readings], judgements: Sequence[Judgement]) -> dict[str, list[dict[str, Any]]]:
+    """How readers graded each method's replies, and how far the other judges agree with them, seed by seed."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*QUESTIONS, "readers", "judges_with_readers")}
+    for seed, own in readings.items():
+        same = [replace(j, sample=0) for j in judgements if j.sample == seed]
+        parts = {
+            **{name: grades(own, name) for name in QUESTIONS},
+            "readers": between_readers(own), "judges_with_readers": judges_with_readers(own, same),
+        }  # fmt: skip
+        for name, rows in parts.items():
+            found[name] += [{"seed": seed, **row} for row in rows]
+    return found
 
 
 def _rows(grid: Grid, cell: Cell, judgements: list[Judgement]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ Owns folders, file names and reading back. A run online, and every cell (a colum
 has a folder with
 
     seed-0/NAME/, seed-0/NAME.jsonl         a method's run, and what it said
+    seed-0/read-TABLE/                      offline: a sheet for blind readers, its key, and what they said
     judged/JUDGE/NAME-BASELINE.seed-0.jsonl offline: the judgements of one comparison
     scored/NAME/NAME.seed-0.jsonl           offline: what a language model said of single replies
     graded/JUDGE/NAME.seed-0.jsonl          online: rewards
