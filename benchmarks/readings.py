@@ -1,4 +1,4 @@
-"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl]`.
+"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl|rl-2|valid-2]`.
 
 r_w of every pair of methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that
 come with the package. The first table of docs/results.md is from `test`: three tests, told apart by the ids of their
@@ -21,7 +21,7 @@ Said = list[tuple[float, str]]
 """Wins less losses of the first of two methods, from -1 to 1, and whose state it is."""
 
 
-def test_of(state: ReadState) -> str:
+def read_in(state: ReadState) -> str:
     """In which of several tests a state was read: what its id says behind a comma."""
     return state.id.partition(", ")[2] or "test 1"
 
@@ -55,8 +55,8 @@ def pooled(found: Mapping[Pair, Said]) -> dict[Pair, Said]:
 def main(split: str) -> None:
     """Print all of it."""
     states = load_sample_readings(split)  # type: ignore[arg-type]  # what is no split is refused
-    for test in sorted({test_of(state) for state in states}):
-        own = [state for state in states if test_of(state) == test]
+    for test in sorted({read_in(state) for state in states}):
+        own = [state for state in states if read_in(state) == test]
         print(f"\n{test}: {len(own)} states, {read_by(own)}")
         found = compared(own)
         for what, table in (("", found), (", all seeds", pooled(found))):

@@ -99,7 +99,7 @@ def test_readings_are_compared_by_method_and_pooled_over_seeds() -> None:
     assert found["X, seed 1", "Y, seed 1"] == [(0.0, "v/1")]
     pooled = readings.pooled(found)
     assert sorted(pooled["X", "clone"]) == [(-1.0, "v/1"), (1.0, "u/1")] and pooled["X", "Y"] == [(0.0, "v/1")]
-    assert readings.test_of(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"
+    assert readings.read_in(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"
 
 
 @pytest.mark.embedded

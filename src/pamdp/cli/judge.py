@@ -86,6 +86,8 @@ SAMPLE_READINGS: dict[str, ReadingSplit] = {
     "sample": "train",
     "train": "train",
     "rl": "rl",
+    "rl-2": "rl-2",
+    "valid-2": "valid-2",
     "valid": "valid",
     "test": "test",
 }

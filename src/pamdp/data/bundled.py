@@ -18,7 +18,7 @@ from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
 PairSplit = Literal["train", "test", "all", "valid", "fresh"]
-ReadingSplit = Literal["train", "valid", "test", "rl"]
+ReadingSplit = Literal["train", "valid", "test", "rl", "rl-2", "valid-2"]
 
 
 def load_sample(split: Split = "all") -> Loaded:
@@ -48,9 +48,10 @@ def load_sample_pairs(split: PairSplit = "all") -> LoadedPairs:
 def load_sample_readings(split: ReadingSplit) -> list[ReadState]:
     """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README.
 
-    "rl" are the shipped clone's own replies, drawn and read for a round of reinforcement.
+    "rl" are the shipped clone's own replies, drawn and read for a round of reinforcement, "rl-2" those of what came of
+    it, and "valid-2" compare what came of these.
     """
-    with _parts("readings", split, "train", "valid", "test", "rl") as paths:
+    with _parts("readings", split, "train", "valid", "test", "rl", "rl-2", "valid-2") as paths:
         return [state for path in paths for state in load_read_states(path)]
 
 
