@@ -1,13 +1,14 @@
 """What must hold before a run is evaluated, so that its rates mean what they say.
 
-Owns these refusals: judges, an unfinished run, other data, a control that is none. Nothing is loaded or computed for
-them. Who was learned from may not test: train/policy_metadata.py.
+Owns these refusals: judges, an unfinished run, other data, a control that is none. No model is loaded for them. Who was
+learned from may not test: train/policy_metadata.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from pamdp.calls_config import JudgeConfig
 from pamdp.config import Config
@@ -18,7 +19,20 @@ from pamdp.judges.graders import grader, require_fitting
 from pamdp.runs import Run
 from pamdp.settings import flatten
 from pamdp.train.factory import Split
-from pamdp.train.policy_metadata import read_metadata
+from pamdp.train.policy_metadata import read_metadata, require_unseen
+from pamdp.workflows import split_of
+
+
+def evaluated_split(run: Run, settings: Config, permuted: Path | None = None) -> Split:
+    """The data of a run, once everything holds that lets its policies, and those of its control, be tested on them."""
+    require_finished(run)
+    if permuted is not None:
+        require_control(Run(permuted), run)
+    split = split_of(settings)
+    require_data(run, split)
+    trained = (path / "trained" for path in (run.path, permuted) if path is not None)
+    require_unseen(split.test, [run.path / "policy", *(path for path in trained if path.is_dir())])
+    return split
 
 
 def require_judges(names: Sequence[str], run: Run, reached: JudgeConfig = JudgeConfig()) -> None:

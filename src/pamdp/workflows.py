@@ -22,6 +22,7 @@ from pamdp.engines.vllm import require_engine, use_engine
 from pamdp.evaluation.offline_eval import action_controls, evaluate, write_replies
 from pamdp.evaluation.reading_tables import reading_tables, terminal, to_json
 from pamdp.evaluation.readings import Readings, judgements_of, require_same_replies
+from pamdp.evaluation.records import Control
 from pamdp.evaluation.report import CAUTION, write_report
 from pamdp.evaluation.success import compare
 from pamdp.evaluation.tables import TidyTable, flat, measured, success_table, to_table
@@ -137,16 +138,17 @@ def evaluate_policies(
         "report": report,
         **({"readings": to_json(readings, read)} if readings else {}),
     }
+    above = terminal(readings, read) if readings else ()
+    return Result(json.dumps(document), [*above, to_table(found), *_controls_table(rows), CAUTION, f"report: {report}"])
+
+
+def _controls_table(rows: Sequence[Control]) -> Sequence[RenderableType]:
     records = [
         {"control": c.name, "measured by": c.judge, "mean": c.estimate, "states": c.n, "result": c.verdict}
         for c in rows
     ]
     title = "Controls: mean per state, 95 % interval over users"
-    tables = TidyTable(records, {"mean": measured}).terminal(title) if rows else []
-    return Result(
-        json.dumps(document),
-        [*(terminal(readings, read) if readings else ()), to_table(found), *tables, CAUTION, f"report: {report}"],
-    )
+    return TidyTable(records, {"mean": measured}).terminal(title) if rows else []
 
 
 def fingerprint_of(split: Split, backbone: Backbone, judges: Sequence[Judge] = (), pairs: str = "") -> Fingerprint:

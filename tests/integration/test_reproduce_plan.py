@@ -89,6 +89,9 @@ def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
     [
         (["table2", "--render", "--run", "no-such-run"], "no-such-run"),
         (["table2", "--method", "nowhere.py"], "nowhere.py"),
+        (["table2", "--sheet", "3", "--readings", "x.jsonl"], "--sheet and --readings are different things"),
+        (["table2", "--sheet", "3", "--run", "no-such-run"], "no-such-run"),
+        (["table3", "--sheet", "3"], "online every method talks"),
         (["table2", "--dry-run", "methods=[PAMPD]"], "did you mean 'PAMDP'"),
         (["table2", "--dry-run", "tune.dpo.bata=1"], "did you mean tune.dpo.beta"),
         (["table2", "--dry-run", "judges=[match]"], "at least 2 items"),

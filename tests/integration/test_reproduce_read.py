@@ -13,10 +13,12 @@ from pamdp.calls_config import JudgeConfig
 from pamdp.config import DataConfig
 from pamdp.data import write_dialogues
 from pamdp.errors import ConfigError, DataError
+from pamdp.evaluation.records import read_judgements
 from pamdp.files import read_json_lines
 from pamdp.reproduce import main, read
 from pamdp.reproduce.cells import Cell, Grid
 from pamdp.reproduce.config import ReproduceConfig
+from pamdp.reproduce.store import verdict_file
 from pamdp.reproduce.tables import table
 from tests.tools.methods import CLONE, MODEL, RL, TUNE, Bench, few
 
@@ -55,6 +57,24 @@ def _longer(a: str, b: str) -> str:
     return max(a, b, key=len) if len(a) != len(b) else ""
 
 
+def _right(grid: Grid, cell: Cell, sheet: Path, judge: str) -> float:
+    """Share of the pairs of seed 0's sheet that a judge decides as `_longer` does; even ones count half."""
+    key, found = json.loads((sheet.parent / "key.json").read_text(encoding="utf-8")), {}
+    for method, other in grid.pairs(cell):
+        ours, theirs = (
+            {(r.dialogue, r.turn): r.reply for r in grid.replies(cell, name, 0)} for name in (method, other)
+        )
+        for j in read_judgements(verdict_file(cell.folder, "judged", judge, (method, other), 0)):
+            if not (place := next((p for p in key["states"].values() if p["state"] == [*j.state]), None)):
+                continue
+            longer = len(ours[j.dialogue_id, j.turn]) - len(theirs[j.dialogue_id, j.turn])
+            if longer:
+                letters = frozenset((place["letters"][method], place["letters"][other]))
+                lean = (j.p_win - j.p_loss) * longer
+                found[j.state, letters] = 0.5 if lean == 0 else float(lean > 0)
+    return sum(found.values()) / len(found)
+
+
 def test_what_readers_said_stands_on_the_page_above_the_judges(grid: Grid, tmp_path: Path) -> None:
     sheets = read.write_sheets(grid, 3)
     assert [sheet.parent.parent.name for sheet in sheets] == ["seed-0", "seed-1"]
@@ -80,9 +100,10 @@ def test_what_readers_said_stands_on_the_page_above_the_judges(grid: Grid, tmp_p
     assert {(g["seed"], g["method"]) for g in found["sense"]} == {
         (s, m) for s in (0, 1) for m in ("Vanilla", *SMALL.rows)
     }
-    assert all(g["mean"] == 1 for g in found["sense"]) and {g["judge"] for g in found["judges_with_readers"]} == {
-        "vowels", "stops"
-    }  # fmt: skip
+    assert all(g["mean"] == 1 for g in found["sense"])
+    right = {(g["seed"], g["judge"]): g["right"] for g in found["judges_with_readers"]}
+    assert set(right) == {(seed, judge) for seed in (0, 1) for judge in ("vowels", "stops")}
+    assert right[0, "vowels"] == pytest.approx(_right(grid, cell, sheets[0], "vowels"))
     page = (grid.path / "table6" / "table6.md").read_text(encoding="utf-8")
     assert "Read blind by language models (ann)" in page and page.index("| readers") < page.index("| vowels")
 
@@ -107,7 +128,7 @@ def test_verdicts_on_nothing_or_on_replies_that_changed_are_refused(grid: Grid, 
     with pytest.raises(ConfigError, match="write one with --sheet"):
         read.take_verdicts(grid, [tmp_path / "x.jsonl"])
     sheet = read.write_sheets(grid, 4)[0]
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="has all sheets of table6"):
         read.write_sheets(grid, 2)
     with pytest.raises(DataError, match="no verdicts on one sheet of table6"):
         read.take_verdicts(grid, [tmp_path / "x.jsonl"])
@@ -116,6 +137,17 @@ def test_verdicts_on_nothing_or_on_replies_that_changed_are_refused(grid: Grid, 
     said.write_text(said.read_text(encoding="utf-8").replace('"reply": "', '"reply": "Not '), encoding="utf-8")
     with pytest.raises(DataError, match="BC replied otherwise"):
         main.render(grid.config, SMALL, grid.path)
+    with pytest.raises(DataError, match="BC replied otherwise"):
+        read.take_verdicts(grid, [_answer(sheet, tmp_path / "b.jsonl", "bob", _longer)])
+    assert len([*(sheet.parent / "verdicts").iterdir()]) == 1
+
+
+def test_a_seed_that_comes_later_gets_a_sheet_of_its_own(grid: Grid) -> None:
+    first = Grid(grid.config.model_copy(update={"seeds": (0,)}), SMALL, grid.path)
+    (sheet,) = read.write_sheets(first, 2)
+    before = (sheet / "sheet.jsonl").read_bytes()
+    (other,) = read.write_sheets(grid, 3)
+    assert other.parent.parent.name == "seed-1" and (sheet / "sheet.jsonl").read_bytes() == before
 
 
 def test_too_many_states_leave_no_half_of_a_sheet(grid: Grid) -> None:

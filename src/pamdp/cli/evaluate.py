@@ -11,6 +11,7 @@ import typer
 from pamdp.cli.options import KEY, SHEET, Json, Overrides, Plugins, Sources, show
 from pamdp.config import Config, EvalConfig
 from pamdp.errors import ConfigError
+from pamdp.launcher_config import require_local
 from pamdp.settings import load
 
 app = typer.Typer()
@@ -48,33 +49,24 @@ def evaluate(
     Example: `pamdp eval runs/rl --controls`
     """
     from pamdp.evaluation.readings import load_readings
-    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import load_backbone
-    from pamdp.preflight import require_control, require_data, require_finished, require_judges
+    from pamdp.preflight import evaluated_split, require_judges
     from pamdp.runs import Run
     from pamdp.sites import Sent, evaluation_site, launched
     from pamdp.train.init_from import placed
-    from pamdp.train.policy_metadata import require_unseen
-    from pamdp.workflows import backbones, evaluate_policies, policies_of, split_of
+    from pamdp.workflows import backbones, evaluate_policies, policies_of
 
     # What can be refused is refused before anything is loaded.
     if (sheet or key) and not readings:
         raise ConfigError("--sheet and --key say what --readings are of; name the files of verdicts, too")
     names = [name.strip() for name in judges.split(",")]
-    asked = load(EvalConfig, config, overrides)
-    done = Run(run)
+    asked, done = load(EvalConfig, config, overrides), Run(run)
     settings = done.config(Config)
     settings = settings.model_copy(update={"model": placed(settings.model, asked.model)})
     how = {name: getattr(asked.judge, name) for name in asked.judge.model_fields_set}
     reached = settings.judge.model_copy(update=how)
     require_judges(names, done, reached)
-    require_finished(done)
-    if permuted is not None:
-        require_control(Run(permuted), done)
-    split = split_of(settings)
-    require_data(done, split)
-    learned = [run / "policy", *(path / "trained" for path in (run, permuted) if path and (path / "trained").is_dir())]
-    require_unseen(split.test, learned)
+    split = evaluated_split(done, settings, permuted)
     read = load_readings(sheet or run / SHEET, key or run / KEY, readings) if readings else None
     if controls:
         require_local(asked.launcher, "--controls")

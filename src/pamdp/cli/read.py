@@ -45,24 +45,17 @@ def read(
     from pamdp.evaluation.reading_sheet import check_sheet, write_sheet
     from pamdp.models.embedded import load_backbone
     from pamdp.models.recorded import mean_actions
-    from pamdp.preflight import require_control, require_data, require_finished
+    from pamdp.preflight import evaluated_split
     from pamdp.runs import Run
     from pamdp.train.init_from import placed
-    from pamdp.train.policy_metadata import require_unseen
-    from pamdp.workflows import backbones, policies_of, split_of
+    from pamdp.workflows import backbones, policies_of
 
     names = [name.strip() for name in methods.split(",")]
     folder, key_file = out or run / SHEET, key or run / KEY
     done = Run(run)
     settings = done.config(Config)
     settings = settings.model_copy(update={"model": placed(settings.model)})
-    require_finished(done)
-    if permuted is not None:
-        require_control(Run(permuted), done)
-    split = split_of(settings)
-    require_data(done, split)
-    learned = [run / "policy", run / "trained", *([] if permuted is None else [permuted / "trained"])]
-    require_unseen(split.test, [path for path in learned if path.is_dir()])
+    split = evaluated_split(done, settings, permuted)
     bare, own = backbones(settings, load_backbone)
     policies = policies_of(run, own, bare, permuted)
     check_sheet(folder, key_file, names, [*policies, *([OTHER] if "PAMDP" in policies else [])])

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from pamdp.cli.options import Json, Overrides, Plugins, Sources, read_plugins, show
+from pamdp.errors import ConfigError
 from pamdp.reproduce.config import Preset
 
 app = typer.Typer()
@@ -58,6 +59,9 @@ def reproduce(
 
     online = table in ("table3", "fig4", "simulator")
     path = run or Path(f"runs/reproduce-{'online-' if online else ''}{preset}")
+    modes = {"--dry-run": dry_run, "--render": render, "--sheet": sheet is not None, "--readings": bool(readings)}
+    if len(chosen := [name for name, given in modes.items() if given]) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} are different things to do; give one of them")
     if sheet is not None:
         result = main.sheets(table, path, sheet)
     elif readings:

@@ -15,6 +15,7 @@ from rich.console import RenderableType
 from pamdp.cli.options import From, Json, Overrides, Plugins, Resume, RunDir, Sources, show
 from pamdp.config import Config
 from pamdp.errors import ModelError
+from pamdp.launcher_config import require_local
 from pamdp.settings import load
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ def bc(
     Example: `pamdp train bc --run runs/clone clone.epochs=2 data.path=my.jsonl`
     """
     from pamdp.engines.vllm import require_engine, use_engine
-    from pamdp.launcher_config import require_local
     from pamdp.models.embedded import cache_dir, load_backbone
     from pamdp.models.features import FeatureStore
     from pamdp.train.clone import clone
@@ -83,7 +83,6 @@ def offline(
     Example: `pamdp train offline --run runs/rl --from runs/clone rl.advantage=a2c`
     """
     from pamdp.judges.graders import named
-    from pamdp.launcher_config import require_local
     from pamdp.llm.ledger import Ledger
     from pamdp.models.embedded import load_backbone
     from pamdp.sites import Sent, launched, offline_site
@@ -97,22 +96,19 @@ def offline(
 
     start = policy_folder(source)
     settings = settings_from(start, config, overrides)
-    if judge is not None:
-        settings = settings.model_copy(update={"judge": named(settings.judge, judge)})
+    settings = settings if judge is None else settings.model_copy(update={"judge": named(settings.judge, judge)})
     split = split_of(settings)
     rated = rated_part(settings.data, split)
-    settings = feedback.with_clip(settings) if rated else settings
     require_unseen(split.test, [start])
     if rated:
+        settings = feedback.with_clip(settings)
         require_local(settings.launcher, "learning from users' feedback")
     else:
         require_reward(settings, start)
     with launched(settings.launcher, offline_site, partial(Sent.of, settings, kept(run, start), plugin)) as launcher:
         bare, own = backbones(settings, load_backbone, settings.engine)
-        ledger, judges = Ledger(), []
-        if not rated:
-            rewards, ledger = make_rewards(settings, lambda: bare)
-            judges = [rewards]
+        rewards, ledger = (None, Ledger()) if rated else make_rewards(settings, lambda: bare)
+        judges = [] if rewards is None else [rewards]
         if launcher is not None:
             launcher.ledger = ledger
         with open_run(run, settings, fingerprint_of(split, bare, judges), resume, (*may_change(), *NAMED)) as writing:

@@ -83,7 +83,7 @@ class GraphLaunch(FixedLaunch):
             step()
             return
         self.graphs[size] = None
-        self.stream = self.stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self.stream = self.stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch does not type it
         # Libraries take their memory in a first run; on a stream of its own, as recording does.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):

@@ -100,12 +100,17 @@ class Grid:
         return [reply for s in chosen for reply in read_records(said_file(cell.folder, method, s), StoredReply, AGAIN)]
 
 
+def whole_split(cell: Cell, seed: int) -> Split:
+    """Training and test dialogues of one seed as they are; see `split_of`."""
+    return load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
+
+
 def split_of(cell: Cell, config: ReproduceConfig, seed: int, chat: ChatEncoder) -> Split:
     """Training and test dialogues of one seed, every one cut where its history would outgrow the context.
 
     Users are split once for all seeds; folds over topics turn with the seed.
     """
-    whole = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0}))
+    whole = whole_split(cell, seed)
     limit = config.clone.max_context
     # Under the longest instruction of any method.
     train, test = (within_context(chat, part, limit, load("assistant_infer")) for part in (whole.train, whole.test))

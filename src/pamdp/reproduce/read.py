@@ -19,9 +19,8 @@ from pamdp.evaluation.readings import Readings, judgements_of, load_readings, re
 from pamdp.evaluation.records import Judgement
 from pamdp.files import new_folder, write_atomic
 from pamdp.models.recorded import Replies
-from pamdp.reproduce.cells import Cell, Grid
+from pamdp.reproduce.cells import Cell, Grid, whole_split
 from pamdp.stored import read_records, read_text
-from pamdp.train.factory import load_split
 
 SHEET, KEY, VERDICTS = "sheet", "key.json", "verdicts"
 
@@ -33,32 +32,31 @@ class _Line(BaseModel):
 
 
 def write_sheets(grid: Grid, states: int) -> list[Path]:
-    """Write a sheet of that many STATES of every column and seed beside what is stored; gives their folders.
+    """Write a sheet of that many STATES of every column and seed that has none; gives the folders of the new ones.
 
     Raises:
-      ConfigError: a sheet is there already, or there are fewer states.
+      ConfigError: all have one, or there are fewer states.
       DataError: replies are missing.
     """
-    made = list[Path]()
-    for *_, folder in _places(grid):
-        if folder.exists():
-            raise ConfigError(f"{folder} is there already, and what may have been read is not replaced; delete it")
-    for cell, seed, folder in _places(grid):
-        test = load_split(cell.data.model_copy(update={"split_seed": seed if cell.data.folds else 0})).test
+    missing = [place for place in _places(grid) if not place[-1].exists()]
+    if not missing:
+        raise ConfigError(
+            f"{grid.path} has all sheets of {grid.table.name}, and what may have been read is not replaced"
+        )
+    for cell, seed, folder in missing:
         # Whole or not at all: a sheet without its key is of no use.
         with new_folder(folder) as part:
-            write_sheet(
-                part / SHEET, part / KEY, test, _replies(grid, cell, seed), grid.pairs(cell), states=states, seed=seed
-            )
-        made.append(folder / SHEET)
-    return made
+            test, replies = whole_split(cell, seed).test, _replies(grid, cell, seed)
+            write_sheet(part / SHEET, part / KEY, test, replies, grid.pairs(cell), states=states, seed=seed)
+    return [folder / SHEET for *_, folder in missing]
 
 
 def take_verdicts(grid: Grid, files: Sequence[Path]) -> None:
     """Keep each file of verdicts beside the sheet that it is of.
 
     Raises:
-      DataError: a file is of no sheet of this table, or something in it is wrong; nothing is kept then.
+      ConfigError: no sheet of this table was written.
+      DataError: a file is of none of them, something in it is wrong, or methods reply otherwise now; nothing is kept.
     """
     sheets = {folder: _states(folder / SHEET / "sheet.jsonl") for *_, folder in _places(grid) if folder.is_dir()}
     if not sheets:
@@ -70,9 +68,10 @@ def take_verdicts(grid: Grid, files: Sequence[Path]) -> None:
         if len(found) != 1:
             raise DataError(f"no verdicts on one sheet of {grid.table.name}", file, fix="one file is of one sheet")
         own.setdefault(found[0], []).append(file)
-    for folder, some in own.items():
-        before = [file for file in _kept(folder) if file.name not in {_name(new) for new in some}]
-        load_readings(folder / SHEET, folder / KEY, [*before, *some])
+    for cell, seed, folder in _places(grid):
+        if some := own.get(folder):
+            known = {_name(file) for file in some}
+            _read(grid, cell, seed, folder, [*(file for file in _kept(folder) if file.name not in known), *some])
     for folder, some in own.items():
         (folder / VERDICTS).mkdir(exist_ok=True)
         for file in some:
@@ -81,12 +80,11 @@ def take_verdicts(grid: Grid, files: Sequence[Path]) -> None:
 
 def readings_of(grid: Grid, cell: Cell) -> dict[int, Readings]:
     """What readers said of a column's replies, by seed; a DataError where methods reply otherwise now."""
-    found = dict[int, Readings]()
-    for own, seed, folder in _places(grid):
-        if own is cell and (files := _kept(folder)):
-            found[seed] = load_readings(folder / SHEET, folder / KEY, files)
-            require_same_replies(found[seed], _replies(grid, cell, seed))
-    return found
+    return {
+        seed: _read(grid, own, seed, folder, files)
+        for own, seed, folder in _places(grid)
+        if own is cell and (files := _kept(folder))
+    }
 
 
 def judged(readings: Mapping[int, Readings]) -> list[Judgement]:
@@ -99,6 +97,13 @@ def _places(grid: Grid) -> Iterator[tuple[Cell, int, Path]]:
     for cell in grid.cells:
         for seed in grid.seeds(cell, *grid.methods(cell)):
             yield cell, seed, cell.folder / f"seed-{seed}" / f"read-{grid.table.name}"
+
+
+def _read(grid: Grid, cell: Cell, seed: int, folder: Path, files: Sequence[Path]) -> Readings:
+    """FILES of verdicts on the sheet in FOLDER, which must be of what the methods reply."""
+    found = load_readings(folder / SHEET, folder / KEY, files)
+    require_same_replies(found, _replies(grid, cell, seed))
+    return found
 
 
 def _replies(grid: Grid, cell: Cell, seed: int) -> dict[str, Replies]:

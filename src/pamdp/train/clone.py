@@ -6,7 +6,7 @@ Owns order, checkpoints, validation and logs. The step itself is Cloner in train
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from pamdp.train.examples import CloneExample, with_synthetic_rejected, within_c
 from pamdp.train.factory import policy_weights, save_policy, set_weights
 from pamdp.train.parallel import require_launch
 from pamdp.train.positions import fitting
+from pamdp.train.ridge import Ridge
 from pamdp.types import Dialogue, PreferencePair
 
 
@@ -50,10 +51,8 @@ def clone(
     """
     settings = config.clone
     require_launch(policy.backbone.identity["quantization"])
-    train, test = (
-        within_context(policy.backbone.chat, part, settings.max_context, policy.system) for part in (train, test)
-    )
-    train, test = fitting(policy, train), fitting(policy, test)
+    chat, limit = policy.backbone.chat, settings.max_context
+    train, test = (fitting(policy, within_context(chat, part, limit, policy.system)) for part in (train, test))
     pairs = [replace(pair, history=policy.fitted(pair.history)) for pair in pairs]
     if settings.rejected == "backbone":
         train = with_synthetic_rejected(policy, train, settings.max_reply)
@@ -81,12 +80,9 @@ def clone(
     if cloner.late:
         with Progress("directions", len(train) + len(pairs), share=True) as bar:
             examples, fitted = cloner.prepare(train, pairs, bar.advance, done=True)
-    if fitted is not None:
-        run.log(cloner.step, {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}, "clone")
-    if config.clone.steer:
-        run.log(cloner.step, {"steered": float(fitted is not None)}, "clone")
-    with torch.no_grad():
-        _set_sigma(policy, examples, config, train)
+    for log in _of_fit(fitted, settings.steer):
+        run.log(cloner.step, log, "clone")
+    _set_sigma(policy, examples, config, train)
     if test:
         run.log(cloner.step, {f"test_{k}": v for k, v in held_out_nll(policy, test).items()}, "clone")
     train_backbone(policy.backbone, "frozen")
@@ -95,6 +91,15 @@ def clone(
     return cloned
 
 
+def _of_fit(fitted: Ridge | None, steer: float) -> Iterator[dict[str, float]]:
+    """What is logged of A1's fit."""
+    if fitted is not None:
+        yield {"a1_r2": fitted.r2, "a1_penalty": fitted.penalty}
+    if steer:
+        yield {"steered": float(fitted is not None)}
+
+
+@torch.no_grad()
 def _set_sigma(policy: Policy, examples: Sequence[CloneExample], config: Config, train: Sequence[Dialogue]) -> None:
     """σ relative to the RMS of the cloned action over the training states."""
     actor = policy.trained_planner.actor
