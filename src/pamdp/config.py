@@ -129,6 +129,8 @@ class CloneConfig(Settings):
       clip: largest gradient norm.
       save_every: steps between checkpoints.
       max_context, max_reply: longest history and reply, in tokens (Table 4).
+      pack_tokens: most tokens of a step's dialogues that learn in one pass, where the model can; a longer dialogue is
+        alone. 0: what suits the device, 1 on a CPU and 4096 elsewhere. Changes memory and the last digits.
     """
 
     backbone: Literal["frozen", "lora", "full"] = "lora"
@@ -148,6 +150,7 @@ class CloneConfig(Settings):
     save_every: int = Field(default=16, ge=1)
     max_context: int = Field(default=1200, ge=8)
     max_reply: int = Field(default=128, ge=1)
+    pack_tokens: int = Field(default=0, ge=0)
 
 
 class RLConfig(Settings):

@@ -29,7 +29,7 @@ from pamdp.models.alike import require_alike
 from pamdp.models.backbone import Backbone
 from pamdp.models.families import sees_all
 from pamdp.models.generate import DecodeRow, Sampling, generate
-from pamdp.models.packed_branches import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch, branch_log_probs, packed_log_probs
 from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
 from pamdp.models.prefill import prefill
 from pamdp.models.prefix import Prefix
@@ -143,21 +143,26 @@ def test_cloning_loss_and_gradients_are_those_of_one_sequence_a_turn(own: Backbo
         torch.manual_seed(3)
         planner = Planner(own.d * 2, own.d, d_a=8, n=1).to(own.dtype)
     weights = [w for w in (*own.model.parameters(), *planner.parameters()) if w.requires_grad]
-    encoded, replies = own.chat.history(NURSE, SYSTEM), [own.chat.reply(text) for text in REPLIES]
-    scale = torch.linspace(0.5, 2.0, sum(map(len, replies)), dtype=own.dtype)  # so that no two errors cancel
+    replies = [own.chat.reply(text) for text in REPLIES]
+    chats = [(NURSE, replies), (ECHO, replies[:2])]  # two dialogues, in one pass where the family can
 
     def action(prefix: Prefix, t: int) -> Tensor | None:
         return planner.injector(planner.actor(prefix.read(t, ("users", "user")))) if t else None
 
     with own.adapter("clone" if what == "lora" else None):
-        prefix = own.prefix(encoded)
-        branches = [Branch(encoded.heads[t], reply, action(prefix, t)) for t, reply in enumerate(replies)]
-        packed = torch.cat(branch_log_probs(own, prefix, branches))
+        prefixes = prefill(own, [own.chat.history(chat, SYSTEM) for chat, _ in chats])
+        branches = [
+            [Branch(prefix.encoded.heads[t], reply, action(prefix, t)) for t, reply in enumerate(said)]
+            for prefix, (_, said) in zip(prefixes, chats, strict=True)
+        ]
+        packed = torch.cat([scores for found in packed_log_probs(own, prefixes, branches) for scores in found])
+        scale = torch.linspace(0.5, 2.0, len(packed), dtype=own.dtype)  # so that no two errors cancel
         mine = torch.autograd.grad((packed * scale).sum(), weights, allow_unused=True)
         plain = []
-        for t, reply in enumerate(replies):
-            alone = own.chat.history(NURSE[: 2 * t + 1], SYSTEM)
-            plain.append(plain_log_probs(own, alone.ids, action(own.prefix(alone), t), reply))
+        for chat, said in chats:
+            for t, reply in enumerate(said):
+                alone = own.chat.history(chat[: 2 * t + 1], SYSTEM)
+                plain.append(plain_log_probs(own, alone.ids, action(own.prefix(alone), t), reply))
         theirs = torch.autograd.grad((torch.cat(plain) * scale).sum(), weights, allow_unused=True)
     torch.testing.assert_close(packed.double(), torch.cat(plain), **CLOSE)
     found = [(a, b) for a, b in zip(mine, theirs, strict=True) if b is not None and float(b.norm()) > 1e-9]

@@ -53,9 +53,10 @@ def shard(kind: str) -> None:
 
 def make_config(backbone: str) -> Config:
     settings = {"backbone": backbone, "lora_layers": "all", "max_reply": 16, "batch_size": 3, "save_every": 2}
+    packs = {"pack_tokens": 10_000} if backbone == "lora" else {}  # replicas then do their share in one pass
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
-        clone=CloneConfig.model_validate({**settings, "epochs": 3}),
+        clone=CloneConfig.model_validate({**settings, **packs, "epochs": 3}),
         rl=RLConfig(rounds=2, epochs=2, samples=2, batch_size=8, max_reply=6, form_states=5, reference="preferred"),
     )
 

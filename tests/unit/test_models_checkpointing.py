@@ -90,3 +90,18 @@ def test_a_gradient_under_another_adapter_is_refused(
         torch.autograd.backward(loss)
     with policy.active():
         torch.autograd.backward(policy.prefix(NURSE).final.square().sum())
+
+
+@pytest.mark.parametrize(("free", "again"), [(1e5, True), (1e12, False)])
+def test_a_gpu_with_room_computes_nothing_again(free: float, again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model keeps 2 layers x 19 x its width x 4 bytes of a token."""
+    backbone = make_tiny_backbone()
+    monkeypatch.setattr(checkpointing, "free_bytes", lambda _device: free)
+    block = backbone.layers[0].mlp
+    with checkpointed(backbone, checkpointing.TOKENS + 1):
+        assert ("forward" in vars(block)) == again
+    edge = 4 * (checkpointing.TOKENS + 1) * len(backbone.layers) * checkpointing.FLOATS * backbone.d * 4
+    for left, recomputes in ((edge - 1, True), (edge, False)):
+        monkeypatch.setattr(checkpointing, "free_bytes", lambda _device, left=left: left)
+        with checkpointed(backbone, checkpointing.TOKENS + 1):
+            assert ("forward" in vars(block)) == recomputes

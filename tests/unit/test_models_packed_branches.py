@@ -13,7 +13,8 @@ from pamdp.models import packed_branches
 from pamdp.models.actor import Planner
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
-from pamdp.models.packed_branches import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch, branch_log_probs, packed_log_probs
+from pamdp.models.prefill import prefill
 from pamdp.types import Message
 from tests.tools import naive
 from tests.tools.chats import ECHO, NURSE, SYSTEM
@@ -280,3 +281,50 @@ def test_head_by_parts_gives_what_it_gives_at_once(backbone: Backbone, monkeypat
     assert [len(x) for x in parts] == [len(b.ids) for b in branches]
     for mine, theirs in zip(parts, whole, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
+def test_branches_of_several_histories_learn_in_one_pass(mode: str) -> None:
+    """Ragged: injected, steered, plain, hidden and one-token replies; a history without branches; one of one token."""
+    backbone = make_tiny_backbone(dtype=torch.float64)
+    learning, planner = set_learning(backbone, mode), planner_for(backbone, 1)
+    short, long, one = (backbone.chat.reply(text) for text in REPLIES)
+    steer = torch.linspace(-1, 1, backbone.d, dtype=torch.float64, requires_grad=True)
+    weights = [*learning, *planner.parameters(), steer]
+    encoded = [backbone.chat.history(chat, SYSTEM) for chat in (NURSE, ECHO, NURSE[:3], NURSE[:1])]
+
+    def losses(together: bool) -> list[Tensor]:
+        prefixes = prefill(backbone, encoded)
+        action = planner.injector(planner.actor(prefixes[0].read(1, PLACES)))
+        heads, hidden = [one.heads for one in encoded], encoded[0].users[0]
+        branches = [
+            [Branch(heads[0][2], long, action, hidden), Branch(heads[0][0], short), Branch(heads[0][0], one)],
+            [],
+            [Branch(heads[2][1], short, None, None, steer), Branch(heads[2][0], long, action, None, steer)],
+            [Branch(heads[3][0], one[:1])],
+        ]  # fmt: skip
+        if together:
+            return [scores for own in packed_log_probs(backbone, prefixes, branches, 1) for scores in own]
+        every = zip(prefixes, branches, strict=True)
+        return [scores for prefix, own in every for scores in branch_log_probs(backbone, prefix, own, 1)]
+
+    rows: list[int] = []
+    backbone.trunk.layers[0].mlp.register_forward_hook(lambda _m, _i, out: rows.append(out.shape[1]))
+    found, wanted = losses(together=True), losses(together=False)
+    assert len(rows) == 2 + 3  # a pass over histories and one over all branches; then one for each history's own
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+    for mine, theirs in zip(*(gradients(torch.cat(x).square().sum(), weights) for x in (found, wanted)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-10)
+
+
+def test_a_history_sees_no_other_ones_branches(backbone: Backbone) -> None:
+    """Whatever stands beside it, a reply is as likely."""
+    encoded = [backbone.chat.history(chat, SYSTEM) for chat in (NURSE, ECHO)]
+    prefixes = prefill(backbone, encoded)
+    reply, other = (backbone.chat.reply(text) for text in REPLIES[:2])
+    first = [Branch(encoded[0].heads[-1], reply)]
+    found = [
+        packed_log_probs(backbone, prefixes, [first, [Branch(encoded[1].heads[-1], beside)]])[0][0]
+        for beside in (reply, other)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pamdp import ranks
 from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import load_sample, load_sample_pairs
 from pamdp.errors import DataError
@@ -24,7 +25,9 @@ from pamdp.train.clone import clone
 from pamdp.train.examples import within_context
 from pamdp.train.factory import load_clone_pairs, load_policy, new_policy, save_policy
 from pamdp.train.offline import offline
+from pamdp.train.parallel import _Several
 from pamdp.types import Dialogue
+from tests.tools.families import make_family
 from tests.tools.methods import VowelJudge
 from tests.tools.tiny import make_tiny_backbone
 
@@ -208,3 +211,37 @@ def test_a_base_model_without_template_and_pad_token_is_cloned_and_reinforced(tm
     histories = [d.history(t) for d in plain_dialogues(2) for t in range(2)]
     alone = [trained.replies([history], Sampling(6))[0] for history in histories]
     assert trained.replies(histories, Sampling(6)) == alone and any(alone)
+
+
+@pytest.mark.parametrize("model", ["sees all", "forgets"])
+@pytest.mark.parametrize("most", [1, 300, 10_000])
+def test_a_step_is_the_same_however_it_is_packed(model: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, gradients and draws; what cannot be packed is not."""
+    settings = CONFIG.clone.model_copy(update={"lora_layers": "all", "batch_size": 4})
+    found = []
+    for tokens in (1, most):
+        backbone = make_family("mistral") if model == "forgets" else make_tiny_backbone(dtype=torch.float64)
+        clone_ = settings.model_copy(update={"pack_tokens": tokens})
+        policy = new_policy(backbone, CONFIG.model_copy(update={"clone": clone_}))
+        cloner = Cloner(policy, clone_)
+        examples, _ = cloner.prepare(plain_dialogues(3), load_sample_pairs("train").pairs[:2])
+        rng, noise = random.Random(0), torch.Generator().manual_seed(0)
+        found.append([cloner.update(examples[:4], rng, noise, 9) for _ in range(2)])
+        assert 1 <= len(cloner.parallel.passes([200, 90, 30, 400], tokens)) == {1: 4, 300: 3, 10_000: 1}[tokens]
+    assert found[0][1]["nll"] != found[0][0]["nll"]
+    for one, other in zip(*found, strict=True):
+        assert other == pytest.approx(one, rel=1e-7)
+
+
+def test_passes_of_several_processes_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DDP waits for everybody in every pass; every example counts once in all."""
+    monkeypatch.setattr(ranks, "world_size", lambda: 3)
+    for sizes, most in (([9, 9, 1, 9, 9, 1, 9, 9, 1, 1], 10), ([5] * 7, 100), ([3], 10), ([20, 1, 1, 20, 1, 1], 10)):
+        every = []
+        for rank in range(3):
+            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+            every.append(_Several.passes(_Several.__new__(_Several), sizes, most))
+        assert len({len(passes) for passes in every}) == 1
+        assert all(len(own) == 1 or sum(sizes[i] for i, _ in own) <= most for passes in every for own in passes)
+        counts = [(i, share) for passes in every for own in passes for i, share in own if share]
+        assert sorted(counts) == [(i, 3.0) for i in range(len(sizes))]

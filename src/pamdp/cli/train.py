@@ -229,7 +229,7 @@ def estimate(
         tables = [*TidyTable(shown, {"kind": None, **counts}).terminal(title)]
     place = place_of(settings.model)
     try:
-        found = memory_of(settings, dialogues, place.dtype.itemsize)
+        found = memory_of(settings, dialogues, place)
     except ModelError as error:  # what is called costs the same
         document |= {"memory": [], "model": str(error)}
         tables.append(f"memory: {error}")

@@ -35,20 +35,28 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
     Args:
       caches: keys and values of each history so far; they grow.
       new: how many tokens each has in the row.
+      sees: what the n new tokens of each may see of its p past ones and of themselves, boolean, [1, 1, n, p + n];
+        None: all that is not behind them.
       like: gives the type and device of masks.
     """
 
-    def __init__(self, caches: Sequence[DynamicCache], new: Sequence[int], like: Tensor) -> None:
+    def __init__(
+        self,
+        caches: Sequence[DynamicCache],
+        new: Sequence[int],
+        like: Tensor,
+        sees: Sequence[Tensor] | None = None,
+    ) -> None:
         super().__init__(layers=[])
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
         self.given: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
         past = [cache.get_seq_length() for cache in caches]
-        # What n new tokens may see of p past ones and of themselves, [1, 1, n, p + n].
-        self.masks = [
-            additive(like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p), like.dtype) if p else None
+        causal = [
+            like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p) if p else None
             for p, n in zip(past, new, strict=True)
         ]
+        self.masks = [None if mask is None else additive(mask, like.dtype) for mask in sees or causal]
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""

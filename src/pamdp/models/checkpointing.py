@@ -1,7 +1,7 @@
 """Long dialogues train in little memory: what the feed-forward blocks keep for the gradient is computed again.
 
-Owns from which length on that pays. Those blocks keep more than half of what a pass keeps, and computing them again
-costs another forward pass of theirs; short passes, which fit anyway, go on as they are.
+Owns when that pays. Those blocks keep more than half of what a pass keeps, and computing them again costs another
+forward pass of theirs; short passes, and those for which a GPU has room, go on as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from pamdp.models.backbone import Backbone
 
 TOKENS = 640
 """Passes with more tokens than that compute again; each takes 43 KB of memory in each layer of width 576 without it."""
+FLOATS = 19
+"""Numbers that a layer keeps of a token for its gradient, in units of its width, about; checkpointed less than half."""
+ROOM = 0.25
+"""Share of a GPU's free memory that a pass may keep; a step has two passes, and gradients and optimizer come beside."""
 
 
 @contextmanager
@@ -29,8 +33,7 @@ def checkpointed(backbone: Backbone, tokens: int) -> Iterator[None]:
 
     The gradient, too, has to be taken under the adapter that is active now. Trunks whose layers have no `mlp` keep all.
     """
-    many = tokens > TOKENS if backbone.checkpointing == "auto" else backbone.checkpointing == "on"
-    if not many or not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not _saves(backbone, tokens):
         yield
         return
     name = backbone.active
@@ -56,3 +59,18 @@ def checkpointed(backbone: Backbone, tokens: int) -> Iterator[None]:
     finally:
         for block in blocks:
             del block.forward
+
+
+def _saves(backbone: Backbone, tokens: int) -> bool:
+    if backbone.checkpointing != "auto":
+        return backbone.checkpointing == "on"
+    kept = tokens * len(backbone.layers) * FLOATS * backbone.d * backbone.dtype.itemsize
+    return tokens > TOKENS and kept > ROOM * free_bytes(backbone.device)
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory that a GPU has left, what torch keeps for later among it; 0 where nobody can say."""
+    if device.type != "cuda":
+        return 0.0
+    free, _ = torch.cuda.mem_get_info(device)
+    return float(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))

@@ -1,15 +1,16 @@
 """Shared-prefix packing: all replies to all turns of a dialogue in one pass after one clean prefix.
 
-Owns the block mask that keeps branches apart. A branch is an optional injected action embedding and a reply; it sees
-the first `length` tokens of the prefix and itself. Losses and gradients equal the naive computation of one padded
-sequence a turn, at a fraction of the work (docs/performance.md).
+Owns the block mask that keeps branches apart; several dialogues may stand beside one another. A branch is an optional
+injected action embedding and a reply; it sees the first `length` tokens of the prefix and itself. Losses and gradients
+equal the naive computation of one padded sequence a turn, at a fraction of the work (docs/performance.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from pamdp.errors import ShapeError
 from pamdp.models.attention import placed
 from pamdp.models.backbone import Backbone
+from pamdp.models.beside import run_beside, stands_beside
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.place import wide
 from pamdp.models.prefix import Prefix, fork
@@ -52,45 +54,87 @@ def branch_log_probs(backbone: Backbone, prefix: Prefix, branches: Sequence[Bran
 
     A ShapeError where a branch is empty or follows more than the prefix has.
     """
-    device = backbone.device
-    for index, branch in enumerate(branches):
-        if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
-            raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
-        backbone.require_room(branch.length + len(_injected(branch)) + len(branch.ids))
+    return packed_log_probs(backbone, [prefix], [branches], layer)[0]
+
+
+def packed_log_probs(
+    backbone: Backbone, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Branch]], layer: int = -1
+) -> list[list[Tensor]]:
+    """The same for the branches of several prefixes, in one pass where the model can keep those apart (beside.py)."""
+    for prefix, own in zip(prefixes, branches, strict=True):
+        for index, branch in enumerate(own):
+            if not branch.ids or not 0 < branch.length <= len(prefix.encoded.ids):
+                raise ShapeError(f"branch {index}: {len(branch.ids)} tokens after {branch.length} of the prefix")
+            backbone.require_room(branch.length + len(_injected(branch)) + len(branch.ids))
+    every = [branch for own in branches for branch in own]
     # The last reply token predicts nothing. Looked up all at once: each look-up has a gradient as large as the table.
-    looked_up = torch.split(
-        backbone.embed_ids([token for branch in branches for token in branch.ids[:-1]]),
-        [len(branch.ids) - 1 for branch in branches],
-    )
+    ids = [branch.ids[:-1] for branch in every]
+    looked_up = iter(torch.split(backbone.embed_ids([token for part in ids for token in part]), list(map(len, ids))))
     # The token before a reply is the action or, without one, the header.
-    parts = [
-        tokens if branch.inject is None else torch.cat([branch.inject, tokens])
-        for branch, tokens in zip(branches, looked_up, strict=True)
+    rows = [
+        _Row(
+            prefix, own, [next(looked_up) if b.inject is None else torch.cat([b.inject, next(looked_up)]) for b in own]
+        )
+        for prefix, own in zip(prefixes, branches, strict=True)
     ]
-    sizes = [len(part) for part in parts]
-    ids = [token for branch in branches for token in (*_injected(branch), *branch.ids[:-1])]
-    flat = torch.cat(parts)
-    states = flat
-    if len(flat):
-        with (
-            backbone.steering(layer, _steers(branches, parts)),
-            checkpointed(backbone, len(flat)),
-            _placed(branches, sizes, prefix, device) as positions,
-        ):
-            states = backbone.trunk(
-                **backbone.inputs(flat[None], torch.tensor([ids], device=device)),
-                position_ids=positions,
-                past_key_values=fork(prefix.cache),
-                use_cache=True,
-            ).last_hidden_state[0]
+    states = torch.cat([backbone.embed_ids([]), *_states(backbone, [row for row in rows if sum(row.sizes)], layer)])
+    after = iter(torch.split(states, [n for row in rows for n in row.sizes]))
     # n action embeddings: only the last one predicts the reply's first token.
     predict = [
-        torch.cat([prefix.final[branch.length - 1][None], rows])
+        torch.cat([row.prefix.final[branch.length - 1][None], next(after)])
         if branch.inject is None
-        else rows[len(branch.inject) - 1 :]
-        for branch, rows in zip(branches, torch.split(states, sizes), strict=True)
+        else next(after)[len(branch.inject) - 1 :]
+        for row in rows
+        for branch in row.branches
     ]
-    return reply_log_probs(backbone, predict, [branch.ids for branch in branches])
+    found = iter(reply_log_probs(backbone, predict, [branch.ids for branch in every]))
+    return [list(islice(found, len(own))) for own in branches]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """The branches of one prefix, and the embeddings of what each runs, [n_i, d]."""
+
+    prefix: Prefix
+    branches: Sequence[Branch]
+    parts: Sequence[Tensor]
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many tokens each branch has in a pass."""
+        return [len(part) for part in self.parts]
+
+
+def _states(backbone: Backbone, rows: Sequence[_Row], layer: int) -> list[Tensor]:
+    """States of all tokens of ROWS after the final norm, LAYER steered, [tokens, d] in one or more parts."""
+    if len(rows) > 1 and stands_beside(backbone):
+        at = torch.cat([_positions(row.branches, row.sizes, backbone.device) for row in rows])
+        sees = [_mask(row.branches, row.sizes, len(row.prefix.encoded.ids), backbone.device) for row in rows]
+        caches, new = [fork(row.prefix.cache) for row in rows], [sum(row.sizes) for row in rows]
+        found = run_beside(backbone, caches, new, lambda given: _run(backbone, rows, at, layer, given), sees)
+        if found is not None:
+            return [found]
+    alone = []
+    for row in rows:
+        with _placed(row.branches, row.sizes, row.prefix, backbone.device) as at:
+            alone.append(_run(backbone, [row], at, layer, {"past_key_values": fork(row.prefix.cache)}))
+    return alone
+
+
+def _run(backbone: Backbone, rows: Sequence[_Row], at: Tensor, layer: int, given: Mapping[str, object]) -> Tensor:
+    """One pass over all tokens of ROWS, which stand AT [tokens]; their states after the final norm, [tokens, d]."""
+    branches = [branch for row in rows for branch in row.branches]
+    parts = [part for row in rows for part in row.parts]
+    ids = [token for branch in branches for token in (*_injected(branch), *branch.ids[:-1])]
+    flat = torch.cat(parts)
+    with backbone.steering(layer, _steers(branches, parts)), checkpointed(backbone, len(flat)):
+        found = backbone.trunk(
+            **backbone.inputs(flat[None], torch.tensor([ids], device=backbone.device)),
+            position_ids=at[None],
+            use_cache=True,
+            **given,
+        )
+    return torch.as_tensor(found.last_hidden_state[0])
 
 
 @torch.no_grad()
@@ -103,7 +147,7 @@ def reply_features(backbone: Backbone, prefix: Prefix, branches: Sequence[Branch
             layer,
             shallow=True,
             input_ids=torch.tensor([ids], device=backbone.device),
-            position_ids=positions,
+            position_ids=positions[None],
             past_key_values=fork(prefix.cache),
         )
     return [own.mean(0, dtype=wide(own.dtype)).float() for own in torch.split(states, sizes)]
@@ -116,13 +160,16 @@ def _injected(branch: Branch) -> Sequence[int]:
 
 @contextmanager
 def _placed(branches: Sequence[Branch], sizes: Sequence[int], prefix: Prefix, device: torch.device) -> Iterator[Tensor]:
-    """A pass over branches of SIZES tokens inside the block; gives their positions, [1, tokens]."""
-    starts = [(branch.length, n) for branch, n in zip(branches, sizes, strict=True)]
-    at = torch.cat([torch.arange(start, start + n, device=device) for start, n in starts])[None]
-    seen = torch.arange(len(prefix.encoded.ids), device=device)[None]
-    owner = [index for index, n in enumerate(sizes) for _ in range(n)]
-    with placed(at, torch.cat([seen, at], 1), _mask(branches, owner, seen.shape[1], device)):
+    """A pass over branches of SIZES tokens inside the block; gives their positions, [tokens]."""
+    at = _positions(branches, sizes, device)
+    seen = torch.arange(len(prefix.encoded.ids), device=device)
+    with placed(at[None], torch.cat([seen, at])[None], _mask(branches, sizes, len(seen), device)):
         yield at
+
+
+def _positions(branches: Sequence[Branch], sizes: Sequence[int], device: torch.device) -> Tensor:
+    starts = [(branch.length, n) for branch, n in zip(branches, sizes, strict=True)]
+    return torch.cat([torch.arange(start, start + n, device=device) for start, n in starts])
 
 
 def _steers(branches: Sequence[Branch], parts: Sequence[Tensor]) -> Tensor | None:
@@ -157,14 +204,14 @@ def reply_log_probs(backbone: Backbone, states: Sequence[Tensor], ids: Sequence[
     return list(torch.split(torch.cat(found), [len(reply) for reply in ids]))
 
 
-def _mask(branches: Sequence[Branch], owner: Sequence[int], prefix: int, device: torch.device) -> Tensor:
-    """Boolean [1, 1, n, prefix + n]: True where a branch token may look."""
-    own = torch.tensor(owner, device=device)
+def _mask(branches: Sequence[Branch], sizes: Sequence[int], prefix: int, device: torch.device) -> Tensor:
+    """Boolean [1, 1, n, prefix + n]: True where a branch token may look; branches have SIZES tokens."""
+    own = torch.tensor([index for index, n in enumerate(sizes) for _ in range(n)], device=device)
     column = torch.arange(prefix, device=device)
     length = torch.tensor([branch.length for branch in branches], device=device)[own]
     hidden = torch.tensor([branch.hidden or (0, 0) for branch in branches], device=device)[own]
     sees = column < length[:, None]
     sees &= ~((column >= hidden[:, :1]) & (column < hidden[:, 1:]))
-    n = len(owner)
+    n = len(own)
     causal = torch.ones(n, n, dtype=torch.bool, device=device).tril()
     return torch.cat([sees, causal & (own[:, None] == own)], dim=1)[None, None]

@@ -24,7 +24,7 @@ from pamdp.models.chat import Encoded
 from pamdp.models.checkpointing import checkpointed
 from pamdp.models.form import whole_sentences
 from pamdp.models.generate import DecodeRow, Sampling, generate
-from pamdp.models.packed_branches import Branch, branch_log_probs
+from pamdp.models.packed_branches import Branch, packed_log_probs
 from pamdp.models.positions import within_positions
 from pamdp.models.prefill import prefill
 from pamdp.models.prefix import Prefix
@@ -117,7 +117,7 @@ class Policy:
         """
         encoded = [self.encode(messages) for messages in histories]
         shallow = self.backbone.writer is not None and not scored
-        with self.active():
+        with self.active(), checkpointed(self.backbone, sum(len(one.ids) for one in encoded)):
             return prefill(self.backbone, encoded, self.readout.layer, before, shallow)
 
     def features(self, prefix: Prefix, t: int = -1) -> Float[Tensor, " width"]:
@@ -175,8 +175,12 @@ class Policy:
 
     def log_probs(self, prefix: Prefix, branches: Sequence[Branch]) -> list[Tensor]:
         """Log p(u^k | h, a, u^<k) of every token of every branch (eq. 11), each [len(ids)]."""
+        return self.packed_log_probs([prefix], [branches])[0]
+
+    def packed_log_probs(self, prefixes: Sequence[Prefix], branches: Sequence[Sequence[Branch]]) -> list[list[Tensor]]:
+        """The same for the branches of several prefixes, in one pass where the model can."""
         with self.active():
-            return branch_log_probs(self.backbone, prefix, branches, self.readout.layer)
+            return packed_log_probs(self.backbone, prefixes, branches, self.readout.layer)
 
     def sensitivities(self, prefix: Prefix, replies: Sequence[tuple[int, Sequence[int]]]) -> Float[Tensor, "n d"]:
         """∇_s log p(u|h) of replies (turn, ids), s being added to their hidden states where actions shift them."""

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache
 
-from pamdp.models.attention import NAME, SideBySide
 from pamdp.models.backbone import Backbone
+from pamdp.models.beside import run_beside, stands_beside
 from pamdp.models.chat import Encoded
-from pamdp.models.families import sees_all
 from pamdp.models.prefix import Prefix, continues, fork, grown
 
 TOKENS, WIDE = 512, 8192
@@ -55,7 +54,7 @@ def together(backbone: Backbone) -> int:
 
 def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence[Prefix | None]) -> list[list[int]]:
     """Indices of the histories that run together, in their order."""
-    alone = not _attends_so(backbone)
+    alone = not stands_beside(backbone)
     groups: list[list[int]] = []
     room = 0
     for i, (encoded, prefix) in enumerate(zip(histories, before, strict=True)):
@@ -68,11 +67,6 @@ def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence
     return groups
 
 
-def _attends_so(backbone: Backbone) -> bool:
-    """Whether the model has the attention that keeps histories apart; a layer that forgets needs masks instead."""
-    return backbone.model.config._attn_implementation == NAME and sees_all(backbone.model)
-
-
 def _pass(
     backbone: Backbone, histories: Sequence[Encoded], layer: int, before: Sequence[Prefix | None], shallow: bool
 ) -> list[Prefix]:
@@ -80,21 +74,13 @@ def _pass(
     caches = [DynamicCache() if prefix is None else fork(prefix.cache) for prefix in before]
     new = [len(encoded.ids) - n for encoded, n in zip(histories, done, strict=True)]
     device = backbone.device
-    row = SideBySide(caches, new, torch.empty(0, dtype=backbone.dtype, device=device))
-    given: dict[str, object] = dict(
-        input_ids=torch.tensor([[i for e, n in zip(histories, done, strict=True) for i in e.ids[n:]]], device=device),
-        position_ids=torch.cat([torch.arange(n, n + m) for n, m in zip(done, new, strict=True)])[None].to(device),
-        # A mask of four dimensions keeps transformers from making one; that it fits nothing stops a layer which does
-        # not hand `beside` on to its attention: there all histories would see one another.
-        attention_mask=torch.ones(1, 1, 1, 0, dtype=torch.bool, device=device),
-        past_key_values=row,
-        beside=row,
+    ids = torch.tensor([[i for e, n in zip(histories, done, strict=True) for i in e.ids[n:]]], device=device)
+    at = torch.cat([torch.arange(n, n + m) for n, m in zip(done, new, strict=True)])[None].to(device)
+    found = run_beside(
+        backbone, caches, new, lambda given: backbone.run(layer, shallow, input_ids=ids, position_ids=at, **given)
     )
-    try:
-        states, final = backbone.run(layer, shallow, **given)
-    except RuntimeError:
-        if row.layers_seen:
-            raise
+    if found is None:
         return [backbone.prefix(e, layer, p, shallow) for e, p in zip(histories, before, strict=True)]
-    parts = zip(histories, caches, before, torch.split(states, new), torch.split(final, new), strict=True)
+    states, final = (torch.split(part, new) for part in found)
+    parts = zip(histories, caches, before, states, final, strict=True)
     return [grown(encoded, cache, prefix, s, f) for encoded, cache, prefix, s, f in parts]

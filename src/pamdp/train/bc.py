@@ -31,6 +31,8 @@ from pamdp.types import Dialogue, PreferencePair
 
 SCORED = 128
 """Dialogues whose replies' scores give the directions: some 1,500 scores for 64 of them."""
+PACKED = 4096
+"""Tokens that learn in one pass where a device would otherwise wait for its kernels to be launched."""
 WARM_UP = 5
 """Steps over which the learning rates rise; they then fall linearly to zero."""
 
@@ -65,6 +67,7 @@ class Cloner:
         self.fixed = policy.frozen_features
         self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
         self.store = store if store is not None and self.fixed else FeatureStore(None)
+        self.most = most_tokens(config, policy.backbone.device)
 
     @cached_property
     def parallel(self) -> Alone:
@@ -142,14 +145,15 @@ class Cloner:
         self.optimizer.zero_grad()
         # Every process draws for all examples: the draws are the same, whoever does which.
         lessons = [self.draw(example, rng, generator) for example in examples]
-        losses, own = list[Tensor](), self.parallel.own(len(examples))
-        for number, (i, share) in enumerate(own, 1):
+        done = dict[int, Tensor]()
+        passes = self.parallel.passes([self._tokens(example) for example in examples], self.most)
+        for number, own in enumerate(passes, 1):
             # A long pass is in part run again for its gradient: under the same adapter.
-            with self.parallel.policy.active(), self.parallel.syncing(number == len(own)):
-                loss = self.parallel.forward(examples[i], lessons[i])
-                torch.autograd.backward(loss / len(examples) * share)
+            with self.parallel.policy.active(), self.parallel.syncing(number == len(passes)):
+                losses = self.parallel.forward([examples[i] for i, _ in own], [lessons[i] for i, _ in own])
+                torch.autograd.backward((losses * losses.new_tensor([share for _, share in own])).sum() / len(examples))
             self.master.take_gradients()
-            losses.append(loss.detach())
+            done |= {i: loss for (i, share), loss in zip(own, losses.detach(), strict=True) if share}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.parallel.clip(parameters, self.config.clip)
         scale = min(1.0, (self.step + 1) / WARM_UP) * max(0.0, 1 - self.step / total)
@@ -158,7 +162,6 @@ class Cloner:
         self.optimizer.step()
         self.master.give_values()
         self.step += 1
-        done = {i: loss for (i, share), loss in zip(own, losses, strict=True) if share}
         all_losses = torch.stack([done.get(i, torch.zeros_like(norm)) for i in range(len(examples))])
         # One copy from the device for all.
         *found, size = torch.cat([self.parallel.summed(all_losses), norm[None]]).tolist()
@@ -182,7 +185,7 @@ class Cloner:
 
     def loss(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> Tensor:
         """Negative log-likelihood of an example's replies, each under its noisy action, per token."""
-        return self._loss(self.policy, example, self.draw(example, rng, generator))
+        return self._loss(self.policy, [example], [self.draw(example, rng, generator)])[0]
 
     def draw(self, example: CloneExample, rng: random.Random, generator: torch.Generator) -> list[Lesson]:
         """What chance decides of a pass over an example: which replies are learned, what is hidden, and the noise."""
@@ -199,8 +202,17 @@ class Cloner:
                 lessons.append(Lesson(t, which, meaning, hide, noise))
         return lessons
 
-    def _loss(self, policy: Policy, example: CloneExample, lessons: Sequence[Lesson]) -> Tensor:
-        prefix = policy.prefix(example.messages)
+    def _loss(self, policy: Policy, examples: Sequence[CloneExample], lessons: Sequence[Sequence[Lesson]]) -> Tensor:
+        """The loss of every example, [n]; all of them in one pass where the model can."""
+        prefixes = policy.prefixes([example.messages for example in examples])
+        every = zip(examples, prefixes, lessons, strict=True)
+        branches = [self._branches(policy, example, prefix, own) for example, prefix, own in every]
+        losses = [cloning_loss(torch.cat(found)) for found in policy.packed_log_probs(prefixes, branches)]
+        return self.parallel.tied(torch.stack(losses), torch.cat([prefix.final for prefix in prefixes]))
+
+    def _branches(
+        self, policy: Policy, example: CloneExample, prefix: Prefix, lessons: Sequence[Lesson]
+    ) -> list[Branch]:
         mean = self._mean(policy, example, prefix)
         branches: list[Branch] = []
         for lesson in lessons:
@@ -210,7 +222,13 @@ class Cloner:
                 action = self._action(mean[lesson.t], lesson)
                 action = action + self.config.noise * _as_large(lesson.noise, action)
             branches.append(policy.branch(prefix, lesson.t, example.replies[lesson.t][lesson.which], action, hidden))
-        return self.parallel.tied(cloning_loss(torch.cat(policy.log_probs(prefix, branches))), prefix.final)
+        return branches
+
+    def _tokens(self, example: CloneExample) -> int:
+        """How many a pass over it has, at most; not counted where nothing is packed."""
+        if self.most == 1:
+            return 1
+        return len(self.policy.encode(example.messages).ids) + sum(len(ids) for g in example.replies for ids in g)
 
     def _mean(self, policy: Policy, example: CloneExample, prefix: Prefix) -> Tensor | None:
         """Mean actions of all turns, [turns, d_a]; None where actions will get a meaning at the end only."""
@@ -236,6 +254,11 @@ class Cloner:
         assert self.planner.steering is not None
         actions = coordinates(contrasts([lesson.meaning]), self.planner.steering / self.config.steer)
         return -actions[0] if lesson.which else actions[0]
+
+
+def most_tokens(config: CloneConfig, device: torch.device) -> int:
+    """How many learn in one pass on DEVICE; see `CloneConfig.pack_tokens`."""
+    return config.pack_tokens or (1 if device.type == "cpu" else PACKED)
 
 
 def _as_large(noise: Tensor, action: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ OVER = {
         "context_dropout",
         "clip",
         "save_every",
+        "pack_tokens",
     )
 }
 """Settings of how cloning went, which bear on nothing that comes after it."""

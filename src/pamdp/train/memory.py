@@ -1,7 +1,7 @@
 """How much memory a model's cloning and rollouts take, from its config alone: nothing is loaded.
 
 Owns the arithmetic. Weights, gradients, optimizer states, keys and values are counted; what else a pass keeps is an
-estimate (FLOATS), and what libraries take for themselves is left out.
+estimate (checkpointing.FLOATS), and what libraries take for themselves is left out.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pamdp.config import Config
+from pamdp.models.checkpointing import FLOATS
 from pamdp.models.embedded import empty_model
 from pamdp.models.families import trunk_of
+from pamdp.models.place import Place
+from pamdp.train.bc import most_tokens
 from pamdp.types import Dialogue
 
 CHARACTERS = 4.0
 """Characters of a token, about."""
-FLOATS = 19
-"""Numbers that a layer keeps of a token for its gradient, in units of its width, about; checkpointed less than half."""
 FOUR_BITS = 0.53
 """Bytes of a weight in four bits, with its share of the scales."""
 ROWS = 64
@@ -54,8 +55,12 @@ class Memory:
         return self.weights_gb + self.learned_gb + self.cache_gb + self.passes_gb
 
 
-def memory_of(config: Config, dialogues: Sequence[Dialogue], dtype_bytes: int) -> list[Memory]:
-    """Memory of cloning in each way and of rollouts, at the sizes of the settings; a ModelError for a missing model."""
+def memory_of(config: Config, dialogues: Sequence[Dialogue], place: Place) -> list[Memory]:
+    """Memory of cloning in each way and of rollouts at PLACE, at the sizes of the settings.
+
+    A ModelError for a missing model.
+    """
+    dtype_bytes = place.dtype.itemsize
     model = empty_model(config.model.name)
     parameters = sum(weight.numel() for weight in model.parameters())
     text, clone, rl = model.config.get_text_config(), config.clone, config.rl
@@ -64,6 +69,7 @@ def memory_of(config: Config, dialogues: Sequence[Dialogue], dtype_bytes: int) -
     history = min([clone.max_context, *_longest(dialogues)])
     read = sum(len(m.content) for d in dialogues for m in d.history(len(d.turns) - 1)) / CHARACTERS
     once = history + turns * clone.max_reply
+    once = max(once, min(clone.batch_size * once, most_tokens(clone, place.device)))
     kept = once * text.num_hidden_layers * FLOATS * text.hidden_size * dtype_bytes
     if config.model.checkpointing != "off":
         kept *= 0.45

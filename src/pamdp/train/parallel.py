@@ -33,6 +33,8 @@ from pamdp.progress import note
 
 Loss = Callable[..., Tensor]
 """Of a policy, and of what a pass is about."""
+Share = tuple[int, float]
+"""An example's number in its step, and how much it counts."""
 
 
 class Alone:
@@ -46,9 +48,12 @@ class Alone:
         self.policy = policy
         self.forward: Callable[..., Tensor] = partial(loss, policy)
 
-    def own(self, n: int) -> list[tuple[int, float]]:
-        """Which of a step's N examples this process does, and how much each counts in a gradient that is averaged."""
-        return [(i, 1.0) for i in range(n)]
+    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
+        """What this process does of a step over examples of SIZES tokens, in passes of at most MOST, or of one example.
+
+        Each example counts so much in a gradient that is averaged.
+        """
+        return _packed([(i, 1.0) for i in range(len(sizes))], sizes, most)
 
     def syncing(self, last: bool) -> AbstractContextManager[object]:
         """A pass of a step, LAST or not, inside the block."""
@@ -83,10 +88,23 @@ class _Several(Alone):
 
     module: nn.Module
 
-    def own(self, n: int) -> list[tuple[int, float]]:
-        """Every n-th; whoever has one less does the first once more, for nothing: all have to come to every pass."""
-        size = ranks.world_size()
-        return [(i, float(size)) if i < n else (0, 0.0) for i in range(ranks.rank(), -(-n // size) * size, size)]
+    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
+        """Every n-th example; whoever has one less does the first once more, for nothing.
+
+        All have to come to every pass: whoever could do with fewer parts them.
+        """
+        size, n = ranks.world_size(), len(sizes)
+        every = [
+            _packed(
+                [(i, float(size)) if i < n else (0, 0.0) for i in range(rank, -(-n // size) * size, size)], sizes, most
+            )
+            for rank in range(size)
+        ]
+        own = every[ranks.rank()]
+        while len(own) < max(map(len, every)):
+            longest = max(own, key=len)
+            own.append([longest.pop()])
+        return own
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of all processes' VALUES."""
@@ -144,6 +162,10 @@ class Sharded(_Several):
         for weight in self.given.parameters():
             weight.data = weight.data.new_empty(0)
 
+    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
+        """One example a pass: layers are gathered as often in every process."""
+        return super().passes(sizes, 1)
+
     def tied(self, loss: Tensor, final: Tensor) -> Tensor:
         """LOSS with a gradient of zero to FINAL: a layer is gathered for gradients of its states, not of its keys."""
         return loss + 0 * final.sum()
@@ -195,6 +217,19 @@ class _Root(nn.Module):
     def forward(self, *about: object) -> Tensor:
         """The loss of one pass."""
         return self.loss(*about)
+
+
+def _packed(own: Sequence[Share], sizes: Sequence[int], most: int) -> list[list[Share]]:
+    """OWN, in their order, in as few groups of at most MOST tokens as that gives; a longer one is alone."""
+    groups = list[list[Share]]()
+    room = 0
+    for share in own:
+        if not groups or sizes[share[0]] > room:
+            groups.append([])
+            room = most
+        groups[-1].append(share)
+        room -= sizes[share[0]]
+    return groups
 
 
 def parallel(policy: Policy, loss: Loss) -> Alone:
