@@ -46,7 +46,7 @@ def test_steps_of_two_processes_have_the_losses_and_gradients_of_one(two: Path, 
     """Three examples a step, so that one process has more to do; a parameter without a gradient has none either way."""
     ours, theirs = load_tensors(two / f"{kind}-{backbone}.safetensors"), steps(backbone)
     assert sum(".gradient." in name for name in theirs) > (3 if backbone == "frozen" else 30)
-    _close(ours, theirs)
+    _close(ours, theirs, 1e-4 if backbone == "packed" else 1e-5)  # products with more rows end in other digits
 
 
 @pytest.mark.parametrize(("run", "backbone"), [("two", "lora"), ("one-two", "lora"), ("two-one", "full")])

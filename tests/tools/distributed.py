@@ -31,7 +31,7 @@ from tests.tools.learning import PRINT, Killer, make_dialogues, make_learning, m
 from tests.tools.tiny import make_tiny_backbone
 
 ROOT = Path(__file__).resolve().parents[2]
-CASES = [("DDP", "frozen"), ("DDP", "lora"), ("DDP", "full"), ("FSDP", "lora"), ("FSDP", "full")]
+CASES = [("DDP", "frozen"), ("DDP", "lora"), ("DDP", "full"), ("DDP", "packed"), ("FSDP", "lora"), ("FSDP", "full")]
 CALLS = 11
 """Calls of the judge by the second process before it is killed, in its second round."""
 
@@ -51,12 +51,20 @@ def shard(kind: str) -> None:
     os.environ.update({"ACCELERATE_USE_FSDP": str(kind == "FSDP").lower(), "FSDP_VERSION": "2"})
 
 
-def make_config(backbone: str) -> Config:
-    settings = {"backbone": backbone, "lora_layers": "all", "max_reply": 16, "batch_size": 3, "save_every": 2}
-    packs = {"pack_tokens": 10_000} if backbone == "lora" else {}  # replicas then do their share in one pass
+def make_config(what: str) -> Config:
+    """Of what learns; "packed": LoRA, and each process does its share of a step in one pass."""
+    backbone, tokens = ("lora", 10_000) if what == "packed" else (what, 0)
+    settings = {
+        "pack_tokens": tokens,
+        "backbone": backbone,
+        "lora_layers": "all",
+        "max_reply": 16,
+        "batch_size": 3,
+        "save_every": 2,
+    }
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
-        clone=CloneConfig.model_validate({**settings, **packs, "epochs": 3}),
+        clone=CloneConfig.model_validate({**settings, "pack_tokens": tokens, "epochs": 3}),
         rl=RLConfig(rounds=2, epochs=2, samples=2, batch_size=8, max_reply=6, form_states=5, reference="preferred"),
     )
 
