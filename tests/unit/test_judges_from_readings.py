@@ -11,16 +11,16 @@ from unittest.mock import ANY
 import pytest
 import torch
 
-from pamdp.checkpoint import save_tensors
 from pamdp.data.readings import ReadState
 from pamdp.errors import DataError, ModelError
+from pamdp.files import write_json
 from pamdp.judges import from_readings
 from pamdp.judges.base import Case
 from pamdp.judges.folder import Trained
 from pamdp.judges.from_readings import FILES, NAMES, REWARD_MODEL, SIGNALS, load, save, train_from_readings
 from pamdp.judges.reward_model import ADAPTER, RewardHead, RewardModel
 from pamdp.judges.scoring import Calibration, Scorer, fit_temperature
-from pamdp.judges.signals import Signals, SignalsScorer
+from pamdp.judges.signals import NUMBERS, Signals, SignalsScorer
 from pamdp.models.adapters import adapter_tensors, add_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.registry import JUDGES
@@ -113,6 +113,7 @@ def test_a_folder_holds_what_it_should_and_a_second_one_replaces_it(folder: Path
         "backbone": "tiny",
         "revision": "0",
         "first": 1,
+        "numbers": [*NUMBERS],
         "last": 2,
         "temperature": TEMPERATURE,
         "clone": ANY,
@@ -248,9 +249,13 @@ def test_the_reward_model_can_be_trained_on_a_backbone_of_two_layers(tiny_backbo
     assert layers == {1} and model.last == 2
 
 
-def test_weights_of_other_numbers_are_refused(folder: Path, tiny_backbone: Backbone) -> None:
-    """What an earlier version stored: fifteen numbers."""
-    old = {"weight": torch.zeros(15), "whiten.mean": torch.zeros(15), "whiten.scale": torch.ones(15)}
-    save_tensors(folder / "signals.safetensors", old)
-    with pytest.raises(ModelError, match=r"weights of 15 numbers, and signals has 16 now; fit it again: pamdp judge"):
+@pytest.mark.parametrize("numbers", [None, ["about the message", *NUMBERS[:-1]], [*NUMBERS, "smiles"]])
+def test_weights_of_other_numbers_are_refused(
+    folder: Path, numbers: list[str] | None, tiny_backbone: Backbone
+) -> None:
+    """Earlier versions stored fifteen others, and sixteen, and did not say which."""
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert about.pop("numbers") == [*NUMBERS]
+    write_json(folder / "config.json", about if numbers is None else about | {"numbers": numbers})
+    with pytest.raises(ModelError, match=r"other numbers than signals has now; fit it again: pamdp judge"):
         load(SIGNALS, tiny_backbone, folder)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pamdp.errors import DataError
-from pamdp.judges.signals import NUMBERS, OTHERS, Signals, SignalsScorer, text_numbers, train_signals
+from pamdp.judges.signals import NUMBERS, Signals, SignalsScorer, text_numbers, train_signals
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.prompts.render import load
@@ -23,10 +23,10 @@ REPLIES = ["Soup, then tea.", "How about a very long breakfast?", "ok"]
 
 
 def _numbers(message: str, reply: str) -> dict[str, float]:
-    return dict(zip(NUMBERS[2:-1], text_numbers(message, reply), strict=True))
+    return dict(zip(NUMBERS[1:-1], text_numbers(message, reply), strict=True))
 
 
-NOTHING = dict.fromkeys(NUMBERS[2:-1], 0.0)
+NOTHING = dict.fromkeys(NUMBERS[1:-1], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +107,8 @@ def test_likelihoods_are_those_of_a_plain_pass(tiny_backbone: Backbone) -> None:
     found = SignalsScorer(tiny_backbone, Signals()).numbers(NURSE, REPLIES)
     assert found.shape == (3, len(NUMBERS))
     for numbers, reply in zip(found, REPLIES, strict=True):
-        after = _mean_log_prob(tiny_backbone, NURSE[-1:], reply)
-        others = [_mean_log_prob(tiny_backbone, (Message("user", other),), reply) for other in OTHERS]
-        assert float(numbers[0]) == pytest.approx(after - sum(others) / 4, abs=1e-4)
-        assert float(numbers[1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE[-3:], reply), abs=1e-4)
-        assert numbers[2:-1].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
+        assert float(numbers[0]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE[-3:], reply), abs=1e-4)
+        assert numbers[1:-1].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
         assert float(numbers[-1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE, reply), abs=1e-4)
 
 
@@ -124,12 +121,11 @@ def test_three_messages_are_read_and_five_by_the_clone(tiny_backbone: Backbone) 
         return scorer.numbers(tuple(talk), REPLIES) - before
 
     assert scorer.messages == len(NURSE) == 5
-    own, clone = (torch.arange(len(NUMBERS)) == i for i in (1, len(NUMBERS) - 1))
+    own, clone = (torch.arange(len(NUMBERS)) == i for i in (0, len(NUMBERS) - 1))
     for first in (0, 1):
         assert changed(first)[:, clone].all() and not changed(first)[:, ~clone].any()
-    # The others move in their last digits: contexts are packed into one row.
-    assert changed(2)[:, own | clone].all() and changed(2)[:, ~(own | clone)].abs().max() < 1e-5
-    assert changed(4)[:, :2].all()
+    for last in (2, 3):
+        assert changed(last)[:, own | clone].all() and not changed(last)[:, ~(own | clone)].any()
 
 
 def test_only_the_last_number_asks_the_clone(tiny_backbone: Backbone) -> None:
@@ -155,7 +151,7 @@ def test_the_bare_backbone_is_read_whatever_adapter_is_in_use(tiny_backbone: Bac
             weight.data.normal_(std=0.3)
     with tiny_backbone.adapter("mine"):
         torch.testing.assert_close(scorer.numbers(LONE, REPLIES), before)
-        assert abs(_mean_log_prob(tiny_backbone, LONE, REPLIES[0]) - float(before[0, 1])) > 1e-3
+        assert abs(_mean_log_prob(tiny_backbone, LONE, REPLIES[0]) - float(before[0, 0])) > 1e-3
 
 
 # ---- scores
@@ -190,7 +186,7 @@ def test_the_sign_of_a_number_that_decides_is_found(name: str, tiny_backbone: Ba
     at = NUMBERS.index(name)
     assert liked.signals.weight[at] > 0.3 and disliked.signals.weight[at] < -0.3
     # What is the same in both replies of every pair explains nothing; the likelihoods always differ.
-    idle = [i for i in range(2, len(NUMBERS) - 1) if i != at]
+    idle = [i for i in range(1, len(NUMBERS) - 1) if i != at]
     assert not liked.signals.weight[idle].any()
     new = [more.format(food="figs"), less.format(food="figs")]
     for scorer, sign in ((liked, 1), (disliked, -1)):

@@ -97,7 +97,7 @@ def save(folder: Path, model: RewardModel, signals: SignalsScorer, temperature: 
         if signals.clone is not None:
             save_tensors(part / "clone.safetensors", adapter_tensors(backbone, signals.clone))
         about: dict[str, Json] = {"backbone": backbone.name, "revision": backbone.revision}
-        about |= {"first": model.first, "last": model.last, "temperature": temperature}
+        about |= {"first": model.first, "last": model.last, "temperature": temperature, "numbers": [*NUMBERS]}
         about["clone"] = None if signals.clone is None else _digest(part / "clone.safetensors")
         write_json(part / "config.json", about)
 
@@ -119,10 +119,10 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
         head.load_state_dict({key[5:]: value for key, value in tensors.items() if key.startswith("head.")})
         scorer = RewardModel(backbone, head.requires_grad_(False), about["first"], about["last"])
     else:
-        if len(tensors["weight"]) != len(NUMBERS):
+        if about.get("numbers") != [*NUMBERS]:
             raise ModelError(
-                f"{folder} has weights of {len(tensors['weight'])} numbers, and {SIGNALS} has {len(NUMBERS)} now; "
-                "fit it again: pamdp judge train --readings"
+                f"{folder} has weights of other numbers than {SIGNALS} has now; fit it again: pamdp judge train "
+                "--readings"
             )
         signals = Signals()
         signals.load_state_dict(tensors)

@@ -1,9 +1,8 @@
 """The signals judge: a few numbers that anybody can read off a reply, weighed as blind readers do.
 
-Owns the numbers (how much likelier the reply is after this message than after others, how likely a clone finds it, how
-it is formed, how much of the message it takes up or repeats, whether it is written as the user writes) and their
-weights, a logistic regression on readings. Built otherwise than the reward model: nothing of the backbone learns, and
-no hidden state is read.
+Owns the numbers (how likely the backbone and a clone find the reply, how it is formed, how much of the message it takes
+up or repeats, whether it is written as the user writes) and their weights, a logistic regression on readings. Built
+otherwise than the reward model: nothing of the backbone learns, and no hidden state is read.
 """
 
 from __future__ import annotations
@@ -27,19 +26,11 @@ from pamdp.models.form import ends_whole
 from pamdp.models.packed_branches import reply_log_probs
 from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
 from pamdp.prompts.render import load
-from pamdp.types import History, Message, Persona
+from pamdp.types import History, Persona
 
-OTHERS = (
-    "What should I cook for my family tonight?",
-    "My train was late again and my boss was angry with me.",
-    "I just won a small prize at school!",
-    "Why does my plant lose its leaves in winter?",
-)
-"""Messages of nobody in particular: what is as likely after them says nothing about this one."""
 NUMBERS = (
-    "about the message", "likely", "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself",
-    "takes up", "echoes", "asks", "exclaims as the user", "lower case as the user", "speaks of itself",
-    "likely for a clone",
+    "likely", "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself", "takes up", "echoes",
+    "asks", "exclaims as the user", "lower case as the user", "speaks of itself", "likely for a clone",
 )  # fmt: skip
 _SELF = re.compile(r"\b(?:i'm|i am|my|mine|i've|we|our)\b", re.I)
 
@@ -74,30 +65,25 @@ class SignalsScorer:
     @torch.no_grad()
     def numbers(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
         """NUMBERS of each reply."""
-        contexts = [history[-3:], history[-1:], *((Message("user", other),) for other in OTHERS)]
-        own, after, *elsewhere = self._log_probs(contexts, replies)
-        [cloned] = self._log_probs([history[-self.messages :]], replies, self.clone)
+        own = self._log_probs(history[-3:], replies)
+        cloned = self._log_probs(history[-self.messages :], replies, self.clone)
         texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
-        about = after - torch.stack(elsewhere).mean(0)
-        return torch.cat([about[:, None], own[:, None], texts, cloned[:, None]], dim=1)
+        return torch.cat([own[:, None], texts, cloned[:, None]], dim=1)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
         scores: list[float] = self.signals(self.numbers(history, replies)).tolist()
         return scores
 
-    def _log_probs(
-        self, contexts: Sequence[History], replies: Sequence[str], adapter: str | None = None
-    ) -> list[Float[Tensor, " n"]]:
-        """Mean log p of a token of each reply, its end included, after each of the contexts; on the CPU."""
+    def _log_probs(self, context: History, replies: Sequence[str], adapter: str | None = None) -> Float[Tensor, " n"]:
+        """Mean log p of a token of each reply, its end included, after a context; on the CPU."""
         chat, layers = self.backbone.chat, len(self.backbone.layers)
         ids = [chat.reply(reply) for reply in replies]
-        groups = [Group(chat.history(context, load("assistant")).ids, ids) for context in contexts]
-        row = pack(groups, self.backbone.device)
+        row = pack([Group(chat.history(context, load("assistant")).ids, ids)], self.backbone.device)
         with self.backbone.adapter(adapter):
             states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
-        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids * len(contexts))
-        return list(torch.stack([tokens.mean() for tokens in found]).float().cpu().reshape(len(contexts), -1))
+        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids)
+        return torch.stack([tokens.mean() for tokens in found]).float().cpu()
 
 
 def text_numbers(message: str, reply: str) -> list[float]:
@@ -139,8 +125,8 @@ def train_signals(
     if not differences:
         raise DataError("no reader compared two replies", fix="give readings with `prefer`")
     scorer.signals.whiten.fit(torch.cat(whole))
-    x, y = torch.stack(differences) / scorer.signals.whiten.scale, torch.tensor(shares)
-    weight = torch.zeros(len(NUMBERS), requires_grad=True)
+    x, y = (torch.stack(differences) / scorer.signals.whiten.scale).double(), torch.tensor(shares).double()
+    weight = torch.zeros(len(NUMBERS), dtype=x.dtype, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
 
     def cost() -> Tensor:
