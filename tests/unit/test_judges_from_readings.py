@@ -250,9 +250,7 @@ def test_the_reward_model_can_be_trained_on_a_backbone_of_two_layers(tiny_backbo
 
 
 @pytest.mark.parametrize("numbers", [None, ["about the message", *NUMBERS[:-1]], [*NUMBERS, "smiles"]])
-def test_weights_of_other_numbers_are_refused(
-    folder: Path, numbers: list[str] | None, tiny_backbone: Backbone
-) -> None:
+def test_weights_of_other_numbers_are_refused(folder: Path, numbers: list[str] | None, tiny_backbone: Backbone) -> None:
     """Earlier versions stored fifteen others, and sixteen, and did not say which."""
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert about.pop("numbers") == [*NUMBERS]
