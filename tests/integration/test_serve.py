@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -30,6 +31,7 @@ from pamdp.types import Message
 from tests.tools.serving import Running, as_json, make_models, said, serving
 
 HELLO = as_json(said("hello there"))
+TOOL: dict[str, object] = {"type": "function", "function": {"name": "now", "parameters": {}}}
 WEB = httpx.Client(timeout=300)
 
 
@@ -115,7 +117,8 @@ def test_messages_are_taken_as_they_come(running: Running) -> None:
     ("fields", "param"),
     [
         ({"model": "gpt-9"}, "model"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
         ({"logprobs": True}, "logprobs"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"frequency_penalty": 1.5}, "frequency_penalty"),
@@ -145,12 +148,23 @@ def test_what_cannot_be_done_is_refused_by_name(running: Running, fields: dict[s
     assert not running.records and running.this.waiting == 0
 
 
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+def test_tools_are_an_offer_that_is_never_taken_up(running: Running, choice: str | None) -> None:
+    """Open WebUI offers its own with every message."""
+    asked: dict[str, Any] = {"model": "pamdp", "messages": HELLO, "max_tokens": 4}
+    plain = running.client().chat.completions.create(**asked)
+    offered = {"tools": [TOOL], **({} if choice is None else {"tool_choice": choice})}
+    found = running.client().chat.completions.create(**asked, **offered)
+    assert found.choices[0].message.content == plain.choices[0].message.content
+    assert found.choices[0].message.tool_calls is None and found.choices[0].finish_reason != "tool_calls"
+
+
 def test_errors_are_the_clients_exceptions(running: Running) -> None:
     client = running.client()
     with pytest.raises(openai.NotFoundError, match="there are: pamdp"):
         client.chat.completions.create(model="other one", messages=HELLO)
-    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        client.chat.completions.create(model="pamdp", messages=HELLO, tools=[{"type": "function"}])  # type: ignore
+    with pytest.raises(openai.BadRequestError, match="logprobs is not supported"):
+        client.chat.completions.create(model="pamdp", messages=HELLO, logprobs=True)
     with pytest.raises(openai.BadRequestError) as caught:
         client.chat.completions.create(model="pamdp", messages=as_json(said("too long " * 3000)), stream=True)
     assert caught.value.code == "context_length_exceeded"

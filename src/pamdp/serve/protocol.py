@@ -17,12 +17,14 @@ from pamdp.types import History, Message
 
 Json = Mapping[str, object]
 HARMLESS: Mapping[str, tuple[object, ...]] = {
-    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
-    "logprobs": (False,), "top_logprobs": (0,), "logit_bias": ({},), "frequency_penalty": (0,),
-    "presence_penalty": (0,), "response_format": ({"type": "text"},), "modalities": (["text"],), "audio": (),
-    "web_search_options": (),
+    "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "logprobs": (False,), "top_logprobs": (0,),
+    "logit_bias": ({},), "frequency_penalty": (0,), "presence_penalty": (0,), "response_format": ({"type": "text"},),
+    "modalities": (["text"],), "audio": (), "web_search_options": (),
 }  # fmt: skip
-"""Fields that would change an answer's meaning -> the values that do not; None never does."""
+"""Fields that would change an answer's meaning -> the values that do not; None never does.
+
+Tools are an offer, which no model has to take up: chat pages send theirs with every message.
+"""
 
 
 def _whole(text: str) -> str:
