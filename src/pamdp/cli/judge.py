@@ -31,7 +31,11 @@ def evaluate(
         typer.Option(help="JSON lines of labelled pairs, or of the sample: sample, sample-valid, sample-fresh."),
     ] = None,
     readings: Annotated[
-        str | None, typer.Option(help="What blind readers decided instead: JSON lines, or of the sample: valid, test.")
+        str | None,
+        typer.Option(
+            help="What blind readers decided instead: JSON lines, or of the sample: sample (to learn from), rl, rl-2, "
+            "valid, valid-2, test."
+        ),
     ] = None,
     judge: Annotated[
         str | None, typer.Option(help="Which judge, by name, in place of the setting judge.model.")
@@ -47,7 +51,7 @@ def evaluate(
     Who is measured is the setting `judge`, the default reward unless named; `model.name` is the backbone beside which
     it judges.
 
-    Example: `pamdp judge eval --judge signals --readings test`
+    Example: `pamdp judge eval --judge signals --readings valid`
     """
     from pamdp.evaluation.judge_eval import evaluate_judge
     from pamdp.judges import graders

@@ -84,7 +84,7 @@ def quickstart(
         f"then: pamdp chat {path} --show    talk with it",
         "      pamdp train bc --run runs/mine --config plain data.path=YOUR.jsonl    clone on your own dialogues",
         "      pamdp train offline --run runs/rl --from runs/mine    and reinforce",
-        "      pamdp judge eval --judge signals --readings test    how well a judge agrees with readers",
+        "      pamdp judge eval --judge signals --readings valid   how well a judge agrees with readers",
         "      pamdp lab    the theory, in numbers",
     ]
     show(as_json, result.json, *result.shown, *words)

@@ -40,6 +40,7 @@ def reproduce(
         typer.Option(
             help="Verdicts of blind readers on such a sheet; repeat. They are kept, and stand above the judges.",
             default_factory=list,
+            show_default=False,
         ),
     ],
     config: Sources,

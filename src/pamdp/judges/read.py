@@ -1,7 +1,7 @@
 """The judge that is what blind readers said: it looks a case up among readings, and knows no other.
 
-Owns the look-up. As a reward it needs no model of anybody's taste: draw replies, have them read, learn (docs/results.md
-has such a round). Knows nothing of how readings came about.
+Owns the look-up. As a reward it needs no model of anybody's taste: draw replies, have them read, learn; such rounds are
+in docs/decisions.md. Knows nothing of how readings came about.
 """
 
 from __future__ import annotations
