@@ -233,15 +233,28 @@ def test_a_step_is_the_same_however_it_is_packed(model: str, most: int, monkeypa
         assert other == pytest.approx(one, rel=1e-7)
 
 
-def test_passes_of_several_processes_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DDP waits for everybody in every pass; every example counts once in all."""
+@pytest.mark.parametrize(
+    ("sizes", "most", "idle"),
+    [
+        ([9, 9, 1, 9, 9, 1, 9, 9, 1, 1], 10, 0),
+        ([5] * 7, 100, 0),
+        ([5] * 7, 1, 2),
+        ([3], 10, 2),
+        ([20, 1, 1, 20, 1, 1], 10, 0),
+        ([8, 1, 9, 7, 1, 9, 6], 10, 2),
+    ],
+)
+def test_passes_of_several_processes_are_as_many(
+    sizes: list[int], most: int, idle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDP waits for everybody in every pass; every example counts once in all, and only who has none left idles."""
     monkeypatch.setattr(ranks, "world_size", lambda: 3)
-    for sizes, most in (([9, 9, 1, 9, 9, 1, 9, 9, 1, 1], 10), ([5] * 7, 100), ([3], 10), ([20, 1, 1, 20, 1, 1], 10)):
-        every = []
-        for rank in range(3):
-            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            every.append(_Several.passes(_Several.__new__(_Several), sizes, most))
-        assert len({len(passes) for passes in every}) == 1
-        assert all(len(own) == 1 or sum(sizes[i] for i, _ in own) <= most for passes in every for own in passes)
-        counts = [(i, share) for passes in every for own in passes for i, share in own if share]
-        assert sorted(counts) == [(i, 3.0) for i in range(len(sizes))]
+    every = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        every.append(_Several.passes(_Several.__new__(_Several), sizes, most))
+    assert len({len(passes) for passes in every}) == 1
+    assert all(len(own) == 1 or sum(sizes[i] for i in own) <= most for passes in every for own, _ in passes)
+    counts = [(i, share) for passes in every for own, share in passes for i in own if share]
+    assert sorted(counts) == [(i, 3.0) for i in range(len(sizes))]
+    assert [own for passes in every for own, share in passes if not share] == [[0]] * idle
