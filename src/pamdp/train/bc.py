@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pamdp.checkpoint import Tree
 from pamdp.config import CloneConfig
+from pamdp.models.beside import stands_beside
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
@@ -67,7 +68,8 @@ class Cloner:
         self.fixed = policy.frozen_features
         self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
         self.store = store if store is not None and self.fixed else FeatureStore(None)
-        self.most = most_tokens(config, policy.backbone.device)
+        # Passes that run one by one all the same would only keep what each needs for its gradient at once.
+        self.most = most_tokens(config, policy.backbone.device) if stands_beside(policy.backbone) else 1
 
     @cached_property
     def parallel(self) -> Alone:

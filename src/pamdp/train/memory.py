@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from pamdp.config import Config
 from pamdp.models.checkpointing import FLOATS
 from pamdp.models.embedded import empty_model
-from pamdp.models.families import trunk_of
+from pamdp.models.families import sees_all, trunk_of
 from pamdp.models.place import Place
 from pamdp.train.bc import most_tokens
 from pamdp.types import Dialogue
@@ -69,7 +69,8 @@ def memory_of(config: Config, dialogues: Sequence[Dialogue], place: Place) -> li
     history = min([clone.max_context, *_longest(dialogues)])
     read = sum(len(m.content) for d in dialogues for m in d.history(len(d.turns) - 1)) / CHARACTERS
     once = history + turns * clone.max_reply
-    once = max(once, min(clone.batch_size * once, most_tokens(clone, place.device)))
+    if sees_all(model):
+        once = max(once, min(clone.batch_size * once, most_tokens(clone, place.device)))
     kept = once * text.num_hidden_layers * FLOATS * text.hidden_size * dtype_bytes
     if config.model.checkpointing != "off":
         kept *= 0.45
