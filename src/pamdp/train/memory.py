@@ -1,7 +1,8 @@
 """How much memory a model's cloning and rollouts take, from its config alone: nothing is loaded.
 
 Owns the arithmetic. Weights, gradients, optimizer states, keys and values are counted; what else a pass keeps is an
-estimate (checkpointing.FLOATS), and what libraries take for themselves is left out.
+estimate (checkpointing.FLOATS): the least, since a GPU with room computes nothing again (checkpointing.ROOM). What
+libraries take for themselves is left out.
 """
 
 from __future__ import annotations
