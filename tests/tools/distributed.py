@@ -54,14 +54,7 @@ def shard(kind: str) -> None:
 def make_config(what: str) -> Config:
     """Of what learns; "packed": LoRA, and each process does its share of a step in one pass."""
     backbone, tokens = ("lora", 10_000) if what == "packed" else (what, 0)
-    settings = {
-        "pack_tokens": tokens,
-        "backbone": backbone,
-        "lora_layers": "all",
-        "max_reply": 16,
-        "batch_size": 3,
-        "save_every": 2,
-    }
+    settings = {"backbone": backbone, "lora_layers": "all", "max_reply": 16, "batch_size": 3, "save_every": 2}
     return Config(
         model=ModelConfig(d_a=8, depth=0.5),
         clone=CloneConfig.model_validate({**settings, "pack_tokens": tokens, "epochs": 3}),

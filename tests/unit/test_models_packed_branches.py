@@ -283,6 +283,16 @@ def test_head_by_parts_gives_what_it_gives_at_once(backbone: Backbone, monkeypat
         torch.testing.assert_close(mine, theirs)
 
 
+def test_tokens_of_all_branches_are_looked_up_once(backbone: Backbone) -> None:
+    """Where embeddings learn, the gradient of every look-up, an empty one too, is as large as their table."""
+    encoded = backbone.chat.history(NURSE, SYSTEM)
+    prefix, looked_up = backbone.prefix(encoded), list[int]()
+    backbone.embed.register_forward_hook(lambda _m, given, _out: looked_up.append(given[0].numel()))
+    replies = [backbone.chat.reply(text) for text in REPLIES]
+    branch_log_probs(backbone, prefix, [Branch(encoded.heads[1], reply) for reply in replies])
+    assert looked_up == [sum(map(len, replies)) - len(replies)]
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora", "full"])
 def test_branches_of_several_histories_learn_in_one_pass(mode: str) -> None:
     """Ragged: injected, steered, plain, hidden and one-token replies; a history without branches; one of one token."""

@@ -15,6 +15,7 @@ from pamdp.config import CloneConfig, Config, DataConfig, ModelConfig, RLConfig
 from pamdp.data import load_sample, load_sample_pairs
 from pamdp.errors import DataError
 from pamdp.fingerprint import Fingerprint
+from pamdp.models import checkpointing
 from pamdp.models.backbone import Backbone
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.policy import Policy
@@ -25,7 +26,7 @@ from pamdp.train.clone import clone
 from pamdp.train.examples import within_context
 from pamdp.train.factory import load_clone_pairs, load_policy, new_policy, save_policy
 from pamdp.train.offline import offline
-from pamdp.train.parallel import _Several
+from pamdp.train.parallel import Sharded, _Several
 from pamdp.types import Dialogue
 from tests.tools.families import make_family
 from tests.tools.methods import VowelJudge
@@ -213,35 +214,65 @@ def test_a_base_model_without_template_and_pad_token_is_cloned_and_reinforced(tm
     assert trained.replies(histories, Sampling(6)) == alone and any(alone)
 
 
-@pytest.mark.parametrize("model", ["sees all", "forgets"])
-@pytest.mark.parametrize("most", [1, 300, 10_000])
-def test_a_step_is_the_same_however_it_is_packed(model: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses, gradients and draws; what cannot be packed is not."""
+@pytest.mark.parametrize(
+    ("model", "most", "passes"),
+    [("sees all", 0, 4), ("sees all", 1000, 3), ("sees all", 10_000, 1), ("forgets", 10_000, 4), ("drops", 10_000, 1)],
+)
+def test_a_step_is_the_same_however_it_is_packed(
+    model: str, most: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses, gradients and draws of dialogues and a pair; a model that cannot pack keeps one dialogue at a time."""
+    monkeypatch.setattr(checkpointing, "TOKENS", 300)  # some passes compute again, under the adapter
     settings = CONFIG.clone.model_copy(update={"lora_layers": "all", "batch_size": 4})
     found = []
-    for tokens in (1, most):
-        backbone = make_family("mistral") if model == "forgets" else make_tiny_backbone(dtype=torch.float64)
+    for tokens, wanted in ((1, 4), (most, passes)):
+        backbone = {
+            "sees all": lambda: make_tiny_backbone(dtype=torch.float64),
+            "forgets": lambda: make_family("mistral"),
+            "drops": lambda: make_family("stablelm"),
+        }[model]()
         clone_ = settings.model_copy(update={"pack_tokens": tokens})
-        policy = new_policy(backbone, CONFIG.model_copy(update={"clone": clone_}))
-        cloner = Cloner(policy, clone_)
+        cloner = Cloner(new_policy(backbone, CONFIG.model_copy(update={"clone": clone_})), clone_)
         examples, _ = cloner.prepare(plain_dialogues(3), load_sample_pairs("train").pairs[:2])
+        assert [example.cloned for example in examples[:4]] == [True, True, True, False]
+        own, forward = list[int](), cloner.parallel.forward
+        monkeypatch.setattr(cloner.parallel, "forward", lambda e, x, f=forward, o=own: (o.append(len(e)), f(e, x))[1])
         rng, noise = random.Random(0), torch.Generator().manual_seed(0)
-        found.append([cloner.update(examples[:4], rng, noise, 9) for _ in range(2)])
-        assert 1 <= len(cloner.parallel.passes([200, 90, 30, 400], tokens)) == {1: 4, 300: 3, 10_000: 1}[tokens]
-    assert found[0][1]["nll"] != found[0][0]["nll"]
-    for one, other in zip(*found, strict=True):
-        assert other == pytest.approx(one, rel=1e-7)
+        logs = [cloner.update(examples[:4], rng, noise, 9) for _ in range(2)]
+        assert len(own) == 2 * wanted and sum(own) == 8
+        weights = [p for group in cloner.optimizer.param_groups for p in group["params"]]
+        found.append((logs, [p.grad for p in weights if p.grad is not None]))
+    (one, grads), (other, same) = found
+    assert one[1]["nll"] != one[0]["nll"] and len(grads) > 8
+    for log, again in zip(one, other, strict=True):
+        assert again == pytest.approx(log, rel=1e-6)
+    torch.testing.assert_close(same, grads, rtol=1e-4, atol=1e-6)
 
 
-def test_passes_of_several_processes_are_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DDP waits for everybody in every pass; every example counts once in all."""
+@pytest.mark.parametrize(
+    ("sizes", "most", "idle"),
+    [
+        ([9, 9, 1, 9, 9, 1, 9, 9, 1, 1], 10, 0),
+        ([5] * 7, 100, 0),
+        ([5] * 7, 1, 2),
+        ([3], 10, 2),
+        ([20, 1, 1, 20, 1, 1], 10, 0),
+        ([8, 1, 9, 7, 1, 9, 6], 10, 2),
+    ],
+)
+def test_passes_of_several_processes_are_as_many(
+    sizes: list[int], most: int, idle: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDP waits for everybody in every pass; every example counts once in all, and only who has none left idles."""
     monkeypatch.setattr(ranks, "world_size", lambda: 3)
-    for sizes, most in (([9, 9, 1, 9, 9, 1, 9, 9, 1, 1], 10), ([5] * 7, 100), ([3], 10), ([20, 1, 1, 20, 1, 1], 10)):
-        every = []
-        for rank in range(3):
-            monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-            every.append(_Several.passes(_Several.__new__(_Several), sizes, most))
-        assert len({len(passes) for passes in every}) == 1
-        assert all(len(own) == 1 or sum(sizes[i] for i, _ in own) <= most for passes in every for own in passes)
-        counts = [(i, share) for passes in every for own in passes for i, share in own if share]
-        assert sorted(counts) == [(i, 3.0) for i in range(len(sizes))]
+    every = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        every.append(_Several.passes(_Several.__new__(_Several), sizes, most))
+    assert len({len(passes) for passes in every}) == 1
+    assert all(len(own) == 1 or sum(sizes[i] for i in own) <= most for passes in every for own, _ in passes)
+    counts = [(i, share) for passes in every for own, share in passes for i in own if share]
+    assert sorted(counts) == [(i, 3.0) for i in range(len(sizes))]
+    assert [own for passes in every for own, share in passes if not share] == [[0]] * idle
+    alone = Sharded.passes(Sharded.__new__(Sharded), sizes, most)
+    assert len(alone) == -(-len(sizes) // 3) and all(len(own) == 1 for own, _ in alone)

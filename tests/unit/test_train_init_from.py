@@ -51,7 +51,7 @@ def test_a_preset_that_asks_for_another_clone_is_refused_by_name(start: Path) ->
 
 
 def test_what_was_cloned_is_kept(start: Path) -> None:
-    asked = ["data.path=mine.jsonl", "model.d_a=4", "clone.backbone=frozen", "rl.kl=0.25"]
+    asked = ["data.path=mine.jsonl", "model.d_a=4", "clone.backbone=frozen", "clone.pack_tokens=1", "rl.kl=0.25"]
     found = settings_from(start, ["quickstart"], asked)
     assert (found.model, found.clone, found.data) == (CLONED.model, CLONED.clone, CLONED.data)
     assert found.rl.kl == 0.25 and found.rl.samples == 2

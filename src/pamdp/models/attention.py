@@ -51,12 +51,11 @@ class SideBySide(Cache):  # type: ignore[misc]  # transformers is not typed
         self.caches, self.new = caches, list(new)
         self.layers_seen: set[int] = set()
         self.given: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
-        past = [cache.get_seq_length() for cache in caches]
-        causal = [
-            like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p) if p else None
-            for p, n in zip(past, new, strict=True)
+        seen: Sequence[Tensor | None] = sees or [
+            like.new_ones(1, 1, n, p + n, dtype=torch.bool).tril(p) if (p := cache.get_seq_length()) else None
+            for cache, n in zip(caches, new, strict=True)
         ]
-        self.masks = [None if mask is None else additive(mask, like.dtype) for mask in sees or causal]
+        self.masks = [None if mask is None else additive(mask, like.dtype) for mask in seen]
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The new ones as they are: `parts` adds them to what each history has."""

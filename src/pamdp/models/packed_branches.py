@@ -69,7 +69,8 @@ def packed_log_probs(
     every = [branch for own in branches for branch in own]
     # The last reply token predicts nothing. Looked up all at once: each look-up has a gradient as large as the table.
     ids = [branch.ids[:-1] for branch in every]
-    looked_up = iter(torch.split(backbone.embed_ids([token for part in ids for token in part]), list(map(len, ids))))
+    known = backbone.embed_ids([token for part in ids for token in part])
+    looked_up = iter(torch.split(known, list(map(len, ids))))
     # The token before a reply is the action or, without one, the header.
     rows = [
         _Row(
@@ -77,7 +78,9 @@ def packed_log_probs(
         )
         for prefix, own in zip(prefixes, branches, strict=True)
     ]
-    states = torch.cat([backbone.embed_ids([]), *_states(backbone, [row for row in rows if sum(row.sizes)], layer)])
+    # Where no branch runs a token there is still something to put together.
+    none = known.new_empty(0, backbone.d)
+    states = torch.cat([none, *_states(backbone, [row for row in rows if sum(row.sizes)], layer)])
     after = iter(torch.split(states, [n for row in rows for n in row.sizes]))
     # n action embeddings: only the last one predicts the reply's first token.
     predict = [

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pamdp.checkpoint import Tree
 from pamdp.config import CloneConfig
+from pamdp.models.beside import stands_beside
 from pamdp.models.features import FeatureStore
 from pamdp.models.packed_branches import Branch
 from pamdp.models.policy import Policy
@@ -67,7 +68,8 @@ class Cloner:
         self.fixed = policy.frozen_features
         self.late = not self.fixed and self.planner.injector is None and self.planner.steering is not None
         self.store = store if store is not None and self.fixed else FeatureStore(None)
-        self.most = most_tokens(config, policy.backbone.device)
+        # Passes that run one by one all the same would only keep what each needs for its gradient at once.
+        self.most = most_tokens(config, policy.backbone.device) if stands_beside(policy.backbone) else 1
 
     @cached_property
     def parallel(self) -> Alone:
@@ -147,13 +149,14 @@ class Cloner:
         lessons = [self.draw(example, rng, generator) for example in examples]
         done = dict[int, Tensor]()
         passes = self.parallel.passes([self._tokens(example) for example in examples], self.most)
-        for number, own in enumerate(passes, 1):
+        for number, (own, share) in enumerate(passes, 1):
             # A long pass is in part run again for its gradient: under the same adapter.
             with self.parallel.policy.active(), self.parallel.syncing(number == len(passes)):
-                losses = self.parallel.forward([examples[i] for i, _ in own], [lessons[i] for i, _ in own])
-                torch.autograd.backward((losses * losses.new_tensor([share for _, share in own])).sum() / len(examples))
+                losses = self.parallel.forward([examples[i] for i in own], [lessons[i] for i in own])
+                torch.autograd.backward(losses.sum() / len(examples) * share)
             self.master.take_gradients()
-            done |= {i: loss for (i, share), loss in zip(own, losses.detach(), strict=True) if share}
+            if share:
+                done |= zip(own, losses.detach(), strict=True)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = self.parallel.clip(parameters, self.config.clip)
         scale = min(1.0, (self.step + 1) / WARM_UP) * max(0.0, 1 - self.step / total)

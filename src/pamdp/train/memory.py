@@ -1,7 +1,8 @@
 """How much memory a model's cloning and rollouts take, from its config alone: nothing is loaded.
 
 Owns the arithmetic. Weights, gradients, optimizer states, keys and values are counted; what else a pass keeps is an
-estimate (checkpointing.FLOATS), and what libraries take for themselves is left out.
+estimate (checkpointing.FLOATS): the least, since a GPU with room computes nothing again (checkpointing.ROOM). What
+libraries take for themselves is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from pamdp.config import Config
 from pamdp.models.checkpointing import FLOATS
 from pamdp.models.embedded import empty_model
-from pamdp.models.families import trunk_of
+from pamdp.models.families import sees_all, trunk_of
 from pamdp.models.place import Place
 from pamdp.train.bc import most_tokens
 from pamdp.types import Dialogue
@@ -69,7 +70,8 @@ def memory_of(config: Config, dialogues: Sequence[Dialogue], place: Place) -> li
     history = min([clone.max_context, *_longest(dialogues)])
     read = sum(len(m.content) for d in dialogues for m in d.history(len(d.turns) - 1)) / CHARACTERS
     once = history + turns * clone.max_reply
-    once = max(once, min(clone.batch_size * once, most_tokens(clone, place.device)))
+    if sees_all(model):
+        once = max(once, min(clone.batch_size * once, most_tokens(clone, place.device)))
     kept = once * text.num_hidden_layers * FLOATS * text.hidden_size * dtype_bytes
     if config.model.checkpointing != "off":
         kept *= 0.45

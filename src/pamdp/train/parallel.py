@@ -33,8 +33,8 @@ from pamdp.progress import note
 
 Loss = Callable[..., Tensor]
 """Of a policy, and of what a pass is about."""
-Share = tuple[int, float]
-"""An example's number in its step, and how much it counts."""
+Pass = tuple[Sequence[int], float]
+"""The numbers of some examples in their step, and how much each counts in a gradient that is averaged."""
 
 
 class Alone:
@@ -48,12 +48,9 @@ class Alone:
         self.policy = policy
         self.forward: Callable[..., Tensor] = partial(loss, policy)
 
-    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
-        """What this process does of a step over examples of SIZES tokens, in passes of at most MOST, or of one example.
-
-        Each example counts so much in a gradient that is averaged.
-        """
-        return _packed([(i, 1.0) for i in range(len(sizes))], sizes, most)
+    def passes(self, sizes: Sequence[int], most: int) -> list[Pass]:
+        """The passes of this process over a step's examples of SIZES tokens, each of at most MOST or of one example."""
+        return [(own, 1.0) for own in _packed(range(len(sizes)), sizes, most)]
 
     def syncing(self, last: bool) -> AbstractContextManager[object]:
         """A pass of a step, LAST or not, inside the block."""
@@ -88,23 +85,19 @@ class _Several(Alone):
 
     module: nn.Module
 
-    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
-        """Every n-th example; whoever has one less does the first once more, for nothing.
+    def passes(self, sizes: Sequence[int], most: int) -> list[Pass]:
+        """Every n-th example.
 
-        All have to come to every pass: whoever could do with fewer parts them.
+        All processes have to come to every pass: whoever could do with fewer parts them, and whoever has too few
+        examples for that does the first one once more, for nothing.
         """
-        size, n = ranks.world_size(), len(sizes)
-        every = [
-            _packed(
-                [(i, float(size)) if i < n else (0, 0.0) for i in range(rank, -(-n // size) * size, size)], sizes, most
-            )
-            for rank in range(size)
-        ]
+        size = ranks.world_size()
+        every = [_packed(range(rank, len(sizes), size), sizes, most) for rank in range(size)]
         own = every[ranks.rank()]
         while len(own) < max(map(len, every)):
-            longest = max(own, key=len)
-            own.append([longest.pop()])
-        return own
+            longest = max(own, key=len, default=[])
+            own.append([longest.pop()] if len(longest) > 1 else [])
+        return [(some, float(size)) if some else ([0], 0.0) for some in own]
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum of all processes' VALUES."""
@@ -162,7 +155,7 @@ class Sharded(_Several):
         for weight in self.given.parameters():
             weight.data = weight.data.new_empty(0)
 
-    def passes(self, sizes: Sequence[int], most: int) -> list[list[Share]]:
+    def passes(self, sizes: Sequence[int], most: int) -> list[Pass]:
         """One example a pass: layers are gathered as often in every process."""
         return super().passes(sizes, 1)
 
@@ -219,16 +212,16 @@ class _Root(nn.Module):
         return self.loss(*about)
 
 
-def _packed(own: Sequence[Share], sizes: Sequence[int], most: int) -> list[list[Share]]:
-    """OWN, in their order, in as few groups of at most MOST tokens as that gives; a longer one is alone."""
-    groups = list[list[Share]]()
+def _packed(own: Sequence[int], sizes: Sequence[int], most: int) -> list[list[int]]:
+    """OWN examples, in their order, in as few groups of at most MOST tokens as that gives; a longer one is alone."""
+    groups = list[list[int]]()
     room = 0
-    for share in own:
-        if not groups or sizes[share[0]] > room:
+    for i in own:
+        if not groups or sizes[i] > room:
             groups.append([])
             room = most
-        groups[-1].append(share)
-        room -= sizes[share[0]]
+        groups[-1].append(i)
+        room -= sizes[i]
     return groups
 
 
