@@ -150,7 +150,9 @@ def test_a_job_that_cannot_begin_fails_alone(engine: Engine, policies: dict[str,
     after = Asked(engine, own, said("Hello."), GREEDY)
     with pytest.raises(EndpointError, match="could not be written"):
         wrong.wait()
-    assert beside.text == own.reply("Hello.", max_tokens=48) and after.text == own.reply("Hello.", max_tokens=12)
+    found = [beside.text, after.text]
+    # In the thread that owns the model: it may still be switching adapters when the last piece is told.
+    assert found == engine.call(lambda: [own.reply("Hello.", max_tokens=n) for n in (48, 12)]).result()
     assert engine.running == 0
 
 
