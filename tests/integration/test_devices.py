@@ -140,7 +140,7 @@ def _scores(backbone: Backbone, dialogue: Dialogue) -> list[float]:
     d, history, replies = backbone.d, dialogue.history(1), ("Have a tea.", "Do go away.")
     for name in ("judge", "reward"):
         add_adapter(backbone, name, 2)
-    reward, signals = RewardHead(2 * d), Signals()
+    reward, signals = RewardHead(2 * d), Signals(d)
     torch.nn.init.normal_(reward.readout.weight)
     signals.weight.fill_(1.0)
     scorers = [

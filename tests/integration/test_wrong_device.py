@@ -323,7 +323,7 @@ def _judging(replies: int) -> int:
         add_adapter(backbone, name, 2)
     scorers = [
         LikelihoodScorer(backbone, LikelihoodHead(backbone.d), 1), MatchScorer(backbone, MatchHead(64, 32), [1]),
-        RewardModel(backbone, RewardHead(64), 1, 2), SignalsScorer(backbone, Signals()),
+        RewardModel(backbone, RewardHead(64), 1, 2), SignalsScorer(backbone, Signals(backbone.d)),
     ]  # fmt: skip
     with waits() as found:
         for scorer in scorers:

@@ -40,7 +40,7 @@ def _random(seed: int, first: int = 1, last: int = 2, rank: int = 2) -> tuple[Re
     """Random judges whose weights half precision holds exactly."""
     backbone = make_tiny_backbone()
     add_adapter(backbone, ADAPTER, rank, first, last=last)
-    head, signals = RewardHead(2 * backbone.d), Signals()
+    head, signals = RewardHead(2 * backbone.d), Signals(backbone.d)
     generator = torch.Generator().manual_seed(seed)
     add_adapter(backbone, "cloned", rank + 1)
     adapted = [weight for name, weight in backbone.model.named_parameters() if "lora_" in name]

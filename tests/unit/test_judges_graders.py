@@ -57,7 +57,7 @@ def _trained(folder: Path) -> Path:
     """A folder as `pamdp judge train --readings` writes it, for the tiny backbone."""
     backbone = make_tiny_backbone()
     add_adapter(backbone, ADAPTER, 2, 0, 0, 1)
-    signals = Signals()
+    signals = Signals(backbone.d)
     torch.nn.init.constant_(signals.weight, 0.5)
     model = RewardModel(backbone, RewardHead(2 * backbone.d), 0, 1)
     from_readings.save(folder, model, SignalsScorer(backbone, signals), {"signals": 2.0, "reward-model": 1.0})

@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from pamdp.errors import DataError
-from pamdp.judges.signals import NUMBERS, Signals, SignalsScorer, text_numbers, train_signals
+from pamdp.judges.signals import DEPTH, NUMBERS, Signals, SignalsScorer, text_numbers, train_signals
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
 from pamdp.prompts.render import load
@@ -23,10 +22,10 @@ REPLIES = ["Soup, then tea.", "How about a very long breakfast?", "ok"]
 
 
 def _numbers(message: str, reply: str) -> dict[str, float]:
-    return dict(zip(NUMBERS[1:-1], text_numbers(message, reply), strict=True))
+    return dict(zip(NUMBERS[:-1], text_numbers(message, reply), strict=True))
 
 
-NOTHING = dict.fromkeys(NUMBERS[1:-1], 0.0)
+NOTHING = dict.fromkeys(NUMBERS[:-1], 0.0)
 
 
 @pytest.mark.parametrize(
@@ -103,63 +102,58 @@ def _mean_log_prob(backbone: Backbone, history: History, reply: str) -> float:
     return float(found.mean())
 
 
-def test_likelihoods_are_those_of_a_plain_pass(tiny_backbone: Backbone) -> None:
-    found = SignalsScorer(tiny_backbone, Signals()).numbers(NURSE, REPLIES)
-    assert found.shape == (3, len(NUMBERS))
-    for numbers, reply in zip(found, REPLIES, strict=True):
-        assert float(numbers[0]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE[-3:], reply), abs=1e-4)
-        assert numbers[1:-1].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
-        assert float(numbers[-1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE, reply), abs=1e-4)
+def test_features_are_those_of_a_plain_pass(tiny_backbone: Backbone) -> None:
+    found = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d)).features(NURSE, REPLIES)
+    n, layer = len(NUMBERS), tiny_backbone.layer_at(DEPTH)
+    assert found.shape == (3, n + tiny_backbone.d) and layer == 1
+    before = tiny_backbone.chat.history(NURSE, load("assistant")).ids
+    for features, reply in zip(found, REPLIES, strict=True):
+        assert features[: n - 1].tolist() == pytest.approx(text_numbers(NURSE[-1].content, reply), abs=1e-6)
+        assert float(features[n - 1]) == pytest.approx(_mean_log_prob(tiny_backbone, NURSE, reply), abs=1e-4)
+        ids = torch.tensor([[*before, *tiny_backbone.chat.reply(reply)]])
+        with torch.no_grad():
+            states = tiny_backbone.model(ids, output_hidden_states=True).hidden_states[layer][0]
+        torch.testing.assert_close(features[n:], states[len(before) :].mean(0), atol=1e-5, rtol=1e-4)
 
 
-def test_three_messages_are_read_and_five_by_the_clone(tiny_backbone: Backbone) -> None:
-    scorer = SignalsScorer(tiny_backbone, Signals())
-    before = scorer.numbers(NURSE, REPLIES)
-
-    def changed(which: int) -> Tensor:
-        talk = [Message(m.role, "Else.") if i == which else m for i, m in enumerate(NURSE)]
-        return scorer.numbers(tuple(talk), REPLIES) - before
-
+def test_five_messages_are_read(tiny_backbone: Backbone) -> None:
+    scorer = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d))
     assert scorer.messages == len(NURSE) == 5
-    own, clone = (torch.arange(len(NUMBERS)) == i for i in (0, len(NUMBERS) - 1))
-    for first in (0, 1):
-        assert changed(first)[:, clone].all() and not changed(first)[:, ~clone].any()
-    for last in (2, 3):
-        assert changed(last)[:, own | clone].all() and not changed(last)[:, ~(own | clone)].any()
+    before = scorer.features(NURSE, REPLIES)
+    for which in range(5):
+        talk = [Message(m.role, "Else.") if i == which else m for i, m in enumerate(NURSE)]
+        assert (scorer.features(tuple(talk), REPLIES) - before)[:, len(NUMBERS) - 1 :].any(1).all()
+    longer = (*NURSE[:2], *NURSE)
+    assert torch.equal(scorer.features(longer, REPLIES), before)
 
 
-def test_only_the_last_number_asks_the_clone(tiny_backbone: Backbone) -> None:
-    bare = SignalsScorer(tiny_backbone, Signals()).numbers(NURSE, REPLIES)
+def test_the_clone_is_asked_whatever_adapter_is_in_use(tiny_backbone: Backbone) -> None:
+    bare = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d)).features(NURSE, REPLIES)
     add_adapter(tiny_backbone, "clone", 2)
-    for name, weight in tiny_backbone.model.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.3)
-    found = SignalsScorer(tiny_backbone, Signals(), "clone").numbers(NURSE, REPLIES)
-    torch.testing.assert_close(found[:, :-1], bare[:, :-1])
-    with tiny_backbone.adapter("clone"):
-        expected = [_mean_log_prob(tiny_backbone, NURSE, reply) for reply in REPLIES]
-    assert found[:, -1].tolist() == pytest.approx(expected, abs=1e-4)
-    assert float((found - bare)[:, -1].abs().min()) > 1e-3
-
-
-def test_the_bare_backbone_is_read_whatever_adapter_is_in_use(tiny_backbone: Backbone) -> None:
-    scorer = SignalsScorer(tiny_backbone, Signals())
-    before = scorer.numbers(LONE, REPLIES)
     add_adapter(tiny_backbone, "mine", 2)
     for name, weight in tiny_backbone.model.named_parameters():
         if "lora_B" in name:
             weight.data.normal_(std=0.3)
+    n = len(NUMBERS)
+    found = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d), "clone").features(NURSE, REPLIES)
+    torch.testing.assert_close(found[:, : n - 1], bare[:, : n - 1])
+    with tiny_backbone.adapter("clone"):
+        expected = [_mean_log_prob(tiny_backbone, NURSE, reply) for reply in REPLIES]
+    assert found[:, n - 1].tolist() == pytest.approx(expected, abs=1e-4)
+    assert float((found - bare)[:, n - 1 :].abs().amax(1).min()) > 1e-3
     with tiny_backbone.adapter("mine"):
-        torch.testing.assert_close(scorer.numbers(LONE, REPLIES), before)
-        assert abs(_mean_log_prob(tiny_backbone, LONE, REPLIES[0]) - float(before[0, 0])) > 1e-3
+        again = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d), "clone").features(NURSE, REPLIES)
+        plain = SignalsScorer(tiny_backbone, Signals(tiny_backbone.d)).features(NURSE, REPLIES)
+    torch.testing.assert_close(again, found)
+    torch.testing.assert_close(plain, bare)
 
 
 # ---- scores
 
 
 def test_a_score_is_the_weighed_sum_of_numbers_in_their_units(tiny_backbone: Backbone) -> None:
-    signals = Signals()
-    signals.whiten.mean.fill_(1.0)
+    signals = Signals(tiny_backbone.d)
+    signals.whiten.mean[: len(NUMBERS)] = 1.0
     signals.whiten.scale.fill_(2.0)
     signals.weight[NUMBERS.index("digits")] = 3.0
     signals.weight[NUMBERS.index("asks")] = -1.0
@@ -185,8 +179,8 @@ def test_the_sign_of_a_number_that_decides_is_found(name: str, tiny_backbone: Ba
     assert sum(seen) == 2 * len(FOOD)
     at = NUMBERS.index(name)
     assert liked.signals.weight[at] > 0.3 and disliked.signals.weight[at] < -0.3
-    # What is the same in both replies of every pair explains nothing; the likelihoods always differ.
-    idle = [i for i in range(1, len(NUMBERS) - 1) if i != at]
+    # What is the same in both replies of every pair explains nothing; likelihoods and states always differ.
+    idle = [i for i in range(len(NUMBERS) - 1) if i != at]
     assert not liked.signals.weight[idle].any()
     new = [more.format(food="figs"), less.format(food="figs")]
     for scorer, sign in ((liked, 1), (disliked, -1)):
@@ -199,16 +193,19 @@ def test_weights_are_those_of_the_regression_in_units_of_spread(tiny_backbone: B
     texts, decay = ["Take 2 figs.", "Well, how about a few figs?", "no"], 0.01
     said = [{"A-B": "A", "B-C": "B", "A-C": "tie"}, {"A-B": "B", "A-C": "A"}, {"A-B": "A"}]
     states = [read_state(str(i), texts, said, messages=(f"Hello {i}?",)) for i in range(2)]
-    scorer = train_signals(tiny_backbone, states, decay=decay, progress=lambda _: None)
-    total, spread = torch.zeros(len(NUMBERS)), scorer.signals.whiten.scale
+    other = 0.2
+    scorer = train_signals(tiny_backbone, states, decay=decay, decay_states=other, progress=lambda _: None)
+    total, spread = torch.zeros(len(NUMBERS) + tiny_backbone.d), scorer.signals.whiten.scale
     for state in states:
-        score, numbers = scorer.score(Persona(), state.history, texts), scorer.numbers(state.history, texts)
+        score, numbers = scorer.score(Persona(), state.history, texts), scorer.features(state.history, texts)
         for a, b, share in ((0, 1, 2 / 3), (1, 2, 1.0), (0, 2, 0.75)):
             chance = 1 / (1 + math.exp(score[b] - score[a]))
             total += (chance - share) * (numbers[a] - numbers[b]) / spread / 6
-    torch.testing.assert_close(total, -2 * decay * scorer.signals.weight, atol=2e-5, rtol=0)
+    decays = torch.tensor([decay] * len(NUMBERS) + [other] * tiny_backbone.d)
+    torch.testing.assert_close(total, -2 * decays * scorer.signals.weight, atol=2e-5, rtol=0)
+    assert float((other * scorer.signals.weight[len(NUMBERS) :]).abs().max()) > 1e-3
     assert float((decay * scorer.signals.weight).abs().max()) > 1e-3
-    torch.testing.assert_close(spread[0], torch.cat([scorer.numbers(s.history, texts) for s in states])[:, 0].std())
+    torch.testing.assert_close(spread[0], torch.cat([scorer.features(s.history, texts) for s in states])[:, 0].std())
 
 
 def test_readers_who_are_divided_give_no_weight(tiny_backbone: Backbone) -> None:

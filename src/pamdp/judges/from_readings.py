@@ -124,7 +124,7 @@ def load(name: str, backbone: Backbone, folder: Path | None = None) -> ScoringJu
                 f"{folder} has weights of other numbers than {SIGNALS} has now; fit it again: pamdp judge train "
                 "--readings"
             )
-        signals = Signals()
+        signals = Signals(backbone.d)
         signals.load_state_dict(tensors)
         named = None if clone is None else f"{CLONE} {about['clone']}"
         if clone is not None and named is not None and named not in getattr(backbone.model, "peft_config", {}):

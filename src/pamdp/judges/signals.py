@@ -1,8 +1,8 @@
-"""The signals judge: a few numbers that anybody can read off a reply, weighed as blind readers do.
+"""The signals judge: what one pass of a clone over a reply tells, and a few numbers of its text, weighed as readers do.
 
-Owns the numbers (how likely the backbone and a clone find the reply, how it is formed, how much of the message it takes
-up or repeats, whether it is written as the user writes) and their weights, a logistic regression on readings. Built
-otherwise than the reward model: nothing of the backbone learns, and no hidden state is read.
+Owns the numbers (how likely the clone finds the reply, how it is formed, how much of the message it takes up or
+repeats, whether it is written as the user writes), the clone's states beside them, and their weights, a logistic
+regression on readings. Built otherwise than the reward model: nothing of the backbone learns.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from pamdp.prompts.render import load
 from pamdp.types import History, Persona
 
 NUMBERS = (
-    "likely", "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself", "takes up", "echoes",
+    "words", "short", "long", "ends whole", "stray start", "digits", "repeats itself", "takes up", "echoes",
     "asks", "exclaims as the user", "lower case as the user", "speaks of itself", "likely for a clone",
 )  # fmt: skip
+DEPTH = 0.6
+"""Where the clone's states are read, as a share of its depth: the mean over a reply's tokens."""
 _SELF = re.compile(r"\b(?:i'm|i am|my|mine|i've|we|our)\b", re.I)
 
 
 class Signals(nn.Module):
-    """Weights of the numbers, each in units of its spread."""
+    """Weights of NUMBERS and of D states, each in units of its spread."""
 
     weight: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, d: int) -> None:
         super().__init__()
-        self.whiten = Whitening(len(NUMBERS))
-        self.register_buffer("weight", torch.zeros(len(NUMBERS)))
+        self.whiten = Whitening(len(NUMBERS) + d)
+        self.register_buffer("weight", torch.zeros(len(NUMBERS) + d))
 
-    def forward(self, numbers: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    def forward(self, features: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Score of each reply."""
-        return torch.as_tensor(self.whiten(numbers) @ self.weight)
+        return torch.as_tensor(self.whiten(features) @ self.weight)
 
 
 @dataclass(eq=False)
 class SignalsScorer:
-    """Scores of replies, as log-odds up to a constant, from NUMBERS of the backbone and of the text.
+    """Scores of replies, as log-odds up to a constant, from NUMBERS and states.
 
     CLONE names the adapter of a policy that has learned how good replies are written; None: the backbone is the clone.
     """
@@ -63,27 +65,25 @@ class SignalsScorer:
     messages: int = 5
 
     @torch.no_grad()
-    def numbers(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
-        """NUMBERS of each reply."""
-        own = self._log_probs(history[-3:], replies)
-        cloned = self._log_probs(history[-self.messages :], replies, self.clone)
+    def features(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
+        """NUMBERS of each reply, and behind them the mean state of its tokens; on the CPU."""
+        backbone, chat = self.backbone, self.backbone.chat
+        ids = [chat.reply(reply) for reply in replies]
+        context = chat.history(history[-self.messages :], load("assistant")).ids
+        row, layer = pack([Group(context, ids)], backbone.device), backbone.layer_at(DEPTH)
+        with backbone.adapter(self.clone):
+            lower = run_layers(backbone, row, None, 0, layer)
+            final = final_norm(backbone, run_layers(backbone, row, lower, layer, len(backbone.layers)))
+        found = reply_log_probs(backbone, [final[before] for before, _ in row.predicts], ids)
+        likely = torch.stack([tokens.mean() for tokens in found])
+        states = torch.stack([lower[own].mean(0) for _, own in row.predicts])
         texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
-        return torch.cat([own[:, None], texts, cloned[:, None]], dim=1)
+        return torch.cat([texts, likely[:, None].float().cpu(), states.float().cpu()], dim=1)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
-        scores: list[float] = self.signals(self.numbers(history, replies)).tolist()
+        scores: list[float] = self.signals(self.features(history, replies)).tolist()
         return scores
-
-    def _log_probs(self, context: History, replies: Sequence[str], adapter: str | None = None) -> Float[Tensor, " n"]:
-        """Mean log p of a token of each reply, its end included, after a context; on the CPU."""
-        chat, layers = self.backbone.chat, len(self.backbone.layers)
-        ids = [chat.reply(reply) for reply in replies]
-        row = pack([Group(chat.history(context, load("assistant")).ids, ids)], self.backbone.device)
-        with self.backbone.adapter(adapter):
-            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, layers))
-        found = reply_log_probs(self.backbone, [states[before] for before, _ in row.predicts], ids)
-        return torch.stack([tokens.mean() for tokens in found]).float().cpu()
 
 
 def text_numbers(message: str, reply: str) -> list[float]:
@@ -109,14 +109,19 @@ def train_signals(
     clone: str | None = None,
     *,
     decay: float = 1e-3,
+    decay_states: float = 0.1,
     progress: Callable[[int], None],
 ) -> SignalsScorer:
-    """A scorer whose weights best explain what readers preferred; a DataError where they compared nothing."""
-    scorer = SignalsScorer(backbone, Signals(), clone)
+    """A scorer whose weights best explain what readers preferred; a DataError where they compared nothing.
+
+    Args:
+      decay, decay_states: weight of the squared weights of NUMBERS, and of those of states.
+    """
+    scorer = SignalsScorer(backbone, Signals(backbone.d), clone)
     whole, differences, shares = list[Tensor](), list[Tensor](), list[float]()
     for state in states:
         letters = list(state.replies)
-        numbers = scorer.numbers(state.history, [state.replies[letter].text for letter in letters])
+        numbers = scorer.features(state.history, [state.replies[letter].text for letter in letters])
         whole.append(numbers)
         for pair in state.pairs():
             differences.append(numbers[letters.index(pair.a)] - numbers[letters.index(pair.b)])
@@ -126,12 +131,13 @@ def train_signals(
         raise DataError("no reader compared two replies", fix="give readings with `prefer`")
     scorer.signals.whiten.fit(torch.cat(whole))
     x, y = (torch.stack(differences) / scorer.signals.whiten.scale).double(), torch.tensor(shares).double()
-    weight = torch.zeros(len(NUMBERS), dtype=x.dtype, requires_grad=True)
+    weight = torch.zeros(x.shape[1], dtype=x.dtype, requires_grad=True)
+    decays = torch.tensor([decay] * len(NUMBERS) + [decay_states] * backbone.d).to(x)
     optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
 
     def cost() -> Tensor:
         optimizer.zero_grad()
-        loss = nn.functional.binary_cross_entropy_with_logits(x @ weight, y) + decay * weight.square().sum()
+        loss = nn.functional.binary_cross_entropy_with_logits(x @ weight, y) + decays @ weight.square()
         torch.autograd.backward(loss)
         return loss
 
