@@ -23,7 +23,7 @@ from pamdp.evaluation.tables import interval, p_text, signed
 from pamdp.files import write_atomic
 
 CAUTION = (
-    "Judges are models. The best one of this package agrees with blind readers on .62 of the pairs that these decided, "
+    "Judges are models. The best one of this package agrees with blind readers on .69 of the pairs that these decided, "
     "the older ones no better than a coin (docs/results.md): read the dialogues before you believe a rate."
 )
 

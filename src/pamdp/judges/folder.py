@@ -22,7 +22,7 @@ CHOICES = (
     "judge.kind=local judge.model=NAME (a model of this machine; unknown)",
     "judge.model=likelihood-ratio (needs no training; unknown, and .60 of written pairs on the embedded backbone)",
     "a judge that `pamdp judge train --readings FILE --out DIR --from RUN` fits on this backbone, with "
-    "judge.weights=DIR (unknown; on the embedded backbone signals .70, reward-model .62 and "
+    "judge.weights=DIR (unknown; on the embedded backbone signals .69, reward-model .62 and "
     "embedded, match, likelihood about .5 of readers' pairs)",
 )
 """Who can judge on any backbone, with the share of pairs decided as readers did, as far as it is known
