@@ -30,7 +30,7 @@ from pamdp.models.backbone import Backbone
 from pamdp.models.families import sees_all
 from pamdp.models.generate import DecodeRow, Sampling, generate
 from pamdp.models.packed_branches import Branch, branch_log_probs, packed_log_probs
-from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
+from pamdp.models.packed_contexts import Group, pack, run_layers
 from pamdp.models.prefill import prefill
 from pamdp.models.prefix import Prefix
 from pamdp.prompts.render import load, render
@@ -205,9 +205,9 @@ def test_packed_contexts_are_scored_as_alone(backbone: Backbone, cut: int) -> No
         Group(backbone.chat.history(chat[:1], SYSTEM).ids, [backbone.chat.reply(reply) for reply in REPLIES[:2]])
         for chat in (NURSE, ECHO)
     ]
-    row, n = pack(groups, backbone.device), len(backbone.layers)
+    row = pack(groups, backbone.device)
     lower = run_layers(backbone, row, None, 0, cut) if cut else None
-    states = final_norm(backbone, run_layers(backbone, row, lower, cut, n))
+    states = run_layers(backbone, row, lower, cut, -1)
     logits = backbone.head(states)
     alone = [(group, reply) for group in groups for reply in group.replies]
     for (before, _), (group, reply) in zip(row.predicts, alone, strict=True):

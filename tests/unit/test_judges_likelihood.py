@@ -10,7 +10,7 @@ from pamdp.judges import likelihood
 from pamdp.judges.likelihood import ADAPTER, LikelihoodHead, LikelihoodScorer
 from pamdp.models.adapters import add_adapter
 from pamdp.models.backbone import Backbone
-from pamdp.models.packed_contexts import final_norm, pack, run_layers
+from pamdp.models.packed_contexts import pack, run_layers
 from pamdp.types import History, Message, Persona
 
 NURSE = Persona("A nurse who works nights and cooks soup.", "terse")
@@ -41,11 +41,11 @@ def _whole(scorer: LikelihoodScorer, persona: Persona, text: str) -> list[float]
     """Every reply in rows of its own, nothing kept."""
     out = []
     for reply in REPLIES:
-        backbone, layers = scorer.backbone, scorer.layers
+        backbone = scorer.backbone
         row, bare = (pack([scorer.group(w, _ask(text), [reply])], backbone.device) for w in (persona, Persona()))
         with torch.no_grad():
             with backbone.adapter(None):
-                states = final_norm(backbone, run_layers(backbone, bare, None, 0, layers))
+                states = run_layers(backbone, bare, None, 0, -1)
             out += [float(s) for s in scorer.scores(row, scorer.lower(row), scorer._log_probs(bare, states))]
     return out
 

@@ -125,8 +125,7 @@ def run_trainer(trainer: Trainer, backbone: Backbone, run: Run | None, what: str
 def _callback(run: Run, bar: Progress, what: str) -> TrainerCallback:
     from transformers import TrainerCallback
 
-    # transformers is not typed, so its class is Any to mypy.
-    class Log(TrainerCallback):  # type: ignore[misc]
+    class Log(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
         def on_log(
             self, args: object, state: TrainerState, control: object, logs: Mapping[str, object], **_: object
         ) -> None:

@@ -31,11 +31,7 @@ def evaluate(
     ] = None,
     readings: Annotated[
         list[Path],
-        typer.Option(
-            help="Verdicts of blind readers on a sheet of `pamdp read`; repeat.",
-            default_factory=list,
-            show_default=False,
-        ),
+        typer.Option(help="Verdicts on a sheet of `pamdp read`; repeat.", default_factory=list, show_default=False),
     ],
     sheet: Annotated[Path | None, typer.Option(help="What they read; RUN/reading without.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its key; RUN/reading-key.json without.")] = None,

@@ -22,7 +22,7 @@ from pamdp.evaluation.simulator import content_words
 from pamdp.evaluation.transcripts import Transcript
 from pamdp.models.backbone import Backbone
 from pamdp.models.packed_branches import reply_log_probs
-from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
+from pamdp.models.packed_contexts import Group, pack, run_layers
 from pamdp.progress import Progress
 from pamdp.prompts.render import load, render
 from pamdp.seeds import seed_of
@@ -164,8 +164,7 @@ class Likelihood:
         context = self.backbone.chat.history((Message("user", load("recognise_ask")),), who).ids
         row = pack([Group(context, ids)], self.backbone.device)
         with self.backbone.adapter(None):
-            last = len(self.backbone.layers)
-            states = final_norm(self.backbone, run_layers(self.backbone, row, None, 0, last))
+            states = run_layers(self.backbone, row, None, 0, -1)
             before = [states[at] for at, _ in row.predicts]
             found = reply_log_probs(self.backbone, before, row.replies)
             sums: list[float] = torch.stack([each.sum() for each in found]).tolist()

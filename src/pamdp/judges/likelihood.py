@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from pamdp.judges.scoring import Calibration, ScoringJudge, found_once
 from pamdp.models.backbone import Backbone
 from pamdp.models.packed_branches import Branch, branch_log_probs, reply_log_probs
-from pamdp.models.packed_contexts import Group, PackedRow, final_norm, pack, run_layers
+from pamdp.models.packed_contexts import Group, PackedRow, pack, run_layers
 from pamdp.models.place import wide
 from pamdp.models.prefix import first_of
 from pamdp.prompts.render import load, render
@@ -49,7 +49,6 @@ class LikelihoodScorer:
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head.to(backbone.device), cut
-        self.layers = len(backbone.layers)
         self._weights: tuple[int, ...] = ()
         self._kept: dict[Persona | None, tuple[Sequence[int], DynamicCache]] = {}
         self._base: dict[tuple[History, str], Tensor] = {}
@@ -71,7 +70,7 @@ class LikelihoodScorer:
     def _upper(self, row: PackedRow, lower: Tensor, adapter: str | None, cache: DynamicCache | None = None) -> Tensor:
         """Final states of a row from those below the adapter."""
         with self.backbone.adapter(adapter):
-            return final_norm(self.backbone, run_layers(self.backbone, row, lower, self.cut, self.layers, cache))
+            return run_layers(self.backbone, row, lower, self.cut, -1, cache)
 
     def _combine(self, row: PackedRow, states: Tensor, base: Sequence[Tensor]) -> list[Tensor]:
         out = []

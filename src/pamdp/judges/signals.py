@@ -24,7 +24,8 @@ from pamdp.models.actor import Whitening
 from pamdp.models.backbone import Backbone
 from pamdp.models.form import ends_whole
 from pamdp.models.packed_branches import reply_log_probs
-from pamdp.models.packed_contexts import Group, final_norm, pack, run_layers
+from pamdp.models.packed_contexts import Group, pack, read_row
+from pamdp.models.place import wide
 from pamdp.prompts.render import load
 from pamdp.types import History, Persona
 
@@ -70,15 +71,14 @@ class SignalsScorer:
         backbone, chat = self.backbone, self.backbone.chat
         ids = [chat.reply(reply) for reply in replies]
         context = chat.history(history[-self.messages :], load("assistant")).ids
-        row, layer = pack([Group(context, ids)], backbone.device), backbone.layer_at(DEPTH)
+        row = pack([Group(context, ids)], backbone.device)
         with backbone.adapter(self.clone):
-            lower = run_layers(backbone, row, None, 0, layer)
-            final = final_norm(backbone, run_layers(backbone, row, lower, layer, len(backbone.layers)))
+            states, final = read_row(backbone, row, backbone.layer_at(DEPTH))
         found = reply_log_probs(backbone, [final[before] for before, _ in row.predicts], ids)
         likely = torch.stack([tokens.mean() for tokens in found])
-        states = torch.stack([lower[own].mean(0) for _, own in row.predicts])
+        means = torch.stack([states[own].mean(0, dtype=wide(states.dtype)) for _, own in row.predicts])
         texts = torch.tensor([text_numbers(history[-1].content, reply) for reply in replies])
-        return torch.cat([texts, likely[:, None].float().cpu(), states.float().cpu()], dim=1)
+        return torch.cat([texts, likely[:, None].float().cpu(), means.float().cpu()], dim=1)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply, the same for every person."""
@@ -121,10 +121,10 @@ def train_signals(
     whole, differences, shares = list[Tensor](), list[Tensor](), list[float]()
     for state in states:
         letters = list(state.replies)
-        numbers = scorer.features(state.history, [state.replies[letter].text for letter in letters])
-        whole.append(numbers)
+        features = scorer.features(state.history, [state.replies[letter].text for letter in letters])
+        whole.append(features)
         for pair in state.pairs():
-            differences.append(numbers[letters.index(pair.a)] - numbers[letters.index(pair.b)])
+            differences.append(features[letters.index(pair.a)] - features[letters.index(pair.b)])
             shares.append(pair.share)
         progress(1)
     if not differences:

@@ -1,4 +1,4 @@
-"""Several histories whose new tokens stand in one row: which models can, and what such a pass is given.
+"""Several histories whose new tokens stand in one row: which models can, which go together, what such a pass is given.
 
 Owns nothing of what the tokens are: whole turns (prefill.py) or replies (packed_branches.py).
 """
@@ -22,6 +22,19 @@ R = TypeVar("R")
 def stands_beside(backbone: Backbone) -> bool:
     """Whether the model has the attention that keeps histories apart; a layer that forgets needs masks instead."""
     return backbone.model.config._attn_implementation == NAME and sees_all(backbone.model)
+
+
+def rows_of(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Numbers of what has SIZES, in order, in as few rows of at most MOST as that gives; what is longer is alone."""
+    rows: list[list[int]] = []
+    room = 0
+    for i, size in enumerate(sizes):
+        if not rows or size > room:
+            rows.append([])
+            room = most
+        rows[-1].append(i)
+        room -= size
+    return rows
 
 
 def run_beside(

@@ -7,6 +7,7 @@ what lies below a trained layer is computed once and kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -84,15 +85,21 @@ def run_layers(
 ) -> Tensor:
     """Hidden states after layer LAST of a row, from its embeddings (STATES None) or those after layer FIRST, [L, d].
 
-    CACHE holds keys and values of what the row has seen; those of the row are added. A ModelError where the model
-    cannot begin behind a layer.
+    LAST -1 are those after the final norm. CACHE holds keys and values of what the row has seen; those of the row are
+    added. A ModelError where the model cannot begin behind a layer.
     """
     if first:
         require_own_keys(backbone.model)
-    at = row.positions[None]
-    seen = torch.arange(row.mask.shape[3] - at.shape[1], device=at.device)[None]
-    with placed(at, torch.cat([seen, at], 1), row.mask):
-        return _run(backbone, row.ids, at, states, first, last, cache)
+    # States below a layer may have been kept in half precision.
+    given = torch.empty(0) if states is None else states[None].to(backbone.dtype)
+    with entering(backbone.layers[:first], given), _placed(row):
+        return backbone.run(last, True, **_inputs(row, cache))[0]
+
+
+def read_row(backbone: Backbone, row: PackedRow, layer: int) -> tuple[Tensor, Tensor]:
+    """Hidden states of a row after LAYER and after the final norm, [L, d] each, in one pass."""
+    with _placed(row):
+        return backbone.run(layer, False, **_inputs(row, None))
 
 
 def halved(states: Tensor) -> Tensor:
@@ -100,23 +107,13 @@ def halved(states: Tensor) -> Tensor:
     return states.half() if states.dtype == torch.float32 else states
 
 
-def final_norm(backbone: Backbone, states: Tensor) -> Tensor:
-    """The trunk's last normalisation: what is left of it behind all its layers."""
-    ids = torch.zeros(len(states), dtype=torch.long, device=states.device)
-    return _run(backbone, ids, ids[None], states, len(backbone.layers), -1)
+def _placed(row: PackedRow) -> AbstractContextManager[None]:
+    at = row.positions[None]
+    seen = torch.arange(row.mask.shape[3] - at.shape[1], device=at.device)[None]
+    return placed(at, torch.cat([seen, at], 1), row.mask)
 
 
-def _run(
-    backbone: Backbone,
-    ids: Tensor,
-    at: Tensor,
-    states: Tensor | None,
-    first: int,
-    last: int,
-    cache: DynamicCache | None = None,
-) -> Tensor:
+def _inputs(row: PackedRow, cache: DynamicCache | None) -> dict[str, object]:
     # Without a cache and a mask transformers looks for several texts in the positions; a mask of ones keeps it from it.
-    given = {"attention_mask": torch.ones_like(ids)[None]} if cache is None else {"past_key_values": cache}
-    # States below a layer may have been kept in half precision.
-    with entering(backbone.layers[:first], torch.empty(0) if states is None else states[None].to(backbone.dtype)):
-        return backbone.run(last, True, input_ids=ids[None], position_ids=at, use_cache=cache is not None, **given)[0]
+    given = {"attention_mask": torch.ones_like(row.ids)[None]} if cache is None else {"past_key_values": cache}
+    return {"input_ids": row.ids[None], "position_ids": row.positions[None], "use_cache": cache is not None, **given}

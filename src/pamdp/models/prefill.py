@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from pamdp.models.backbone import Backbone
-from pamdp.models.beside import run_beside, stands_beside
+from pamdp.models.beside import rows_of, run_beside, stands_beside
 from pamdp.models.chat import Encoded
 from pamdp.models.prefix import Prefix, continues, fork, grown
 
@@ -54,17 +54,10 @@ def together(backbone: Backbone) -> int:
 
 def _together(backbone: Backbone, histories: Sequence[Encoded], before: Sequence[Prefix | None]) -> list[list[int]]:
     """Indices of the histories that run together, in their order."""
-    alone = not stands_beside(backbone)
-    groups: list[list[int]] = []
-    room = 0
-    for i, (encoded, prefix) in enumerate(zip(histories, before, strict=True)):
-        new = len(encoded.ids) - (0 if prefix is None else len(prefix.encoded.ids))
-        if not groups or alone or new > room:
-            groups.append([])
-            room = together(backbone)
-        groups[-1].append(i)
-        room -= new
-    return groups
+    if not stands_beside(backbone):
+        return [[i] for i in range(len(histories))]
+    done = [0 if prefix is None else len(prefix.encoded.ids) for prefix in before]
+    return rows_of([len(one.ids) - n for one, n in zip(histories, done, strict=True)], together(backbone))
 
 
 def _pass(

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pamdp import ranks
 from pamdp.checkpoint import Tree
 from pamdp.errors import ConfigError
+from pamdp.models.beside import rows_of
 from pamdp.models.place import wide
 from pamdp.models.policy import Policy
 from pamdp.progress import note
@@ -50,7 +51,7 @@ class Alone:
 
     def passes(self, sizes: Sequence[int], most: int) -> list[Pass]:
         """The passes of this process over a step's examples of SIZES tokens, each of at most MOST or of one example."""
-        return [(own, 1.0) for own in _packed(range(len(sizes)), sizes, most)]
+        return [(own, 1.0) for own in rows_of(sizes, most)]
 
     def syncing(self, last: bool) -> AbstractContextManager[object]:
         """A pass of a step, LAST or not, inside the block."""
@@ -92,8 +93,8 @@ class _Several(Alone):
         examples for that does the first one once more, for nothing.
         """
         size = ranks.world_size()
-        every = [_packed(range(rank, len(sizes), size), sizes, most) for rank in range(size)]
-        own = every[ranks.rank()]
+        every = [rows_of(sizes[rank::size], most) for rank in range(size)]
+        own = [[ranks.rank() + size * i for i in row] for row in every[ranks.rank()]]
         while len(own) < max(map(len, every)):
             longest = max(own, key=len, default=[])
             own.append([longest.pop()] if len(longest) > 1 else [])
@@ -210,19 +211,6 @@ class _Root(nn.Module):
     def forward(self, *about: object) -> Tensor:
         """The loss of one pass."""
         return self.loss(*about)
-
-
-def _packed(own: Sequence[int], sizes: Sequence[int], most: int) -> list[list[int]]:
-    """OWN examples, in their order, in as few groups of at most MOST tokens as that gives; a longer one is alone."""
-    groups = list[list[int]]()
-    room = 0
-    for i in own:
-        if not groups or sizes[i] > room:
-            groups.append([])
-            room = most
-        groups[-1].append(i)
-        room -= sizes[i]
-    return groups
 
 
 def parallel(policy: Policy, loss: Loss) -> Alone:
