@@ -1,24 +1,31 @@
-"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl|rl-2|valid-2]`.
+"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl|rl-2|valid-2] [JUDGE]`.
 
 r_w of every pair of methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that
 come with the package. The first table of docs/results.md is from `test`: three tests, told apart by the ids of their
-states. No model is needed.
+states. No model is needed, unless a registered JUDGE is to say r_w of the same replies in readers' place, and how often
+it decides a pair of two methods as they did.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
+from pamdp.calls_config import JudgeConfig
 from pamdp.data.bundled import load_sample_readings
 from pamdp.data.readings import ReadState, read_by
 from pamdp.evaluation.significance import cluster_bootstrap
+from pamdp.judges.base import Case, Judge
+from pamdp.judges.graders import make_judge
+from pamdp.models.embedded import load_backbone
 
 Pair = tuple[str, str]
 Said = list[tuple[float, str]]
 """Wins less losses of the first of two methods, from -1 to 1, and whose state it is."""
+Decide = Callable[[ReadState], Sequence[tuple[str, str, float]]]
+"""Of a state every two letters, and how far the first is preferred, from 0 to 1."""
 
 
 def read_in(state: ReadState) -> str:
@@ -26,11 +33,36 @@ def read_in(state: ReadState) -> str:
     return state.id.partition(", ")[2] or "test 1"
 
 
-def compared(states: Sequence[ReadState]) -> dict[Pair, Said]:
+def decided_by(judge: Judge) -> Decide:
+    """What a judge says of the pairs that readers compared."""
+
+    def decide(state: ReadState) -> list[tuple[str, str, float]]:
+        text = {letter: reply.text for letter, reply in state.replies.items()}
+        pairs = [(a, b) for a, b, _ in state.pairs()]
+        found = judge.judge([Case(state.persona, state.history, text[a], text[b]) for a, b in pairs])
+        return [(a, b, (1 + v.p_a - v.p_b) / 2) for (a, b), v in zip(pairs, found, strict=True)]
+
+    return decide
+
+
+def agreed(theirs: Mapping[Pair, Said], ours: Mapping[Pair, Said]) -> dict[Pair, Said]:
+    """How often OURS decide as THEIRS what those decided; a tie is half."""
+    return {
+        pair: [
+            ((1 + (x > 0) - (x < 0)) / 2 if y > 0 else (1 + (x < 0) - (x > 0)) / 2, user)
+            for (y, user), (x, _) in zip(said, ours[pair], strict=True)
+            if y
+        ]
+        for pair, said in theirs.items()
+    }
+
+
+def compared(states: Sequence[ReadState], decide: Decide = ReadState.pairs) -> dict[Pair, Said]:
     """What was said of every two methods at every state that has replies of both; the same words are a tie."""
     found: dict[Pair, Said] = defaultdict(list)
     for state in states:
-        shares = {(a, b): x for a, b, x in state.pairs()} | {(b, a): 1 - x for a, b, x in state.pairs()}
+        pairs = decide(state)
+        shares = {(a, b): x for a, b, x in pairs} | {(b, a): 1 - x for a, b, x in pairs}
         letters = {name: letter for letter, reply in state.replies.items() for name in reply.by}
         for pair in combinations(sorted(letters), 2):
             a, b = (letters[name] for name in pair)
@@ -52,17 +84,22 @@ def pooled(found: Mapping[Pair, Said]) -> dict[Pair, Said]:
     return out
 
 
-def main(split: str) -> None:
+def main(split: str, name: str | None = None) -> None:
     """Print all of it."""
     states = load_sample_readings(split)  # type: ignore[arg-type]  # what is no split is refused
+    decide = None if name is None else decided_by(make_judge(JudgeConfig(model=name), load_backbone))
     for test in sorted({read_in(state) for state in states}):
         own = [state for state in states if read_in(state) == test]
         print(f"\n{test}: {len(own)} states, {read_by(own)}")
         found = compared(own)
-        for what, table in (("", found), (", all seeds", pooled(found))):
-            for (one, other), said in sorted(table.items()):
-                r = cluster_bootstrap([x for x, _ in said], [user for _, user in said])
-                print(f"  {one} against {other}{what}: {r.value:+.3f} ({r.low:+.3f} .. {r.high:+.3f}), {r.n} states")
+        if decide is not None:
+            theirs, found = found, compared(own, decide)
+            print(f"  by {name} in their place")
+            shown(", decided as readers did", pooled(agreed(theirs, found)), "pairs")
+        shown("", found)
+        shown(", all seeds", pooled(found))
+        if decide is not None:
+            continue
         grades: dict[str, list[float]] = defaultdict(list)
         for state in own:
             for letter, reply in state.replies.items():
@@ -71,6 +108,14 @@ def main(split: str) -> None:
                         grades[name].append(grade)
         for name, values in sorted(grades.items()):
             print(f"  {name}: mean sense {sum(values) / len(values):.2f} of {len(values)} replies")
+
+
+def shown(what: str, table: Mapping[Pair, Said], unit: str = "states") -> None:
+    """Print the mean of every pair of methods."""
+    for (one, other), said in sorted(table.items()):
+        if said:
+            r = cluster_bootstrap([x for x, _ in said], [user for _, user in said])
+            print(f"  {one} against {other}{what}: {r.value:+.3f} ({r.low:+.3f} .. {r.high:+.3f}), {r.n} {unit}")
 
 
 if __name__ == "__main__":

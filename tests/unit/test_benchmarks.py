@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from benchmarks.arena import Duel, Options, summary
 from benchmarks.measure import Arithmetic, Measured, Prepared, measure
 from benchmarks.table import table
 from pamdp.data.readings import Answers, ReadReply, ReadState
+from pamdp.judges.base import Case, Verdict
 from pamdp.types import Message
 from tests.tools.tiny import make_tiny_backbone
 
@@ -100,6 +103,24 @@ def test_readings_are_compared_by_method_and_pooled_over_seeds() -> None:
     pooled = readings.pooled(found)
     assert sorted(pooled["X", "clone"]) == [(-1.0, "v/1"), (1.0, "u/1")] and pooled["X", "Y"] == [(0.0, "v/1")]
     assert readings.read_in(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"
+
+
+def test_a_judge_says_r_w_of_what_was_read_and_how_often_it_agrees() -> None:
+    """One that likes the longer name: of B it decides otherwise than the reader, of the tie nothing is counted."""
+
+    class Longer:
+        name = "longer"
+        fingerprint: ClassVar[dict[str, str]] = {}
+
+        def judge(self, cases: Sequence[Case], progress: object = None) -> list[Verdict]:
+            return [Verdict(0.75, 0.25, 0.0) if len(c.a) > len(c.b) else Verdict(0.25, 0.75, 0.0) for c in cases]
+
+    states = [_read_state(id, said, A="Xyz", B="Y") for id, said in (("u/1", "A"), ("v/1", "B"), ("w/1", "tie"))]
+    theirs, ours = readings.compared(states), readings.compared(states, readings.decided_by(Longer()))
+    (pair,) = ours
+    sign = 1 if len(states[0].replies["A"].text) > len(states[0].replies["B"].text) else -1
+    assert ours[pair] == [(sign * 0.5, "u/1"), (sign * 0.5, "v/1"), (sign * 0.5, "w/1")]
+    assert readings.agreed(theirs, ours)[pair] == [(float(sign > 0), "u/1"), (float(sign < 0), "v/1")]
 
 
 @pytest.mark.embedded

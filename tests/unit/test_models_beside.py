@@ -6,7 +6,7 @@ import pytest
 from transformers import DynamicCache
 
 from pamdp.models.attention import SideBySide
-from pamdp.models.beside import run_beside
+from pamdp.models.beside import rows_of, run_beside
 from tests.tools.tiny import make_tiny_backbone
 
 
@@ -26,3 +26,8 @@ def test_an_error_after_the_first_layer_stays_one(seen: bool) -> None:
         return
     with pytest.raises(RuntimeError, match="out of memory"):
         run_beside(backbone, caches, [1, 1], run)
+
+
+def test_rows_by_hand() -> None:
+    assert rows_of([4, 6, 1, 12, 3, 7], 10) == [[0, 1], [2], [3], [4, 5]]
+    assert rows_of([4, 6], 1) == [[0], [1]] and rows_of([], 10) == []
