@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from pamdp.judges.match import MatchScorer
 from pamdp.judges.pairwise import PairwiseJudge
 from pamdp.judges.scoring import Calibration, Scorer, ScoringJudge, Sum
 from pamdp.judges.sense import SenseHead, SenseScorer
+from pamdp.judges.signals import Signals, SignalsScorer
 from pamdp.testing import check_judge
 from pamdp.types import History, Message, Persona
 from tests.tools.chats import LONE, NURSE
@@ -29,6 +30,7 @@ class WordScorer:
     """Counts the reply's words that the persona has too, and prefers short replies."""
 
     messages = 1
+    personal = True
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         known = set(persona.text.lower().split())
@@ -46,7 +48,12 @@ def _match_and_sense() -> Sum:
     return Sum([(match, 2.0), (_sense(match), 2.0)])
 
 
-SCORERS = {
+def _weighed(signals: Signals) -> Signals:
+    signals.weight.copy_(torch.randn(len(signals.weight), generator=torch.Generator().manual_seed(3)))
+    return signals
+
+
+SCORERS: dict[str, Callable[[], Scorer]] = {
     "words": WordScorer,
     "match": make_match,
     "likelihood": make_likelihood,
@@ -58,8 +65,7 @@ SCORERS = {
 
 @pytest.fixture(scope="module", params=SCORERS)
 def scorer(request: pytest.FixtureRequest) -> Scorer:
-    found: Scorer = SCORERS[request.param]()
-    return found
+    return SCORERS[str(request.param)]()
 
 
 def _reader(messages: Sequence[Message], seed: int) -> str:
@@ -112,6 +118,20 @@ def test_a_reply_s_score_does_not_depend_on_the_others(scorer: Scorer) -> None:
     alone = [scorer.score(PERSON, NURSE, [reply])[0] for reply in replies]
     assert together == pytest.approx(alone, abs=1e-4)
     assert together[::-1] == pytest.approx(scorer.score(PERSON, NURSE, replies[::-1]), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *SCORERS.values(),
+        lambda: _sense(make_match()),
+        lambda: SignalsScorer(make_tiny_backbone(), _weighed(Signals(make_tiny_backbone().d))),
+    ],
+)
+def test_who_is_not_for_a_person_scores_alike_for_everybody(make: Callable[[], Scorer]) -> None:
+    scorer, replies = make(), ["Strong and black, on nights.", "With milk, on boats and nights.", "Tea."]
+    ours, theirs = (scorer.score(who, LONE, replies) for who in (PERSON, OTHER))
+    assert (ours != theirs) is scorer.personal and len({*ours}) == 3
 
 
 def test_the_person_matters(judge: Judge) -> None:

@@ -21,6 +21,7 @@ class Table:
     """Scores from a table; remembers what it was asked."""
 
     messages = 1
+    personal = True
 
     def __init__(self, table: dict[str, float]) -> None:
         self.table, self.asked = table, list[tuple[str, ...]]()
@@ -84,6 +85,21 @@ def test_each_distinct_reply_of_a_context_is_scored_once() -> None:
     assert verdicts == [Calibration(limit=30.0).verdict(d) for d in (-1.0, 3.0, 3.0)]
 
 
+@pytest.mark.parametrize("wrap", [lambda scorer: scorer, lambda scorer: Sum([(scorer, 2.0)])])
+def test_a_score_that_is_for_nobody_is_found_once(wrap: Callable[[Table], Table | Sum]) -> None:
+    scorer = Table({"a": 1.0, "b": 2.0})
+    scorer.personal = False
+    judge = ScoringJudge("it", wrap(scorer), Calibration(), {})
+    judge.judge([Case(who, HISTORY, "a", "b") for who in (Persona("x"), Persona(), Persona("y"))])
+    assert scorer.asked == [("a", "b")]
+
+
+def test_a_sum_is_for_a_person_where_a_part_is() -> None:
+    ours, theirs = Table({}), Table({})
+    theirs.personal = False
+    assert [Sum([(a, 1.0), (b, 1.0)]).personal for a, b in ((ours, theirs), (theirs, theirs))] == [True, False]
+
+
 def test_a_sum_weighs_by_temperature() -> None:
     parts = Sum([(Table({"a": 1.0, "b": 2.0}), 2.0), (Table({"a": 3.0, "b": -1.0}), 0.5)])
     assert parts.score(Persona(), HISTORY, ["a", "b"]) == [0.5 + 6.0, 1.0 - 2.0]
@@ -93,6 +109,7 @@ class Company:
     """Scores a reply by how many are asked about with it, as a packed pass does in its last digits; keeps a sum."""
 
     messages = 1
+    personal = True
 
     def __init__(self) -> None:
         self.kept = 0.0

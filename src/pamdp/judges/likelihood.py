@@ -46,6 +46,7 @@ class LikelihoodScorer:
     """Scores of replies, as log-odds up to a constant; the backbone carries the adapter ADAPTER from layer CUT on."""
 
     messages = 1
+    personal = True
 
     def __init__(self, backbone: Backbone, head: LikelihoodHead, cut: int) -> None:
         self.backbone, self.head, self.cut = backbone, head.to(backbone.device), cut
@@ -142,6 +143,7 @@ class RatioScorer:
 
     backbone: Backbone
     messages: int = 1
+    personal: bool = True
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

@@ -49,6 +49,7 @@ class MatchScorer:
     """Scores of replies for a person, as log-odds up to a constant, from the bare backbone's hidden LAYERS."""
 
     messages = 1
+    personal = True
 
     def __init__(self, backbone: Backbone, head: MatchHead, layers: Sequence[int]) -> None:
         self.backbone, self.head, self.layers = backbone, head.to(backbone.device), tuple(layers)

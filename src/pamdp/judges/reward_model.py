@@ -58,6 +58,7 @@ class RewardModel:
     first: int
     last: int
     messages: int = MESSAGES
+    personal: bool = True
 
     def __post_init__(self) -> None:
         self.head.to(self.backbone.device)

@@ -27,6 +27,10 @@ class Scorer(Protocol):
     def messages(self) -> int:
         """How many of the last messages it reads."""
 
+    @property
+    def personal(self) -> bool:
+        """Whether a score is for a person; else it is found once, whoever is asked about."""
+
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Score of each reply."""
 
@@ -100,7 +104,8 @@ class ScoringJudge:
         return self._known[self._about(case), reply]
 
     def _about(self, case: Case) -> tuple[Persona, History]:
-        return case.persona, case.history[-self.scorer.messages :]
+        who = case.persona if self.scorer.personal else Persona()
+        return who, case.history[-self.scorer.messages :]
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,11 @@ class Sum:
     def messages(self) -> int:
         """As many as any part reads."""
         return max(scorer.messages for scorer, _ in self.parts)
+
+    @property
+    def personal(self) -> bool:
+        """Whether any part is."""
+        return any(scorer.personal for scorer, _ in self.parts)
 
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:
         """Summed score of each reply."""

@@ -44,6 +44,7 @@ class SenseScorer:
     """Scores of replies, from the features that `match` reads; they are the same for every person."""
 
     messages = 1
+    personal = False
 
     match: MatchScorer
     head: SenseHead

@@ -64,6 +64,7 @@ class SignalsScorer:
     signals: Signals
     clone: str | None = None
     messages: int = 5
+    personal: bool = False
 
     @torch.no_grad()
     def features(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:
