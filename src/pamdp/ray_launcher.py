@@ -232,7 +232,10 @@ class RayLauncher(Generic[S]):
         try:
             context = self.ray.init(address=address or "local", **here)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"launcher.address={address or 'local'}: Ray cannot be reached: {error}") from error
+            # To a client without the token that it asks for, a cluster says nothing until time is out.
+            token = address.startswith("ray://") and "RAY_AUTH_MODE" not in os.environ
+            fix = "; where the cluster asks for a token: set RAY_AUTH_MODE=token" if token else ""
+            raise ConfigError(f"launcher.address={address or 'local'}: Ray cannot be reached: {error}{fix}") from error
         if url := getattr(context, "dashboard_url", None):
             note(f"Ray's dashboard: http://{url}")
 

@@ -276,12 +276,12 @@ def test_every_page_can_be_planned_where_nothing_is_at_hand(
     shown = RUN.invoke(cli.app, ["reproduce", target, "--preset", preset, "--dry-run"], env={"COLUMNS": "80"}).output
     assert all(word in shown for word in ("evaluated", "assistant", "simulator")) and "…" not in shown
     if preset == "cpu":
-        assert found["settings"]["train_users"] == 24 and found["settings"]["test_users"] == 12
+        assert found["settings"]["train_users"] == found["settings"]["test_users"] == 24
 
 
 def test_the_cpu_preset_meets_every_user_once() -> None:
     found = load_config(OnlineReproduceConfig, "cpu")
-    assert found.online.rounds * found.online.users == found.train_users == 24 and found.test_users == 12
+    assert found.online.rounds * found.online.users == found.train_users == found.test_users == 24
     assert found.online.simulator.kind == found.online.writer.kind == found.judge.kind == "embedded"
 
 

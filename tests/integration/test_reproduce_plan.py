@@ -35,7 +35,7 @@ def test_every_table_can_be_planned_where_nothing_is_at_hand(
     made: Table = table(name)
     assert {p["method"] for p in found["pieces"]} == set(made.methods())
     if preset == "cpu":
-        assert {p["data"] for p in found["pieces"]} == {"sample"}  # which stands in for ALOE, and is not ALOE
+        assert {p["data"] for p in found["pieces"]} == {"plain"}  # which stands in for ALOE, and is not ALOE
     if preset == "paper":
         assert {p["backbone"] for p in found["pieces"]} == {
             "Qwen/Qwen2.5-7B-Instruct", "meta-llama/Meta-Llama-3-8B-Instruct"
@@ -66,12 +66,15 @@ def test_what_is_planned_grows_with_what_is_learned_from(tmp_path: Path) -> None
         found = main.plan(load_config(ReproduceConfig, "cpu", (), overrides), made, tmp_path / "run")
         return dict(json.loads(found.json)["totals"])
 
-    few, more = totals(), totals("aloe.train_dialogues=96")
+    few, more = totals(), totals("aloe.train_dialogues=80")
     assert all(more[key] > 1.5 * few[key] for key in ("examples", "draws", "verdicts"))
     assert all(more[key] == few[key] for key in ("trained", "replies", "tokens", "judged"))
-    assert few["draws"] == few["verdicts"] == 2 * 3 * 43  # samples, seeds, training turns
-    # Two judges in both orders on 57 turns; Prompt and Vanilla have one seed, five methods three.
-    assert few["judged"] == 2 * 2 * 57 * (1 + 5 * 3) and few["replies"] == 57 * (2 + 5 * 3)
+    assert few["draws"] == few["verdicts"] == 4 * 240  # samples, training turns; one seed
+    # Two judges in both orders on 144 turns of all methods but Vanilla.
+    assert few["judged"] == 2 * 2 * 144 * 6 and few["replies"] == 144 * 7
+    more = totals("seeds=[0, 1, 2]")
+    # Prompt and Vanilla have one seed, five methods three.
+    assert more["draws"] == 3 * few["draws"] and more["judged"] == 2 * 2 * 144 * (1 + 5 * 3)
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
@@ -81,7 +84,7 @@ def test_rewarded_methods_of_a_preset_draw_equally_much(preset: str) -> None:
     budgets = {name: find(name).budget(job, config.tune, 100) for name in METHODS}
     assert budgets["GRPO"].draws == budgets["PAMDP"].draws == budgets["RL-base"].draws > 0
     assert len({(b.context, b.reply) for b in budgets.values()}) == 1
-    assert len(config.seeds) >= 3 and len(config.judges) >= 2
+    assert len(config.judges) >= 2 and (preset == "cpu" or len(config.seeds) >= 3)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,35 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         RayLauncher(LauncherConfig(kind="ray"), partial(site_of, Config(), None, None))
 
 
+class _Silent:
+    """Ray's package where no cluster answers."""
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **_: object) -> None:
+        raise ConnectionError("ray client connection timeout")
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "said"),
+    [
+        ("ray://far:10001", "", r"timeout; where the cluster asks for a token: set RAY_AUTH_MODE=token$"),
+        ("ray://far:10001", "token", r"timeout$"),
+        ("auto", "", r"^launcher\.address=auto: Ray cannot be reached: ray client connection timeout$"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_said_with_what_may_help(
+    address: str, mode: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", _Silent())  # type: ignore[arg-type]
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(ConfigError, match=said):
+        RayLauncher(LauncherConfig(kind="ray", address=address), partial(site_of, Config(), None, None))
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     for override in ("launcher.kind=spark", "launcher.workers=0", "launcher.gpus_per_worker=-1"):
         with pytest.raises(ConfigError, match=override.split("=")[0]):
