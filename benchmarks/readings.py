@@ -1,9 +1,10 @@
-"""What blind readers said of methods: `python -m benchmarks.readings [train|valid|test|rl|rl-2|valid-2] [JUDGE]`.
+"""What blind readers said of methods: `python -m benchmarks.readings [PART] [JUDGE]`.
 
-r_w of every pair of methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that
-come with the package. The first table of docs/results.md is from `test`: three tests, told apart by the ids of their
-states. No model is needed, unless a registered JUDGE is to say r_w of the same replies in readers' place, and how often
-it decides a pair of two methods as they did.
+PART of the readings is train, valid, test (unless another is named), rl, rl-2, valid-2 or table2. r_w of every pair of
+methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that come with the package.
+The first table of docs/results.md is from `test`: three tests, told apart by the ids of their states. No model is
+needed, unless a registered JUDGE is to say r_w of the same replies in readers' place, and how often it decides a pair
+of two methods as they did.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def main(split: str, name: str | None = None) -> None:
         if decide is not None:
             theirs, found = found, compared(own, decide)
             print(f"  by {name} in their place")
-            shown(", decided as readers did", pooled(agreed(theirs, found)), "pairs")
+            right = agreed(theirs, found)
+            shown(", decided as readers did", pooled(right) or right, "pairs")
         shown("", found)
         shown(", all seeds", pooled(found))
         if decide is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -34,7 +34,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="What blind readers decided instead: JSON lines, or of the sample: sample (to learn from), rl, rl-2, "
-            "valid, valid-2, test."
+            "valid, valid-2, test, table2."
         ),
     ] = None,
     judge: Annotated[
@@ -86,15 +86,7 @@ def evaluate(
     show(as_json, report.to_json() | more, report.table(), about)
 
 
-SAMPLE_READINGS: dict[str, ReadingSplit] = {
-    "sample": "train",
-    "train": "train",
-    "rl": "rl",
-    "rl-2": "rl-2",
-    "valid-2": "valid-2",
-    "valid": "valid",
-    "test": "test",
-}
+SAMPLE_READINGS: dict[str, ReadingSplit] = {"sample": "train", **{name: name for name in get_args(ReadingSplit)}}
 """Names of the sample's readings; `sample` are those to learn from."""
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pamdp.data.load import Loaded, LoadedPairs, read_all
 from pamdp.data.rated import RatedDialogue
@@ -18,7 +18,7 @@ from pamdp.errors import ConfigError
 
 Split = Literal["train", "test", "all"]
 PairSplit = Literal["train", "test", "all", "valid", "fresh"]
-ReadingSplit = Literal["train", "valid", "test", "rl", "rl-2", "valid-2"]
+ReadingSplit = Literal["train", "valid", "test", "rl", "rl-2", "valid-2", "table2"]
 
 
 def load_sample(split: Split = "all") -> Loaded:
@@ -49,9 +49,9 @@ def load_sample_readings(split: ReadingSplit) -> list[ReadState]:
     """What blind readers said of models' replies to the plain-talk sample's users; see the sample's README.
 
     "rl" are the shipped clone's own replies, drawn and read for a round of reinforcement, "rl-2" those of what came of
-    it, and "valid-2" compare what came of these.
+    it, and "valid-2" compare what came of these; "table2" compares the methods of that table.
     """
-    with _parts("readings", split, "train", "valid", "test", "rl", "rl-2", "valid-2") as paths:
+    with _parts("readings", split, *get_args(ReadingSplit)) as paths:
         return [state for path in paths for state in load_read_states(path)]
 
 
