@@ -2,7 +2,7 @@
 
 PART of the readings is train, valid, test (unless another is named), rl, rl-2, valid-2 or table2. r_w of every pair of
 methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that come with the package.
-The first table of docs/results.md is from `test`: three tests, told apart by the ids of their states. No model is
+The first table of docs/results.md is from `test`: four tests, told apart by the ids of their states. No model is
 needed, unless a registered JUDGE is to say r_w of the same replies in readers' place, and how often it decides a pair
 of two methods as they did.
 """
