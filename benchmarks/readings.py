@@ -1,10 +1,10 @@
 """What blind readers said of methods: `python -m benchmarks.readings [PART] [JUDGE]`.
 
 PART of the readings is train, valid, test (unless another is named), rl, rl-2, valid-2 or table2. r_w of every pair of
-methods, seed by seed and pooled over seeds, and the mean sense of each, from the readings that come with the package.
-The first table of docs/results.md is from `test`: four tests, told apart by the ids of their states. No model is
-needed, unless a registered JUDGE is to say r_w of the same replies in readers' place, and how often it decides a pair
-of two methods as they did.
+methods, seed by seed and pooled over seeds, also of those states alone where a reply is the shorter or the longer one
+in words, and the mean sense of each, from the readings that come with the package. The first table of docs/results.md
+is from `test`: four tests, told apart by the ids of their states. No model is needed, unless a registered JUDGE is to
+say r_w of the same replies in readers' place, and how often it decides a pair of two methods as they did.
 """
 
 from __future__ import annotations
@@ -58,8 +58,21 @@ def agreed(theirs: Mapping[Pair, Said], ours: Mapping[Pair, Said]) -> dict[Pair,
     }
 
 
-def compared(states: Sequence[ReadState], decide: Decide = ReadState.pairs) -> dict[Pair, Said]:
-    """What was said of every two methods at every state that has replies of both; the same words are a tie."""
+def more_words(one: str, other: str) -> int:
+    """By how many words one reply is longer than another."""
+    return len(one.split()) - len(other.split())
+
+
+def compared(
+    states: Sequence[ReadState],
+    decide: Decide = ReadState.pairs,
+    among: Callable[[str, str], bool] = lambda one, other: True,
+) -> dict[Pair, Said]:
+    """What was said of every two methods at every state that has replies of both; the same words are a tie.
+
+    Args:
+      among: of which two replies.
+    """
     found: dict[Pair, Said] = defaultdict(list)
     for state in states:
         pairs = decide(state)
@@ -68,7 +81,7 @@ def compared(states: Sequence[ReadState], decide: Decide = ReadState.pairs) -> d
         for pair in combinations(sorted(letters), 2):
             a, b = (letters[name] for name in pair)
             share = 0.5 if a == b else shares.get((a, b))
-            if share is not None:
+            if share is not None and among(state.replies[a].text, state.replies[b].text):
                 found[pair].append((2 * share - 1, state.user_id))
     return found
 
@@ -102,6 +115,12 @@ def main(split: str, name: str | None = None) -> None:
         shown(", all seeds", pooled(found))
         if decide is not None:
             continue
+        for what, among in (
+            (", the shorter reply", lambda one, other: more_words(one, other) < 0),
+            (", the longer reply", lambda one, other: more_words(one, other) > 0),
+        ):
+            part = compared(own, among=among)
+            shown(what, pooled(part) or part)
         grades: dict[str, list[float]] = defaultdict(list)
         for state in own:
             for letter, reply in state.replies.items():

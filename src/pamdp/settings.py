@@ -38,7 +38,7 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
     )
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Dotted names of before, and what they are now: `load` still takes what was stored or written under them."""
+    """Dotted names of before, or of other kinds of settings, and what they are here: `load` takes what has them."""
 
 
 S = TypeVar("S", bound=Settings)

@@ -105,6 +105,16 @@ def test_readings_are_compared_by_method_and_pooled_over_seeds() -> None:
     assert readings.read_in(_read_state("u/1, test 2", "A", A="X", B="Y")) == "test 2"
 
 
+def test_states_where_a_reply_is_the_shorter_one_can_be_had_alone() -> None:
+    states = [_read_state("u/1", "A", A="X", B="Y")]
+    a, b = (reply.text for reply in states[0].replies.values())
+    assert readings.more_words("one two", "one") == 1 and readings.more_words(a, a) == 0
+    found = [
+        readings.compared(states, among=lambda one, other, own=own: (one, other) == own) for own in ((a, b), (b, a))
+    ]
+    assert found == [{("X", "Y"): [(1.0, "u/1")]}, {}]
+
+
 def test_a_judge_says_r_w_of_what_was_read_and_how_often_it_agrees() -> None:
     """One that likes the longer name: of B it decides otherwise than the reader, of the tie nothing is counted."""
 

@@ -141,9 +141,10 @@ class LikelihoodScorer:
 class RatioScorer:
     """log p₀(u|ω,q) − log p₀(u|q) under the bare backbone; 0 for whoever nothing is known of."""
 
+    personal = True
+
     backbone: Backbone
     messages: int = 1
-    personal: bool = True
 
     @torch.no_grad()
     def score(self, persona: Persona, history: History, replies: Sequence[str]) -> list[float]:

@@ -53,12 +53,13 @@ class RewardHead(nn.Module):
 class RewardModel:
     """Scores of replies, as log-odds up to a constant; the backbone carries ADAPTER on layers FIRST to LAST."""
 
+    personal = True
+
     backbone: Backbone
     head: RewardHead
     first: int
     last: int
     messages: int = MESSAGES
-    personal: bool = True
 
     def __post_init__(self) -> None:
         self.head.to(self.backbone.device)

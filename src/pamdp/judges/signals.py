@@ -60,11 +60,12 @@ class SignalsScorer:
     CLONE names the adapter of a policy that has learned how good replies are written; None: the backbone is the clone.
     """
 
+    personal = False
+
     backbone: Backbone
     signals: Signals
     clone: str | None = None
     messages: int = 5
-    personal: bool = False
 
     @torch.no_grad()
     def features(self, history: History, replies: Sequence[str]) -> Float[Tensor, "n k"]:

@@ -20,7 +20,7 @@ from pamdp.registry import ADVANTAGES, JUDGES
 from pamdp.settings import Settings, load
 
 Preset = Literal["cpu", "paper"]
-BASE: dict[str, tuple[str, ...]] = {"cpu": (), "paper": ("paper",)}
+BASE: dict[Preset, tuple[str, ...]] = {"cpu": ("plain",), "paper": ("paper",)}
 """Presets of the package that a preset of this folder stands on."""
 UNTRAINED = ("Vanilla", "Prompt", "BC")
 """Methods that are played online as they are; the others are reinforced there."""
@@ -72,7 +72,7 @@ class ReproduceConfig(ComparisonConfig):
       tune: how methods learn that are no policies of this project.
     """
 
-    renamed: ClassVar = {"grader": "judge", "reward": "judge.model"}
+    renamed: ClassVar = {"grader": "judge", "reward": "judge.model", "data": "aloe"}
     models: tuple[str, ...] = Field(default=("embedded",), min_length=1)
     judges: tuple[str, ...] = Field(default=("signals", "reward-model"), min_length=2)
     judge: JudgeConfig = JudgeConfig(max_tokens=256)
