@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from pamdp import cli
 from pamdp.baselines.latent import find
+from pamdp.config import Config
 from pamdp.registry import METHODS
 from pamdp.reproduce import main
 from pamdp.reproduce.config import ReproduceConfig, load_config
 from pamdp.reproduce.tables import TABLES, Table, printed, table
+from pamdp.settings import load
 
 RUN = CliRunner()
 OFFLINE = [name for name, made in TABLES.items() if not made.online]
@@ -75,6 +77,15 @@ def test_what_is_planned_grows_with_what_is_learned_from(tmp_path: Path) -> None
     more = totals("seeds=[0, 1, 2]")
     # Prompt and Vanilla have one seed, five methods three.
     assert more["draws"] == 3 * few["draws"] and more["judged"] == 2 * 2 * 144 * (1 + 5 * 3)
+
+
+def test_the_cpu_preset_clones_as_plain_does_and_its_data_may_be_called_data() -> None:
+    plain, found = load(Config, ["plain"]), load_config(ReproduceConfig, "cpu", (), ["data.path=mine.jsonl"])
+    assert (
+        found.aloe.path == "mine.jsonl" and load_config(ReproduceConfig, "cpu").aloe.path == plain.data.path == "plain"
+    )
+    assert found.clone == plain.clone.model_copy(update={"rejected": "backbone", "batch_size": 1})
+    assert found.rl == plain.rl.model_copy(update={"rounds": 1, "samples": 4}) and found.model == plain.model
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
